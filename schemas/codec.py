@@ -1,0 +1,385 @@
+"""The wire codec: framing, signed slices, digests.
+
+A signed value begins with the part that is signed, so that its exact bytes are sliced from the value as received and
+nobody re-encodes to verify. Decoding is total: any bytes give a record or a `SchemaError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import fastavro
+
+from schemas.errors import SchemaError
+from schemas.mapping import from_avro, to_avro
+from schemas.pins import NAMES, SchemaPin, by_fingerprint, part, pin
+from schemas.records import (
+    CollateralItem,
+    ControlRecord,
+    EvidenceItem,
+    FleetPower,
+    Policy,
+    SessionBinding,
+    SessionEvidence,
+    SignedFleetPower,
+    SignedPolicy,
+    SignedRecord,
+    SignedWindowManifest,
+    WindowManifest,
+    WindowReport,
+    WorkerIdentity,
+)
+
+T = TypeVar("T")
+
+SINGLE_OBJECT_MARKER = b"\xc3\x01"
+"""Avro 1.11 specification, single-object encoding: two bytes, then the 8-byte fingerprint of the writer's schema."""
+
+MAX_VALUE_BYTES = 1 << 20
+"""Largest value decoded, bytes: twice the reports topic's `max.message.bytes`, so that the topic is the limit."""
+
+_NAMESPACE = "org.enclavescale.v1."
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How values name their schema.
+
+    Without `registry_ids` values carry Avro single-object encoding. With them (schema name to id) values carry
+    Confluent framing: byte 0, 4-byte big-endian id. Both are read; an id maps only to a pinned schema.
+    """
+
+    registry_ids: Mapping[str, int] = field(default_factory=dict)
+
+    def prefix(self, name: str) -> bytes:
+        """Bytes put before a value of schema `name`."""
+        if name in self.registry_ids:
+            return b"\x00" + self.registry_ids[name].to_bytes(4, "big")
+        return SINGLE_OBJECT_MARKER + pin(name).fingerprint
+
+    def unframe(self, value: bytes) -> tuple[SchemaPin, int]:
+        """Return the writer's pinned schema and where the Avro body begins.
+
+        Raises SchemaError with code TOO_LARGE, MALFORMED (no framing) or SCHEMA_UNKNOWN.
+        """
+        if len(value) > MAX_VALUE_BYTES:
+            raise SchemaError(f"value of {len(value)} bytes exceeds {MAX_VALUE_BYTES}", code="TOO_LARGE")
+        if value[:2] == SINGLE_OBJECT_MARKER and len(value) >= 10:
+            found = _BY_FINGERPRINT.get(bytes(value[2:10]))
+            if found is None:
+                raise SchemaError(f"no pinned schema has fingerprint {value[2:10].hex()}", code="SCHEMA_UNKNOWN")
+            return found, 10
+        if value[:1] == b"\x00" and len(value) >= 5:
+            wanted = int.from_bytes(value[1:5], "big")
+            for name, registered in self.registry_ids.items():
+                if registered == wanted and name in NAMES:
+                    return pin(name), 5
+            raise SchemaError(f"schema id {wanted} maps to no pinned schema", code="SCHEMA_UNKNOWN")
+        raise SchemaError("value has neither single-object nor registry framing")
+
+
+_BY_FINGERPRINT = by_fingerprint()
+SINGLE_OBJECT = Framing()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRecord:
+    """A record of the reports topic, decoded but not verified.
+
+    `preimage`: what the signature covers. `digest`: SHA-256 of it, the record's identity. `binding_bytes`: the exact
+    bytes of the session binding, or None without evidence. `evidence_bytes`: the evidence as received, for caches.
+    """
+
+    body: WindowReport | ControlRecord
+    signature: bytes
+    evidence: SessionEvidence | None
+    preimage: bytes
+    digest: bytes
+    binding_bytes: bytes | None
+    evidence_bytes: bytes | None
+
+
+def _write(schema: Any, value: Any) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, {"value": value})
+    return out.getvalue()
+
+
+def _read(schema: Any, buffer: io.BytesIO, value: bytes, what: str) -> tuple[Any, bytes]:
+    """Read one part and return it with its bytes. Refuses anything but the canonical encoding.
+
+    Canonical: arrays in one block with a positive count, shortest varints. It closes every gap between what a reader
+    accepts and what is signed, truncated and negative lengths included.
+    """
+    start = buffer.tell()
+    try:
+        read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
+        result = read(buffer, schema, None, return_record_name=True, return_record_name_override=True)["value"]
+        taken = value[start : buffer.tell()]
+        again = _write(schema, result)
+    except Exception as error:  # hostile bytes make fastavro raise a dozen kinds, all of them mean: malformed
+        raise SchemaError(f"{what}: {type(error).__name__}: {error}"[:300], field=what) from error
+    if again != taken:
+        raise SchemaError(f"{what} is not in canonical Avro encoding", code="NOT_CANONICAL", field=what)
+    return result, taken
+
+
+def _expect(framing: Framing, value: bytes, name: str) -> int:
+    found, offset = framing.unframe(value)
+    if found.name != name:
+        raise SchemaError(f"expected {name}, got {found.name}", code="SCHEMA_UNKNOWN")
+    return offset
+
+
+def _fixed(buffer: io.BytesIO, size: int, what: str) -> bytes:
+    taken = buffer.read(size)
+    if len(taken) != size:
+        raise SchemaError(f"{what} is cut short", field=what)
+    return taken
+
+
+def _read_evidence(buffer: io.BytesIO, value: bytes) -> tuple[SessionEvidence | None, bytes | None, bytes | None]:
+    start = buffer.tell()
+    branch = _fixed(buffer, 1, "evidence")
+    if branch == b"\x00":
+        return None, None, None
+    if branch != b"\x02":
+        raise SchemaError("evidence has an unknown union branch", field="evidence")
+    binding, binding_bytes = _read(_BINDING, buffer, value, "evidence.binding")
+    items, _ = _read(_ITEMS, buffer, value, "evidence.items")
+    evidence = SessionEvidence(
+        binding=from_avro(SessionBinding, binding), items=tuple(from_avro(EvidenceItem, item) for item in items)
+    )
+    return evidence, binding_bytes, value[start : buffer.tell()]
+
+
+def _finish(buffer: io.BytesIO, value: bytes) -> None:
+    if buffer.tell() != len(value):
+        raise SchemaError(f"{len(value) - buffer.tell()} bytes after the record", code="TRAILING_BYTES")
+
+
+_BODY = part("SignedRecord", "body")
+_BINDING = part("SignedRecord", "evidence", "binding")
+_ITEMS = part("SignedRecord", "evidence", "items")
+_OUTPUT = part("SignedFleetPower", "output")
+_WORKER = part("SignedFleetPower", "worker")
+_MANIFEST = part("SignedWindowManifest", "manifest")
+_POLICY = part("SignedPolicy", "policy")
+_SIGNER = part("SignedPolicy", "signer_public_key")
+_COLLATERAL = pin("CollateralItem").parsed
+
+
+def _preimage(tag: str, schema: str, data: bytes) -> bytes:
+    return f"enclavescale/{tag}/1\0".encode() + pin(schema).sha256 + data
+
+
+def record_preimage(body_bytes: bytes) -> bytes:
+    """What a record's signature covers: tag, SHA-256 of the pinned schema text, the Avro bytes of `body`."""
+    return _preimage("record", "SignedRecord", body_bytes)
+
+
+def output_preimage(output_bytes: bytes) -> bytes:
+    """What an output's signature covers."""
+    return _preimage("output", "SignedFleetPower", output_bytes)
+
+
+def manifest_preimage(manifest_bytes: bytes) -> bytes:
+    """What a manifest's signature covers."""
+    return _preimage("manifest", "SignedWindowManifest", manifest_bytes)
+
+
+def policy_preimage(policy_bytes: bytes) -> bytes:
+    """What a policy's signature covers; its SHA-256 is the policy digest."""
+    return _preimage("policy", "SignedPolicy", policy_bytes)
+
+
+def record_digest(preimage: bytes) -> bytes:
+    """SHA-256 of a pre-image: the identity of a record, output, manifest or policy. 32 bytes."""
+    return hashlib.sha256(preimage).digest()
+
+
+def binding_preimage(binding_bytes: bytes) -> bytes:
+    """Pre-image of a session binding."""
+    return _preimage("binding", "SessionBinding", binding_bytes)
+
+
+def session_id_of(binding_bytes: bytes) -> bytes:
+    """Session id: SHA-256 of the binding's pre-image, 32 bytes."""
+    return hashlib.sha256(binding_preimage(binding_bytes)).digest()
+
+
+def report_data_of(binding_bytes: bytes) -> bytes:
+    """Report data a hardware quote must carry for this binding: SHA-512 of its pre-image, 64 bytes."""
+    return hashlib.sha512(binding_preimage(binding_bytes)).digest()
+
+
+def encode_body(body: WindowReport | ControlRecord) -> bytes:
+    """Avro bytes of `body`, branch index included: what is signed."""
+    return _write(_BODY, (_NAMESPACE + type(body).__name__, to_avro(body)))
+
+
+def encode_binding(binding: SessionBinding) -> bytes:
+    """Avro bytes of a session binding."""
+    return _write(_BINDING, to_avro(binding))
+
+
+def encode_output(output: FleetPower) -> bytes:
+    """Avro bytes of an output: what is signed and compared."""
+    return _write(_OUTPUT, to_avro(output))
+
+
+def encode_manifest(manifest: WindowManifest) -> bytes:
+    """Avro bytes of a manifest: what is signed."""
+    return _write(_MANIFEST, to_avro(manifest))
+
+
+def encode_policy(policy: Policy) -> bytes:
+    """Avro bytes of a policy: what is signed."""
+    return _write(_POLICY, to_avro(policy))
+
+
+def _evidence_bytes(evidence: SessionEvidence | None) -> bytes:
+    if evidence is None:
+        return b"\x00"
+    return b"\x02" + encode_binding(evidence.binding) + _write(_ITEMS, to_avro(evidence.items))
+
+
+def encode_signed_record(
+    body_bytes: bytes, signature: bytes, evidence: SessionEvidence | None, framing: Framing = SINGLE_OBJECT
+) -> bytes:
+    """Framed value of the reports topic. `signature`: 64 bytes, r and s big-endian."""
+    return framing.prefix("SignedRecord") + body_bytes + signature + _evidence_bytes(evidence)
+
+
+def decode_signed_record(value: bytes, framing: Framing = SINGLE_OBJECT) -> DecodedRecord:
+    """Decode a value of the reports topic. Raises SchemaError, nothing else, whatever the bytes."""
+    offset = _expect(framing, value, "SignedRecord")
+    buffer = io.BytesIO(value)
+    buffer.seek(offset)
+    (name, body), body_bytes = _read(_BODY, buffer, value, "body")
+    signature = _fixed(buffer, 64, "signature")
+    evidence, binding_bytes, evidence_bytes = _read_evidence(buffer, value)
+    _finish(buffer, value)
+    kind: type[WindowReport | ControlRecord] = WindowReport if name == _NAMESPACE + "WindowReport" else ControlRecord
+    preimage = record_preimage(body_bytes)
+    return DecodedRecord(
+        body=from_avro(kind, body),
+        signature=signature,
+        evidence=evidence,
+        preimage=preimage,
+        digest=record_digest(preimage),
+        binding_bytes=binding_bytes,
+        evidence_bytes=evidence_bytes,
+    )
+
+
+def signed_record(decoded: DecodedRecord) -> SignedRecord:
+    """The typed record of a decoded value, for display."""
+    return SignedRecord(body=decoded.body, signature=decoded.signature, evidence=decoded.evidence)
+
+
+def encode_signed_output(
+    output_bytes: bytes, signature: bytes, worker: WorkerIdentity, framing: Framing = SINGLE_OBJECT
+) -> bytes:
+    """Framed value of the output topic."""
+    return framing.prefix("SignedFleetPower") + output_bytes + signature + _write(_WORKER, to_avro(worker))
+
+
+def decode_signed_output(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedFleetPower, bytes]:
+    """Decode a value of the output topic; returns it with the pre-image of its signature. Raises SchemaError."""
+    offset = _expect(framing, value, "SignedFleetPower")
+    buffer = io.BytesIO(value)
+    buffer.seek(offset)
+    output, output_bytes = _read(_OUTPUT, buffer, value, "output")
+    signature = _fixed(buffer, 64, "signature")
+    worker, _ = _read(_WORKER, buffer, value, "worker")
+    _finish(buffer, value)
+    record = SignedFleetPower(
+        output=from_avro(FleetPower, output), signature=signature, worker=from_avro(WorkerIdentity, worker)
+    )
+    return record, output_preimage(output_bytes)
+
+
+def encode_signed_manifest(
+    manifest_bytes: bytes, signature: bytes, session_id: bytes, framing: Framing = SINGLE_OBJECT
+) -> bytes:
+    """Framed value of the manifests topic."""
+    return framing.prefix("SignedWindowManifest") + manifest_bytes + signature + session_id
+
+
+def decode_signed_manifest(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedWindowManifest, bytes]:
+    """Decode a value of the manifests topic; returns it with the pre-image of its signature. Raises SchemaError."""
+    offset = _expect(framing, value, "SignedWindowManifest")
+    buffer = io.BytesIO(value)
+    buffer.seek(offset)
+    manifest, manifest_bytes = _read(_MANIFEST, buffer, value, "manifest")
+    signature = _fixed(buffer, 64, "signature")
+    session_id = _fixed(buffer, 32, "session_id")
+    _finish(buffer, value)
+    record = SignedWindowManifest(
+        manifest=from_avro(WindowManifest, manifest), signature=signature, session_id=session_id
+    )
+    return record, manifest_preimage(manifest_bytes)
+
+
+def encode_signed_policy(
+    policy_bytes: bytes, signature: bytes, signer_public_key: bytes, framing: Framing = SINGLE_OBJECT
+) -> bytes:
+    """Framed value of the policy topic."""
+    return framing.prefix("SignedPolicy") + policy_bytes + signature + _write(_SIGNER, signer_public_key)
+
+
+def decode_signed_policy(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedPolicy, bytes]:
+    """Decode a value of the policy topic; returns it with the pre-image of its signature. Raises SchemaError."""
+    offset = _expect(framing, value, "SignedPolicy")
+    buffer = io.BytesIO(value)
+    buffer.seek(offset)
+    policy, policy_bytes = _read(_POLICY, buffer, value, "policy")
+    signature = _fixed(buffer, 64, "signature")
+    signer, _ = _read(_SIGNER, buffer, value, "signer_public_key")
+    _finish(buffer, value)
+    record = SignedPolicy(policy=from_avro(Policy, policy), signature=signature, signer_public_key=signer)
+    return record, policy_preimage(policy_bytes)
+
+
+def decode_any(value: bytes, framing: Framing = SINGLE_OBJECT) -> Any:
+    """Decode a value of any of our topics into its typed record. Raises SchemaError."""
+    name = framing.unframe(value)[0].name
+    if name == "SignedRecord":
+        return signed_record(decode_signed_record(value, framing))
+    if name == "SignedFleetPower":
+        return decode_signed_output(value, framing)[0]
+    if name == "SignedWindowManifest":
+        return decode_signed_manifest(value, framing)[0]
+    if name == "SignedPolicy":
+        return decode_signed_policy(value, framing)[0]
+    if name == "CollateralItem":
+        return decode_collateral(value, framing)
+    raise SchemaError(f"{name} is not the value of a topic this release reads", code="SCHEMA_UNKNOWN")
+
+
+def encode_collateral(item: CollateralItem, framing: Framing = SINGLE_OBJECT) -> bytes:
+    """Framed value of the collateral topic."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, _COLLATERAL, to_avro(item))
+    return framing.prefix("CollateralItem") + out.getvalue()
+
+
+def decode_collateral(value: bytes, framing: Framing = SINGLE_OBJECT) -> CollateralItem:
+    """Decode a value of the collateral topic. Raises SchemaError."""
+    offset = _expect(framing, value, "CollateralItem")
+    buffer = io.BytesIO(value)
+    buffer.seek(offset)
+    try:
+        read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
+        item = from_avro(CollateralItem, read(buffer, _COLLATERAL, None))
+    except Exception as error:  # as in _read
+        raise SchemaError(f"collateral: {type(error).__name__}: {error}"[:300]) from error
+    _finish(buffer, value)
+    if encode_collateral(item, framing) != value:
+        raise SchemaError("collateral is not in canonical Avro encoding", code="NOT_CANONICAL")
+    return item

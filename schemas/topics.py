@@ -1,0 +1,108 @@
+"""The topics, declared once: names, what they carry, and the settings they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DAY_MS = 24 * 3600 * 1000
+AUDIT_RETENTION_MS = 30 * DAY_MS
+"""One audit retention for everything that carries evidence, ms: an audit needs superseded records too."""
+
+MAX_MESSAGE_BYTES = 512 * 1024
+"""`max.message.bytes` of the reports topic: the largest evidence bundle (8 GPUs with chains) with room to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic. `schema` names the pinned schema of its values, None for foreign bytes; `config` is Kafka's."""
+
+    name: str
+    role: str
+    key: str
+    schema: str | None
+    description: str
+    config: Mapping[str, str]
+
+
+_AUDIT: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": str(AUDIT_RETENTION_MS)}
+_LARGE = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(
+        name="enclavescale.window-reports.v1",
+        role="reports",
+        key="domain",
+        schema="SignedRecord",
+        description="Host reports and control records. Explicit partition per domain, named by the policy.",
+        # CLOCK_SKEW rests on the broker's append time.
+        config={**_AUDIT, **_LARGE, "message.timestamp.type": "LogAppendTime"},
+    ),
+    TopicSpec(
+        name="enclavescale.fleet-power.v1",
+        role="output",
+        key="domain/window_start_ms",
+        schema="SignedFleetPower",
+        description="Power, swing and margin per domain and window. Same partition number as the source.",
+        config={**_AUDIT, **_LARGE},
+    ),
+    TopicSpec(
+        name="enclavescale.window-manifests.v1",
+        role="manifests",
+        key="domain/window_start_ms",
+        schema="SignedWindowManifest",
+        description="Digests of the reports behind each output. Same partition number as the source.",
+        config={**_AUDIT, **_LARGE},
+    ),
+    TopicSpec(
+        name="enclavescale.rejections.v1",
+        role="rejections",
+        key="the rejected record's key",
+        schema=None,
+        description="Dead letters: original bytes and the reason in headers. Same partition number as the source.",
+        # Room for the original at its largest plus headers.
+        config={**_AUDIT, "max.message.bytes": str(MAX_MESSAGE_BYTES + 16 * 1024)},
+    ),
+    TopicSpec(
+        name="enclavescale.policy.v1",
+        role="policy",
+        key="policy/<counter>",
+        schema="SignedPolicy",
+        description="Signed policies, content-addressed by digest.",
+        config={**_AUDIT, "max.message.bytes": str(8 * 1024 * 1024)},  # 10,000 enrolled hosts
+    ),
+    TopicSpec(
+        name="enclavescale.collateral.v1",
+        role="collateral",
+        key="kind/id/<digest>",
+        schema="CollateralItem",
+        description="TCB info, QE identities, revocation lists, certificates, reference measurements.",
+        config={**_AUDIT, **_LARGE},
+    ),
+    TopicSpec(
+        name="enclavescale.beacons.v1",
+        role="beacons",
+        key="beacon/<nonce>",
+        schema="SignedBeacon",
+        description="Fresh random values that bound the age of evidence.",
+        config=_AUDIT,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """Names of the topics by role; each can be renamed, all share one prefix by default."""
+
+    reports: str = "enclavescale.window-reports.v1"
+    output: str = "enclavescale.fleet-power.v1"
+    manifests: str = "enclavescale.window-manifests.v1"
+    rejections: str = "enclavescale.rejections.v1"
+    policy: str = "enclavescale.policy.v1"
+    collateral: str = "enclavescale.collateral.v1"
+    beacons: str = "enclavescale.beacons.v1"
+
+    @classmethod
+    def with_prefix(cls, prefix: str) -> TopicNames:
+        """Names under another prefix than `enclavescale`, for instance a tenant's namespace."""
+        return cls(**{spec.role: prefix + spec.name.removeprefix("enclavescale") for spec in TOPICS})
