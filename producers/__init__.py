@@ -1,0 +1,1 @@
+"""The host side: sample, distil, privatise, seal, spool, publish."""

@@ -33,6 +33,7 @@ from schemas.records import (
     WindowReport,
     WorkerIdentity,
 )
+from schemas.scan import MAX_CELLS, Scan
 
 T = TypeVar("T")
 
@@ -41,6 +42,15 @@ SINGLE_OBJECT_MARKER = b"\xc3\x01"
 
 MAX_VALUE_BYTES = 1 << 20
 """Largest value decoded, bytes: twice the reports topic's `max.message.bytes`, so that the topic is the limit."""
+
+MAX_POLICY_BYTES = 8 << 20
+"""Largest policy decoded, bytes: 10,000 enrolled hosts with 8 GPUs each, the policy topic's `max.message.bytes`."""
+
+MAX_POLICY_CELLS = 8 * MAX_CELLS
+"""Fields and array items in one policy: the same 10,000 hosts have about 300,000."""
+
+NOT_DUE = "not_due"
+"""`evidence_absent_reason` of a record between two repetitions of its session's evidence."""
 
 _NAMESPACE = "org.enclavescale.v1."
 
@@ -66,8 +76,14 @@ class Framing:
 
         Raises SchemaError with code TOO_LARGE, MALFORMED (no framing) or SCHEMA_UNKNOWN.
         """
-        if len(value) > MAX_VALUE_BYTES:
+        if len(value) > MAX_POLICY_BYTES:
+            raise SchemaError(f"value of {len(value)} bytes exceeds {MAX_POLICY_BYTES}", code="TOO_LARGE")
+        found, offset = self._writer(value)
+        if len(value) > MAX_VALUE_BYTES and found.name != "SignedPolicy":
             raise SchemaError(f"value of {len(value)} bytes exceeds {MAX_VALUE_BYTES}", code="TOO_LARGE")
+        return found, offset
+
+    def _writer(self, value: bytes) -> tuple[SchemaPin, int]:
         if value[:2] == SINGLE_OBJECT_MARKER and len(value) >= 10:
             found = _BY_FINGERPRINT.get(bytes(value[2:10]))
             if found is None:
@@ -92,6 +108,7 @@ class DecodedRecord:
 
     `preimage`: what the signature covers. `digest`: SHA-256 of it, the record's identity. `binding_bytes`: the exact
     bytes of the session binding, or None without evidence. `evidence_bytes`: the evidence as received, for caches.
+    `evidence_absent_reason`: not signed.
     """
 
     body: WindowReport | ControlRecord
@@ -101,31 +118,34 @@ class DecodedRecord:
     digest: bytes
     binding_bytes: bytes | None
     evidence_bytes: bytes | None
+    evidence_absent_reason: str | None
 
 
-def _write(schema: Any, value: Any) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, schema, {"value": value})
-    return out.getvalue()
+class _Part:
+    """One part of a pinned schema, wrapped in a record with the single field `value`: how it is read and written."""
 
+    def __init__(self, name: str, *path: str, max_cells: int = MAX_CELLS) -> None:
+        self._parsed = part(name, *path)
+        self._scan = Scan(self._parsed, max_cells)
+        self._what = ".".join(path)
 
-def _read(schema: Any, buffer: io.BytesIO, value: bytes, what: str) -> tuple[Any, bytes]:
-    """Read one part and return it with its bytes. Refuses anything but the canonical encoding.
+    def write(self, value: Any) -> bytes:
+        """Canonical bytes of `value`."""
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, self._parsed, {"value": value})
+        return out.getvalue()
 
-    Canonical: arrays in one block with a positive count, shortest varints. It closes every gap between what a reader
-    accepts and what is signed, truncated and negative lengths included.
-    """
-    start = buffer.tell()
-    try:
+    def read(self, value: bytes, start: int) -> tuple[Any, bytes]:
+        """Read the part at `start` and return it with its bytes. Refuses anything but the canonical encoding."""
+        taken = value[start : self._scan.end(value, start, self._what)]
         read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
-        result = read(buffer, schema, None, return_record_name=True, return_record_name_override=True)["value"]
-        taken = value[start : buffer.tell()]
-        again = _write(schema, result)
-    except Exception as error:  # hostile bytes make fastavro raise a dozen kinds, all of them mean: malformed
-        raise SchemaError(f"{what}: {type(error).__name__}: {error}"[:300], field=what) from error
-    if again != taken:
-        raise SchemaError(f"{what} is not in canonical Avro encoding", code="NOT_CANONICAL", field=what)
-    return result, taken
+        try:
+            result = read(
+                io.BytesIO(taken), self._parsed, None, return_record_name=True, return_record_name_override=True
+            )
+        except Exception as error:  # the scan leaves undecodable text; whatever else fastavro raises means the same
+            raise SchemaError(f"{self._what}: {type(error).__name__}: {error}"[:300], field=self._what) from error
+        return result["value"], taken
 
 
 def _expect(framing: Framing, value: bytes, name: str) -> int:
@@ -135,42 +155,44 @@ def _expect(framing: Framing, value: bytes, name: str) -> int:
     return offset
 
 
-def _fixed(buffer: io.BytesIO, size: int, what: str) -> bytes:
-    taken = buffer.read(size)
+def _fixed(value: bytes, start: int, size: int, what: str) -> bytes:
+    taken = value[start : start + size]
     if len(taken) != size:
         raise SchemaError(f"{what} is cut short", field=what)
     return taken
 
 
-def _read_evidence(buffer: io.BytesIO, value: bytes) -> tuple[SessionEvidence | None, bytes | None, bytes | None]:
-    start = buffer.tell()
-    branch = _fixed(buffer, 1, "evidence")
+def _finish(value: bytes, end: int) -> None:
+    if end != len(value):
+        raise SchemaError(f"{len(value) - end} bytes after the record", code="TRAILING_BYTES")
+
+
+_BODY = _Part("SignedRecord", "body")
+_BINDING = _Part("SignedRecord", "evidence", "binding")
+_ITEMS = _Part("SignedRecord", "evidence", "items")
+_NO_EVIDENCE = _Part("SignedRecord", "evidence_absent_reason")
+_OUTPUT = _Part("SignedFleetPower", "output")
+_WORKER = _Part("SignedFleetPower", "worker")
+_MANIFEST = _Part("SignedWindowManifest", "manifest")
+_POLICY = _Part("SignedPolicy", "policy", max_cells=MAX_POLICY_CELLS)
+_SIGNER = _Part("SignedPolicy", "signer_public_key")
+_COLLATERAL = pin("CollateralItem").parsed
+_COLLATERAL_SCAN = Scan(_COLLATERAL)
+
+
+def _read_evidence(value: bytes, start: int) -> tuple[SessionEvidence | None, bytes | None, bytes | None, int]:
+    branch = _fixed(value, start, 1, "evidence")
     if branch == b"\x00":
-        return None, None, None
+        return None, None, None, start + 1
     if branch != b"\x02":
         raise SchemaError("evidence has an unknown union branch", field="evidence")
-    binding, binding_bytes = _read(_BINDING, buffer, value, "evidence.binding")
-    items, _ = _read(_ITEMS, buffer, value, "evidence.items")
+    binding, binding_bytes = _BINDING.read(value, start + 1)
+    items, items_bytes = _ITEMS.read(value, start + 1 + len(binding_bytes))
     evidence = SessionEvidence(
         binding=from_avro(SessionBinding, binding), items=tuple(from_avro(EvidenceItem, item) for item in items)
     )
-    return evidence, binding_bytes, value[start : buffer.tell()]
-
-
-def _finish(buffer: io.BytesIO, value: bytes) -> None:
-    if buffer.tell() != len(value):
-        raise SchemaError(f"{len(value) - buffer.tell()} bytes after the record", code="TRAILING_BYTES")
-
-
-_BODY = part("SignedRecord", "body")
-_BINDING = part("SignedRecord", "evidence", "binding")
-_ITEMS = part("SignedRecord", "evidence", "items")
-_OUTPUT = part("SignedFleetPower", "output")
-_WORKER = part("SignedFleetPower", "worker")
-_MANIFEST = part("SignedWindowManifest", "manifest")
-_POLICY = part("SignedPolicy", "policy")
-_SIGNER = part("SignedPolicy", "signer_public_key")
-_COLLATERAL = pin("CollateralItem").parsed
+    taken = branch + binding_bytes + items_bytes
+    return evidence, binding_bytes, taken, start + len(taken)
 
 
 def _preimage(tag: str, schema: str, data: bytes) -> bytes:
@@ -219,51 +241,60 @@ def report_data_of(binding_bytes: bytes) -> bytes:
 
 def encode_body(body: WindowReport | ControlRecord) -> bytes:
     """Avro bytes of `body`, branch index included: what is signed."""
-    return _write(_BODY, (_NAMESPACE + type(body).__name__, to_avro(body)))
+    return _BODY.write((_NAMESPACE + type(body).__name__, to_avro(body)))
 
 
 def encode_binding(binding: SessionBinding) -> bytes:
     """Avro bytes of a session binding."""
-    return _write(_BINDING, to_avro(binding))
+    return _BINDING.write(to_avro(binding))
 
 
 def encode_output(output: FleetPower) -> bytes:
     """Avro bytes of an output: what is signed and compared."""
-    return _write(_OUTPUT, to_avro(output))
+    return _OUTPUT.write(to_avro(output))
 
 
 def encode_manifest(manifest: WindowManifest) -> bytes:
     """Avro bytes of a manifest: what is signed."""
-    return _write(_MANIFEST, to_avro(manifest))
+    return _MANIFEST.write(to_avro(manifest))
 
 
 def encode_policy(policy: Policy) -> bytes:
     """Avro bytes of a policy: what is signed."""
-    return _write(_POLICY, to_avro(policy))
+    return _POLICY.write(to_avro(policy))
 
 
 def _evidence_bytes(evidence: SessionEvidence | None) -> bytes:
     if evidence is None:
         return b"\x00"
-    return b"\x02" + encode_binding(evidence.binding) + _write(_ITEMS, to_avro(evidence.items))
+    return b"\x02" + encode_binding(evidence.binding) + _ITEMS.write(to_avro(evidence.items))
 
 
 def encode_signed_record(
-    body_bytes: bytes, signature: bytes, evidence: SessionEvidence | None, framing: Framing = SINGLE_OBJECT
+    body_bytes: bytes,
+    signature: bytes,
+    evidence: SessionEvidence | None,
+    framing: Framing = SINGLE_OBJECT,
+    *,
+    evidence_absent_reason: str = NOT_DUE,
 ) -> bytes:
-    """Framed value of the reports topic. `signature`: 64 bytes, r and s big-endian."""
-    return framing.prefix("SignedRecord") + body_bytes + signature + _evidence_bytes(evidence)
+    """Framed value of the reports topic. `signature`: 64 bytes, r and s big-endian.
+
+    `evidence_absent_reason` is written where `evidence` is None.
+    """
+    reason = _NO_EVIDENCE.write(evidence_absent_reason if evidence is None else None)
+    return framing.prefix("SignedRecord") + body_bytes + signature + _evidence_bytes(evidence) + reason
 
 
 def decode_signed_record(value: bytes, framing: Framing = SINGLE_OBJECT) -> DecodedRecord:
     """Decode a value of the reports topic. Raises SchemaError, nothing else, whatever the bytes."""
-    offset = _expect(framing, value, "SignedRecord")
-    buffer = io.BytesIO(value)
-    buffer.seek(offset)
-    (name, body), body_bytes = _read(_BODY, buffer, value, "body")
-    signature = _fixed(buffer, 64, "signature")
-    evidence, binding_bytes, evidence_bytes = _read_evidence(buffer, value)
-    _finish(buffer, value)
+    start = _expect(framing, value, "SignedRecord")
+    (name, body), body_bytes = _BODY.read(value, start)
+    start += len(body_bytes)
+    signature = _fixed(value, start, 64, "signature")
+    evidence, binding_bytes, evidence_bytes, start = _read_evidence(value, start + 64)
+    reason, reason_bytes = _NO_EVIDENCE.read(value, start)
+    _finish(value, start + len(reason_bytes))
     kind: type[WindowReport | ControlRecord] = WindowReport if name == _NAMESPACE + "WindowReport" else ControlRecord
     preimage = record_preimage(body_bytes)
     return DecodedRecord(
@@ -274,30 +305,35 @@ def decode_signed_record(value: bytes, framing: Framing = SINGLE_OBJECT) -> Deco
         digest=record_digest(preimage),
         binding_bytes=binding_bytes,
         evidence_bytes=evidence_bytes,
+        evidence_absent_reason=reason,
     )
 
 
 def signed_record(decoded: DecodedRecord) -> SignedRecord:
     """The typed record of a decoded value, for display."""
-    return SignedRecord(body=decoded.body, signature=decoded.signature, evidence=decoded.evidence)
+    return SignedRecord(
+        body=decoded.body,
+        signature=decoded.signature,
+        evidence=decoded.evidence,
+        evidence_absent_reason=decoded.evidence_absent_reason,
+    )
 
 
 def encode_signed_output(
     output_bytes: bytes, signature: bytes, worker: WorkerIdentity, framing: Framing = SINGLE_OBJECT
 ) -> bytes:
     """Framed value of the output topic."""
-    return framing.prefix("SignedFleetPower") + output_bytes + signature + _write(_WORKER, to_avro(worker))
+    return framing.prefix("SignedFleetPower") + output_bytes + signature + _WORKER.write(to_avro(worker))
 
 
 def decode_signed_output(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedFleetPower, bytes]:
     """Decode a value of the output topic; returns it with the pre-image of its signature. Raises SchemaError."""
-    offset = _expect(framing, value, "SignedFleetPower")
-    buffer = io.BytesIO(value)
-    buffer.seek(offset)
-    output, output_bytes = _read(_OUTPUT, buffer, value, "output")
-    signature = _fixed(buffer, 64, "signature")
-    worker, _ = _read(_WORKER, buffer, value, "worker")
-    _finish(buffer, value)
+    start = _expect(framing, value, "SignedFleetPower")
+    output, output_bytes = _OUTPUT.read(value, start)
+    start += len(output_bytes)
+    signature = _fixed(value, start, 64, "signature")
+    worker, worker_bytes = _WORKER.read(value, start + 64)
+    _finish(value, start + 64 + len(worker_bytes))
     record = SignedFleetPower(
         output=from_avro(FleetPower, output), signature=signature, worker=from_avro(WorkerIdentity, worker)
     )
@@ -313,13 +349,12 @@ def encode_signed_manifest(
 
 def decode_signed_manifest(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedWindowManifest, bytes]:
     """Decode a value of the manifests topic; returns it with the pre-image of its signature. Raises SchemaError."""
-    offset = _expect(framing, value, "SignedWindowManifest")
-    buffer = io.BytesIO(value)
-    buffer.seek(offset)
-    manifest, manifest_bytes = _read(_MANIFEST, buffer, value, "manifest")
-    signature = _fixed(buffer, 64, "signature")
-    session_id = _fixed(buffer, 32, "session_id")
-    _finish(buffer, value)
+    start = _expect(framing, value, "SignedWindowManifest")
+    manifest, manifest_bytes = _MANIFEST.read(value, start)
+    start += len(manifest_bytes)
+    signature = _fixed(value, start, 64, "signature")
+    session_id = _fixed(value, start + 64, 32, "session_id")
+    _finish(value, start + 64 + 32)
     record = SignedWindowManifest(
         manifest=from_avro(WindowManifest, manifest), signature=signature, session_id=session_id
     )
@@ -330,18 +365,17 @@ def encode_signed_policy(
     policy_bytes: bytes, signature: bytes, signer_public_key: bytes, framing: Framing = SINGLE_OBJECT
 ) -> bytes:
     """Framed value of the policy topic."""
-    return framing.prefix("SignedPolicy") + policy_bytes + signature + _write(_SIGNER, signer_public_key)
+    return framing.prefix("SignedPolicy") + policy_bytes + signature + _SIGNER.write(signer_public_key)
 
 
 def decode_signed_policy(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedPolicy, bytes]:
     """Decode a value of the policy topic; returns it with the pre-image of its signature. Raises SchemaError."""
-    offset = _expect(framing, value, "SignedPolicy")
-    buffer = io.BytesIO(value)
-    buffer.seek(offset)
-    policy, policy_bytes = _read(_POLICY, buffer, value, "policy")
-    signature = _fixed(buffer, 64, "signature")
-    signer, _ = _read(_SIGNER, buffer, value, "signer_public_key")
-    _finish(buffer, value)
+    start = _expect(framing, value, "SignedPolicy")
+    policy, policy_bytes = _POLICY.read(value, start)
+    start += len(policy_bytes)
+    signature = _fixed(value, start, 64, "signature")
+    signer, signer_bytes = _SIGNER.read(value, start + 64)
+    _finish(value, start + 64 + len(signer_bytes))
     record = SignedPolicy(policy=from_avro(Policy, policy), signature=signature, signer_public_key=signer)
     return record, policy_preimage(policy_bytes)
 
@@ -371,15 +405,10 @@ def encode_collateral(item: CollateralItem, framing: Framing = SINGLE_OBJECT) ->
 
 def decode_collateral(value: bytes, framing: Framing = SINGLE_OBJECT) -> CollateralItem:
     """Decode a value of the collateral topic. Raises SchemaError."""
-    offset = _expect(framing, value, "CollateralItem")
-    buffer = io.BytesIO(value)
-    buffer.seek(offset)
+    start = _expect(framing, value, "CollateralItem")
+    _finish(value, _COLLATERAL_SCAN.end(value, start, "collateral"))
+    read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
     try:
-        read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
-        item = from_avro(CollateralItem, read(buffer, _COLLATERAL, None))
-    except Exception as error:  # as in _read
-        raise SchemaError(f"collateral: {type(error).__name__}: {error}"[:300]) from error
-    _finish(buffer, value)
-    if encode_collateral(item, framing) != value:
-        raise SchemaError("collateral is not in canonical Avro encoding", code="NOT_CANONICAL")
-    return item
+        return from_avro(CollateralItem, read(io.BytesIO(value[start:]), _COLLATERAL, None))
+    except Exception as error:  # as in _Part.read
+        raise SchemaError(f"collateral: {type(error).__name__}: {error}"[:300], field="collateral") from error

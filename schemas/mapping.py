@@ -51,7 +51,7 @@ def _record_reader(cls: type) -> Convert:
 
 def from_avro(cls: type[T], value: dict[str, Any]) -> T:
     """Build dataclass `cls` from what fastavro decoded under the schema of the same name. Consumes `value`."""
-    return typing.cast(T, _record_reader(cls)(value))
+    return typing.cast(T, _record_reader(typing.cast(Any, cls))(value))
 
 
 def to_avro(value: Any) -> Any:

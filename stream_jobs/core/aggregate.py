@@ -1,0 +1,153 @@
+"""Aggregation: raw noisy integers are summed first, and projected once per class and window."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from power_model.grid import midpoints_w
+from power_model.noise import discrete_laplace_variance
+from power_model.stationary import stationary
+from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
+from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
+from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
+
+QUANTUM_MW = 100
+"""Unit of pane sums, mW (design: 0.1 W rounds off far less than the noise)."""
+
+
+def scale_of(report: WindowReport, release: str) -> float:
+    """Noise scale of one release, in its unit. The checks have made sure that it is stated."""
+    return next(stated.scale_micro for stated in report.privacy.releases if stated.release == release) / 1e6
+
+
+def add_report(
+    window: Window,
+    report: WindowReport,
+    classes: list[tuple[GpuClass, np.ndarray, np.ndarray]],
+    host: HostEnrolment,
+    verified: Verified,
+    *,
+    digest: bytes,
+    offset: int,
+    flags: tuple[str, ...],
+) -> None:
+    """Add one admitted report to its window: integer sums per class, and what is kept per host."""
+    transition_variance = discrete_laplace_variance(scale_of(report, "transitions")) if classes else 0.0
+    pane_variance = discrete_laplace_variance(scale_of(report, "pane_sums")) if classes else 0.0
+    mean_w, variance_w2 = [], []
+    for stated, counts, sums in classes:
+        total = window.sums.get((stated.model, stated.sampler_mode))
+        if total is None:
+            total = ClassSum(stated.edges_w, np.zeros_like(counts), np.zeros_like(sums))
+            window.sums[(stated.model, stated.sampler_mode)] = total
+        total.transitions += counts
+        total.pane_sums += sums
+        total.hosts += 1
+        total.gpus += stated.gpus
+        total.capacity_w += stated.capacity_w
+        total.readings_taken += stated.readings_taken
+        total.transition_variance.append(transition_variance)
+        total.pane_variance.append(pane_variance)
+        if stated.readings_taken:
+            to_w = QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
+            mean_w.append(int(sums.sum()) * to_w)
+            variance_w2.append(len(sums) * pane_variance * to_w * to_w)
+    window.entries[report.host_id] = Entry(
+        host_id=report.host_id,
+        digest=digest,
+        offset=offset,
+        late=window.revision >= 0,
+        flags=flags,
+        tenant=host.tenant,
+        source=report.source,
+        root=verified.root_label,
+        simulated=verified.simulated,
+        first_mile=report.first_mile,
+        capacity_w=sum(stated.capacity_w for stated, _, _ in classes),
+        gpus=sum(stated.gpus for stated, _, _ in classes),
+        mean_w=math.fsum(mean_w),
+        mean_variance_w2=math.fsum(variance_w2),
+        epsilon_micro=report.privacy.epsilon_total_micro,
+        w_event_windows=report.privacy.w_event_windows,
+        w_event_epsilon_micro=report.privacy.w_event_epsilon_micro,
+    )
+    window.dirty = window.revision >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """Figures of one class, scaled by capacity from the hosts that reported to all that are enrolled.
+
+    `mean_w`, `panes_w` [panes]: power; `*_variance_w2`: variance of the known noise in them. `fast_w2`: variance of
+    the GPUs' movement from sample to sample, taken as independent. `record`: the output's sums and chain.
+    """
+
+    mean_w: float
+    mean_variance_w2: float
+    panes_w: tuple[float, ...]
+    pane_variance_w2: float
+    fast_w2: float
+    record: OutputClass
+
+
+def _fast_variance_w2(projected: np.ndarray, middles: np.ndarray) -> float:
+    """Half the mean squared step between successive readings of one GPU, W^2 (0 without transitions)."""
+    mass, moved = [], []
+    for i, from_w in enumerate(middles):
+        for j, to_w in enumerate(middles):
+            count = float(projected[i, j])
+            if count:
+                mass.append(count)
+                moved.append(count * (float(to_w) - float(from_w)) ** 2)
+    total = math.fsum(mass)
+    return math.fsum(moved) / total / 2 if total else 0.0
+
+
+def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int) -> ClassFigures:
+    """Derive one class's figures; floats are summed exactly (fsum) so that order and SIMD width do not matter."""
+    total = window.sums[key]
+    policy = window.view.policy
+    ticks = policy.sample_hz * window.rule.window_ms // 1000
+    ticks_per_pane = policy.sample_hz * window.rule.pane_ms // 1000
+    model = window.view.models[key[0]]
+    projected = project_counts(total.transitions, total.gpus * (ticks - 1))
+    matrix = transition_matrix(projected)
+    factor = enrolled_capacity_w / total.capacity_w if total.capacity_w else 1.0
+    watts = QUANTUM_MW / 1000
+    taken = total.readings_taken / (total.gpus * ticks) if total.gpus else 0.0
+    variance = math.fsum(total.pane_variance)
+    pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
+    mean_w = pane_w / len(total.pane_sums)
+    record = OutputClass(
+        model=key[0],
+        sampler_mode=key[1],
+        edges_w=total.edges_w,
+        hosts=total.hosts,
+        gpus=total.gpus,
+        capacity_w=total.capacity_w,
+        enrolled_capacity_w=enrolled_capacity_w,
+        readings_taken=total.readings_taken,
+        transitions_sum=total.transitions.astype("<i8").tobytes(),
+        transitions_shape=total.transitions.shape,
+        pane_sums_sum=total.pane_sums.astype("<i8").tobytes(),
+        pane_sums_shape=total.pane_sums.shape,
+        pane_sum_quantum_mw=QUANTUM_MW,
+        transitions_noise_variance_micro=round(math.fsum(total.transition_variance) * 1e6),
+        pane_noise_variance_w2=round(variance * pane_w * pane_w),
+        histogram_sum_absent_reason="not released by the hosts",
+        transition_matrix_ppm=to_ppm(matrix).astype("<i4").tobytes(),
+        stationary_ppm=to_ppm(stationary(matrix, occupancy(projected))).astype("<i4").tobytes(),
+    )
+    return ClassFigures(
+        mean_w=int(total.pane_sums.sum()) * mean_w * factor,
+        mean_variance_w2=len(total.pane_sums) * variance * mean_w * mean_w * factor * factor,
+        panes_w=tuple(int(one) * pane_w * factor for one in total.pane_sums),
+        pane_variance_w2=variance * pane_w * pane_w * factor * factor,
+        fast_w2=_fast_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w))
+        * total.gpus
+        * factor,
+        record=record,
+    )

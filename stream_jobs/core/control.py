@@ -1,0 +1,93 @@
+"""Control records: decisions of aggregators that stand in the domain's own partition."""
+
+from __future__ import annotations
+
+from schemas.codec import DecodedRecord, session_id_of
+from schemas.records import ControlRecord
+from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
+from stream_jobs.core.refusals import Refused
+from stream_jobs.core.sessions import SessionVerifier, verify_evidence
+from stream_jobs.core.windows import ControlMark, DomainState, PolicyStart
+from verifier.errors import EvidenceMissing
+from verifier.signature import load_session_key, verify_record_signature
+
+
+def policy_named(body: ControlRecord, policies: PolicyLookup) -> PolicyView:
+    """The trusted policy a control record rests on. Raises Refused."""
+    if body.kind not in ("POLICY_SWITCH", "IDLE_CLOSE"):
+        raise Refused("CONTROL_UNSUPPORTED", f"control record of kind {body.kind[:40]}", field="kind")
+    digest = body.content_digest if body.kind == "POLICY_SWITCH" else body.policy_digest
+    if digest is None or (body.kind == "IDLE_CLOSE" and body.closed_through_ms is None):
+        raise Refused("CONTROL_INVALID", f"{body.kind} without its content")
+    view = policies(digest)
+    if view is None:
+        raise Refused("POLICY_UNTRUSTED", f"no trusted policy has digest {digest.hex()}", field="content_digest")
+    if view.policy.core_version != CORE_VERSION:
+        raise Refused("CORE_VERSION", f"policy wants core {view.policy.core_version}, this is {CORE_VERSION}")
+    return view
+
+
+def check_author(
+    verify: SessionVerifier, decoded: DecodedRecord, body: ControlRecord, view: PolicyView, append_ms: int
+) -> None:
+    """The author is an attested aggregator under the policy named, and wrote this just now. Raises our errors.
+
+    Every control record carries its evidence: they are rare, and a restart may begin at any of them.
+    """
+    if abs(append_ms - body.issued_at_ms) > view.policy.limits.max_control_age_ms:
+        raise Refused("CONTROL_STALE", f"issued {append_ms - body.issued_at_ms} ms before it was appended")
+    if decoded.evidence is None or decoded.binding_bytes is None:
+        raise EvidenceMissing("a control record carries its author's evidence")
+    if session_id_of(decoded.binding_bytes) != body.session_id:
+        raise Refused("SESSION_MISMATCH", "the evidence binds another session")
+    key = load_session_key(decoded.evidence.binding.session_public_key)
+    verify_record_signature(key, decoded.preimage, decoded.signature)
+    verify_evidence(
+        verify,
+        decoded.evidence,
+        decoded.binding_bytes,
+        session_id=body.session_id,
+        view=view,
+        role="aggregator",
+        now_ms=append_ms,
+    )
+
+
+def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, offset: int, append_ms: int) -> bool:
+    """Apply a checked control record to its domain; True if it closes the domain for idleness.
+
+    A policy applies from the first window after its control record that starts at or after its effective_from. The
+    first control record met (of the topic, or of a restart) says from which window its policy was in force.
+    """
+    if append_ms > view.policy.not_after_ms:
+        raise Refused("POLICY_EXPIRED", "the policy is past its not_after")
+    if (body.closed_through_ms or 0) > append_ms + view.policy.limits.clock_skew_tolerance_ms:
+        raise Refused("CONTROL_INVALID", "closes windows that lie in the future", field="closed_through_ms")
+    if not state.policies:
+        start = max(view.policy.effective_from_ms, body.effective_from_ms or 0)
+        state.policies.append(PolicyStart(start, view))
+    elif state.active.digest != view.digest:
+        _switch(state, body, view)
+    mark = ControlMark(offset, state.effective_from(view.digest), None)
+    state.controls.append(mark)
+    if body.closed_through_ms is not None:
+        if body.kind == "IDLE_CLOSE":
+            mark.idle_through_ms = body.closed_through_ms
+            state.final_ms = max(state.final_ms, body.closed_through_ms)
+        state.raise_watermark(body.closed_through_ms)
+    state.control_watermark_ms = state.watermark_ms
+    return body.kind == "IDLE_CLOSE"
+
+
+def _switch(state: DomainState, body: ControlRecord, view: PolicyView) -> None:
+    if body.kind != "POLICY_SWITCH":
+        # Written under a policy that a switch has replaced since: the record's window close still counts only under
+        # the policy in force, so the author must look again.
+        raise Refused("POLICY_ROLLBACK", "the record rests on a policy that is no longer the newest")
+    if view.policy.counter <= state.active.policy.counter:
+        raise Refused("POLICY_ROLLBACK", f"counter {view.policy.counter}, in force {state.active.policy.counter}")
+    start = max(
+        view.policy.effective_from_ms, state.highest_end_ms, state.watermark_ms, state.policies[-1].effective_ms + 1
+    )
+    width = view.domains[state.name].window_ms
+    state.policies.append(PolicyStart(-(-start // width) * width, view))

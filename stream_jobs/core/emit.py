@@ -1,0 +1,249 @@
+"""One window's output and its manifests, from the domain's state. Pure and in fixed order."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from schemas.codec import encode_manifest, encode_output, output_preimage, record_digest
+from schemas.records import (
+    CodeCount,
+    Coverage,
+    Dilution,
+    EpsilonStatement,
+    FleetPower,
+    Influence,
+    OffsetRange,
+    OutputSource,
+    PowerShare,
+    WindowManifest,
+)
+from stream_jobs.core.aggregate import ClassFigures, class_figures
+from stream_jobs.core.effects import Emission
+from stream_jobs.core.margin import (
+    CONFIDENCE,
+    coverage_variance_w2,
+    entries_mean_w,
+    margin_of,
+    mean_interval,
+    quantiles,
+    ramps,
+    spread_of,
+)
+from stream_jobs.core.merkle import MerkleTree
+from stream_jobs.core.policies import CORE_VERSION
+from stream_jobs.core.windows import Entry, Tally, Window
+
+MANIFEST_CHUNK_DIGESTS = 8192
+"""Digests per manifest record: 256 KiB, half of what the topic takes."""
+
+
+def _coverage(window: Window) -> Coverage:
+    members = window.view.members[window.rule.domain]
+    enrolled_w = sum(one.capacity_w for host in members for one in host.classes)
+    reporting_w = sum(entry.capacity_w for entry in window.entries.values())
+    return Coverage(
+        enrolled_hosts=len(members),
+        reporting_hosts=len(window.entries),
+        enrolled_gpus=sum(one.gpus for host in members for one in host.classes),
+        reporting_gpus=sum(entry.gpus for entry in window.entries.values()),
+        enrolled_capacity_w=enrolled_w,
+        reporting_capacity_w=reporting_w,
+        quorum_ppm=window.rule.quorum_ppm,
+        quorum_met=reporting_w * 1_000_000 >= enrolled_w * window.rule.quorum_ppm,
+    )
+
+
+def _dilution(window: Window) -> Dilution:
+    by_tenant: Counter[str] = Counter()
+    for entry in window.entries.values():
+        by_tenant[entry.tenant] += entry.capacity_w
+    total = max(1, sum(by_tenant.values()))
+    rule = window.rule
+    return Dilution(
+        hosts=len(window.entries),
+        tenants=len(by_tenant),
+        k_min_hosts=rule.k_min_hosts,
+        k_min_tenants=rule.k_min_tenants,
+        largest_host_share_ppm=max((e.capacity_w for e in window.entries.values()), default=0) * 1_000_000 // total,
+        largest_tenant_share_ppm=max(by_tenant.values(), default=0) * 1_000_000 // total,
+        met=len(window.entries) >= rule.k_min_hosts and len(by_tenant) >= rule.k_min_tenants,
+    )
+
+
+def _figures(window: Window) -> list[ClassFigures]:
+    enrolled: Counter[str] = Counter()
+    for host in window.view.members[window.rule.domain]:
+        for one in host.classes:
+            enrolled[one.model] += one.capacity_w
+    reported: Counter[str] = Counter()
+    for (model, _), total in window.sums.items():
+        reported[model] += total.capacity_w
+    result = []
+    for key in sorted(window.sums):
+        total = window.sums[key]
+        if not (total.gpus and total.capacity_w and total.readings_taken):
+            continue
+        # A model seen in two sampler modes: each stands for its share of the enrolled capacity.
+        share = enrolled[key[0]] * total.capacity_w // reported[key[0]]
+        result.append(class_figures(window, key, share))
+    return result
+
+
+def _shares(window: Window) -> tuple[PowerShare, ...]:
+    groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
+    for entry in window.entries.values():
+        groups["first_mile", entry.first_mile, entry.simulated].append(entry)
+        groups["source", entry.source, entry.simulated].append(entry)
+        groups["root", entry.root, entry.simulated].append(entry)
+    return tuple(
+        PowerShare(
+            dimension=dimension,
+            key=key,
+            simulated=simulated,
+            hosts=len(entries),
+            capacity_w=sum(entry.capacity_w for entry in entries),
+            mean_w=entries_mean_w(entries),
+        )
+        for (dimension, key, simulated), entries in sorted(groups.items())
+    )
+
+
+def _influence(window: Window) -> tuple[Influence, ...]:
+    """Largest change of the mean that readings within the enrolled range can make, per kind of liar."""
+    bounds: dict[str, Counter[str]] = {"host": Counter(), "tenant": Counter(), "failure_domain": Counter()}
+    for host in window.view.members[window.rule.domain]:
+        if host.host_id not in window.entries:
+            continue
+        span = 0
+        for one in host.classes:
+            model = window.view.models[one.model]
+            span += one.gpus * (model.clip_high_w - model.clip_low_w)
+        bounds["host"][host.host_id] += span
+        bounds["tenant"][host.tenant] += span
+        bounds["failure_domain"][host.failure_domain] += span
+    return tuple(
+        Influence(
+            subject=subject,
+            mean_w=max(spans.values(), default=0),
+            margin_w_absent_reason="not bounded by this release",
+        )
+        for subject, spans in bounds.items()
+    )
+
+
+def _counts(counter: Counter[str]) -> tuple[CodeCount, ...]:
+    return tuple(CodeCount(code=code, count=counter[code]) for code in sorted(counter) if counter[code])
+
+
+def _manifests(window: Window, tally: Tally, close_offset: int) -> tuple[bytes, tuple[bytes, ...]]:
+    digests = [entry.digest for entry in window.entries.values()]
+    root = MerkleTree(digests).root()
+    chunks = max(1, -(-len(digests) // MANIFEST_CHUNK_DIGESTS))
+    result = []
+    for chunk in range(chunks):
+        part = digests[chunk * MANIFEST_CHUNK_DIGESTS : (chunk + 1) * MANIFEST_CHUNK_DIGESTS]
+        manifest = WindowManifest(
+            domain=window.rule.domain,
+            window_start_ms=window.start_ms,
+            window_end_ms=window.end_ms,
+            revision=window.revision,
+            chunk=chunk,
+            chunks=chunks,
+            accepted_digests=b"".join(part),
+            accepted_count=len(digests),
+            accepted_root=root,
+            refused=_counts(tally.refused),
+            refused_count=tally.refused_tree.count,
+            refused_root=tally.refused_tree.root(),
+            undecodable=tuple(OffsetRange(first_offset=a, last_offset=b) for a, b in tally.undecodable),
+            close_offset=close_offset,
+        )
+        result.append(encode_manifest(manifest))
+    return root, tuple(result)
+
+
+def _withheld(coverage: Coverage, dilution: Dilution, figures: list[ClassFigures]) -> str | None:
+    if not dilution.met:
+        return "fewer hosts or tenants than k_min: withheld to protect single workloads"
+    if not figures:
+        return "no class has readings"
+    return None
+
+
+def emission(
+    window: Window,
+    tally: Tally,
+    *,
+    topic: str,
+    partition: int,
+    close_offset: int,
+    close_reason: str,
+    prev_output: bytes | None,
+) -> Emission:
+    """Build the output of `window` at the position `close_offset`. Advances the window's revision."""
+    window.revision += 1
+    coverage, dilution = _coverage(window), _dilution(window)
+    figures = _figures(window)
+    withheld = _withheld(coverage, dilution, figures)
+    spread = None
+    if withheld is None:
+        missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
+        missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
+        spread = spread_of(figures, coverage_variance_w2(window, missing_w, missing_hosts), CONFIDENCE)
+    margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
+    entries = list(window.entries.values())
+    flagged: Counter[str] = Counter(flag for entry in entries for flag in entry.flags)
+    root, manifests = _manifests(window, tally, close_offset)
+    first_revision = "first output of this window" if window.last_digest is None else None
+    output = FleetPower(
+        domain=window.rule.domain,
+        window_start_ms=window.start_ms,
+        window_end_ms=window.end_ms,
+        revision=window.revision,
+        prev_revision_digest=window.last_digest,
+        prev_revision_digest_absent_reason=first_revision,
+        prev_output_digest=prev_output,
+        prev_output_digest_absent_reason=None if prev_output else "first output of the domain",
+        classes=() if withheld else tuple(one.record for one in figures),
+        mean=mean_interval(spread) if spread else None,
+        mean_absent_reason=withheld,
+        quantiles=quantiles(spread) if spread else (),
+        ramps=ramps(figures, window.rule.pane_ms) if spread else (),
+        margin=margin_of(window, spread, margin_reason),
+        forecasts=(),
+        coverage=coverage,
+        power_by=() if withheld else _shares(window),
+        accepted=len(entries),
+        late_accepted=sum(1 for entry in entries if entry.late),
+        duplicates=tally.refused["DUPLICATE"],
+        late_refused=tally.refused["LATE"],
+        refused=_counts(tally.refused),
+        flagged=_counts(flagged),
+        influence=_influence(window),
+        dilution=dilution,
+        privacy=EpsilonStatement(
+            mode="EDGE",
+            epsilon_max_micro=max((entry.epsilon_micro for entry in entries), default=0),
+            w_event_windows=max((entry.w_event_windows for entry in entries), default=0),
+            w_event_epsilon_max_micro=max((entry.w_event_epsilon_micro for entry in entries), default=0),
+        ),
+        policy_digest=window.view.digest,
+        policy_counter=window.view.policy.counter,
+        collateral_digest_absent_reason="no collateral is evaluated by this release",
+        core_version=CORE_VERSION,
+        source=OutputSource(
+            topic=topic,
+            partition=partition,
+            first_offset=min(entry.offset for entry in entries),
+            close_offset=close_offset,
+            close_reason=close_reason if window.revision == 0 else "revision",
+            gap_ranges=tally.gap_ranges,
+            gap_records=tally.gap_records,
+        ),
+        manifest_root=root,
+    )
+    output_bytes = encode_output(output)
+    digest = record_digest(output_preimage(output_bytes))
+    window.last_digest = digest
+    window.dirty = False
+    return Emission(output=output, output_bytes=output_bytes, digest=digest, manifests=manifests)

@@ -1,0 +1,245 @@
+"""The pure core: one partition's log in order goes in, decisions come out.
+
+No clock, no I/O, no randomness: the same log gives the same decisions, live, after a restart and in replay. For every
+record, cheapest check first:
+
+1. decode (total: any bytes give a record or a code)
+2. a policy is in force; key, record and policy name the same domain and this partition
+3. the window is aligned, not in the future, not closed for good
+4. the host is enrolled in the domain
+5. the same record again is a duplicate
+6. the signature holds, and the session behind it is proven, fresh and not superseded
+7. the report says what its binding, its enrolment and physics allow
+8. one report per host and window
+9. admit; move the watermark; close and publish what is due
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.codec import SINGLE_OBJECT, DecodedRecord, Framing, decode_signed_record
+from schemas.errors import EnclaveScaleError
+from schemas.records import ControlRecord, DomainRule, WindowReport
+from stream_jobs.core.aggregate import add_report
+from stream_jobs.core.checks import check_binding, check_classes, check_window
+from stream_jobs.core.control import apply_control, check_author, policy_named
+from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
+from stream_jobs.core.emit import emission
+from stream_jobs.core.policies import PolicyLookup, PolicyView
+from stream_jobs.core.refusals import Refused
+from stream_jobs.core.sessions import SessionVerifier, link, prove_session
+from stream_jobs.core.windows import DomainState, Tally, Window
+from stream_jobs.log_record import LogRecord
+
+OutputKey = tuple[str, int, int]
+"""Domain, window start (ms), revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    """What the core is given. `policies` looks up trusted, content-addressed policies by digest."""
+
+    topic: str
+    partition: int
+    policies: PolicyLookup
+    verify: SessionVerifier
+    framing: Framing = SINGLE_OBJECT
+
+
+class PartitionCore:
+    """Decides about one partition. `process` takes records in offset order.
+
+    `published` holds the digests of outputs that are already on the output topic: while the log is read again after
+    a restart they stand for what is computed, so that chains continue from what readers saw.
+    """
+
+    def __init__(self, config: CoreConfig, published: Mapping[OutputKey, bytes] | None = None):
+        self.config = config
+        self.published = dict(published or {})
+        self.domains: dict[str, DomainState] = {}
+        self.orphans = Tally()
+
+    @property
+    def resume_offset(self) -> int | None:
+        """Offset from which a restart reaches the same state; None before the first control record."""
+        return min((state.resume_offset for state in self.domains.values()), default=None)
+
+    def gap(self, first_missing: int, next_offset: int) -> None:
+        """Note offsets the log does not have; every domain's next output shows them."""
+        for tally in [state.tally for state in self.domains.values()] or [self.orphans]:
+            tally.gap_ranges += 1
+            tally.gap_records += next_offset - first_missing
+
+    def process(self, record: LogRecord) -> list[Effect]:
+        """Decide about one record. Never raises on account of what the record holds."""
+        decoded: DecodedRecord | None = None
+        try:
+            if record.value is None:
+                raise Refused("TOMBSTONE", "record without a value")
+            decoded = decode_signed_record(record.value, self.config.framing)  # (1)
+            if isinstance(decoded.body, ControlRecord):
+                return self._control(decoded, decoded.body, record)
+            return self._report(decoded, decoded.body, record)
+        except EnclaveScaleError as error:
+            return [self._reject(error, decoded, record)]
+
+    def _reject(self, error: EnclaveScaleError, decoded: DecodedRecord | None, record: LogRecord) -> Rejection:
+        domain = decoded.body.domain if decoded else (record.key or b"").decode("utf-8", "replace")
+        known = self.domains.get(domain)
+        tally = known.tally if known else self.orphans
+        tally.refused[error.code] += 1
+        if decoded:
+            tally.refused_tree.append(decoded.digest)
+        else:
+            tally.undecodable_at(record.offset)
+        return Rejection(
+            offset=record.offset,
+            code=error.code,
+            message=str(error),
+            domain=domain if known else None,
+            digest=decoded.digest if decoded else None,
+        )
+
+    def _place(self, record: LogRecord, domain: str, view: PolicyView) -> DomainRule:
+        rule = view.domains.get(domain)
+        if rule is None:
+            raise Refused("DOMAIN_UNKNOWN", "the domain is not in the policy", field="domain")
+        if record.key != domain.encode() or rule.partition != self.config.partition:
+            raise Refused("WRONG_PARTITION", f"partition {self.config.partition}, policy says {rule.partition}")
+        return rule
+
+    def _control(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
+        view = policy_named(body, self.config.policies)
+        self._place(record, body.domain, view)
+        check_author(self.config.verify, decoded, body, view, record.timestamp_ms)
+        state = self.domains.get(body.domain) or DomainState(body.domain, record.offset)
+        idle = apply_control(state, body, view, record.offset, record.timestamp_ms)
+        self.domains[body.domain] = state
+        effects = self._publish_due(state, record.offset, "idle_close" if idle else "watermark")
+        if idle and not effects:
+            # Counted in the DLQ and the metrics; an idle domain has no output to carry them.
+            state.start_counting()
+            state.forget()
+        return effects
+
+    def _report(self, decoded: DecodedRecord, body: WindowReport, record: LogRecord) -> list[Effect]:
+        state = self.domains.get(body.domain)  # (2)
+        view = state.view_for(body.window_start_ms) if state else None
+        if state is None or view is None:
+            raise Refused("NO_POLICY", "no policy is in force for this window")
+        rule = self._place(record, body.domain, view)
+        check_window(body, rule, record.timestamp_ms, view.policy.limits.clock_skew_tolerance_ms)  # (3)
+        if body.window_end_ms > view.policy.not_after_ms:
+            raise Refused("POLICY_EXPIRED", "the window ends after the policy's not_after")
+        if state.closed_for_good(body.window_end_ms):
+            raise Refused("LATE", f"window {body.window_start_ms} ms is closed for good")
+        host = view.hosts.get(body.host_id)  # (4)
+        if host is None or host.domain != body.domain:
+            raise Refused("HOST_NOT_ENROLLED", "the host is not enrolled in this domain", field="host_id")
+        window = state.windows.get(body.window_start_ms)  # (5)
+        earlier = window.entries.get(body.host_id) if window else None
+        if earlier is not None and earlier.digest == decoded.digest:
+            raise Refused("DUPLICATE", f"already accepted at offset {earlier.offset}")
+        session, verified = prove_session(  # (6)
+            self.config.verify, state, view, decoded, body, offset=record.offset, append_ms=record.timestamp_ms
+        )
+        check_binding(body, verified.binding, verified.first_mile)  # (7)
+        classes = check_classes(body, verified.binding, host, view, rule)
+        if earlier is not None:  # (8)
+            raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier.offset}")
+        if window is None:  # (9)
+            window = Window(body.window_start_ms, body.window_end_ms, view, rule)
+            state.windows[body.window_start_ms] = window
+        flags = link(session, body, decoded.digest, state.freshness_ms(view))
+        add_report(window, body, classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
+        state.seen(body.window_start_ms, record.offset)
+        if state.advance(body.host_id, body.window_end_ms):
+            return self._publish_due(state, record.offset, "watermark")
+        return []
+
+    def _publish_due(self, state: DomainState, offset: int, reason: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for window in state.due():
+            state.tally.merge(self.orphans)
+            self.orphans = Tally()
+            made = emission(
+                window,
+                state.tally,
+                topic=self.config.topic,
+                partition=self.config.partition,
+                close_offset=offset,
+                close_reason=reason,
+                prev_output=state.last_output,
+            )
+            digest = self.published.pop((state.name, window.start_ms, window.revision), made.digest)
+            window.last_digest = state.last_output = digest
+            # What was counted goes into the first output at a position; the others begin at nought.
+            state.start_counting()
+            effects.append(made)
+        if effects:
+            state.forget()
+        return effects
+
+    # -- what the live worker should write ---------------------------------------------------------------------
+
+    def wanted(self, current: PolicyView, now_ms: int, idle_since_ms: Mapping[str, int]) -> list[ControlWanted]:
+        """Control records that a live worker, at the end of the log, should write now.
+
+        `current`: the newest trusted policy; `now_ms`: wall clock; `idle_since_ms`: wall clock of the last record
+        per domain. Several workers may write the same: the first in the log counts.
+        """
+        result = []
+        for rule in current.policy.domains:
+            if rule.partition != self.config.partition:
+                continue
+            state = self.domains.get(rule.domain)
+            if state is None or (
+                state.active.digest != current.digest and state.active.policy.counter < current.policy.counter
+            ):
+                result.append(_switch_to(current, rule.domain, None, None, "newest policy"))
+            elif idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(rule.domain, now_ms)):
+                result.append(idle_close)
+            elif state.watermark_ms - state.control_watermark_ms >= state.freshness_ms(state.active):
+                start = state.policies[-1].effective_ms
+                closed = state.watermark_ms if state.watermark_ms >= 0 else None
+                if start <= state.watermark_ms:
+                    result.append(_switch_to(state.active, rule.domain, start, closed, "so that a restart begins here"))
+        return result
+
+
+def _switch_to(
+    view: PolicyView, domain: str, effective_ms: int | None, closed_ms: int | None, reason: str
+) -> ControlWanted:
+    return ControlWanted(
+        kind="POLICY_SWITCH",
+        domain=domain,
+        policy_digest=view.digest,
+        content_digest=view.digest,
+        effective_from_ms=effective_ms,
+        closed_through_ms=closed_ms,
+        reason=reason,
+    )
+
+
+def _idle_close(state: DomainState, rule: DomainRule, now_ms: int, since_ms: int) -> ControlWanted | None:
+    """Close a silent domain: everything its hosts reported, and in real time also what they did not."""
+    max_idle_ms = state.active.policy.limits.max_idle_ms
+    if now_ms - since_ms < max_idle_ms:
+        return None
+    through = max(state.highest_end_ms, (now_ms - max_idle_ms) // rule.window_ms * rule.window_ms)
+    if through <= state.final_ms:
+        return None
+    return ControlWanted(
+        kind="IDLE_CLOSE",
+        domain=state.name,
+        policy_digest=state.active.digest,
+        content_digest=None,
+        effective_from_ms=state.policies[-1].effective_ms,
+        closed_through_ms=through,
+        reason=f"no record for {(now_ms - since_ms) // 1000} s",
+    )
+
+
+__all__ = ["CoreConfig", "Emission", "OutputKey", "PartitionCore"]

@@ -1,0 +1,224 @@
+"""Sessions in the log: evidence rides in front of what it proves, so there is no join and no clock."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from schemas.codec import DecodedRecord, report_data_of, session_id_of
+from schemas.errors import EnclaveScaleError
+from schemas.records import Policy, SessionBinding, SessionEvidence, WindowReport
+from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.refusals import Refused
+from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
+from verifier.signature import load_session_key, verify_record_signature
+
+
+class SessionVerifier(Protocol):
+    """Verifies a session's evidence; must depend on its arguments only. Raises `VerificationError`."""
+
+    def __call__(
+        self,
+        *,
+        evidence: SessionEvidence,
+        binding_bytes: bytes,
+        report_data: bytes,
+        session_id: bytes,
+        policy: Policy,
+        policy_digest: bytes,
+        role: str,
+        now_ms: int,
+    ) -> Verified:
+        """Return the verified session."""
+
+
+def session_order(binding: SessionBinding, session_id: bytes) -> tuple[int, bytes]:
+    """Sort key of a host's sessions: the beacon's time, else the session's own; ties by session id."""
+    moment = binding.beacon.issued_at_ms if binding.beacon else binding.created_at_ms
+    return moment, session_id
+
+
+def verify_evidence(
+    verify: SessionVerifier,
+    evidence: SessionEvidence,
+    binding_bytes: bytes,
+    *,
+    session_id: bytes,
+    view: PolicyView,
+    role: str,
+    now_ms: int,
+) -> Verified:
+    """Verify evidence as received for `role` under `view` at `now_ms`."""
+    return verify(
+        evidence=evidence,
+        binding_bytes=binding_bytes,
+        report_data=report_data_of(binding_bytes),
+        session_id=session_id,
+        policy=view.policy,
+        policy_digest=view.digest,
+        role=role,
+        now_ms=now_ms,
+    )
+
+
+def prove_session(
+    verify: SessionVerifier,
+    state: DomainState,
+    view: PolicyView,
+    decoded: DecodedRecord,
+    body: WindowReport,
+    *,
+    offset: int,
+    append_ms: int,
+) -> tuple[SessionState, Verified]:
+    """Check the signature, then the session behind it; registers or refreshes the session.
+
+    The record's time for verification is its window's end, bounded by the broker's append time: a host cannot date
+    itself back behind an expired certificate's end, nor forward.
+    """
+    session = state.sessions.get(body.session_id)
+    if decoded.evidence is None or decoded.binding_bytes is None:
+        if session is None:
+            raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
+        key = session.key
+    else:
+        if session_id_of(decoded.binding_bytes) != body.session_id:
+            raise Refused("SESSION_MISMATCH", "the evidence binds another session")
+        key = session.key if session else load_session_key(decoded.evidence.binding.session_public_key)
+    verify_record_signature(key, decoded.preimage, decoded.signature)
+    now_ms = min(body.window_end_ms, append_ms)
+    if session is None:
+        session = _new_session(verify, state, view, decoded, body, key=key, now_ms=now_ms)
+        state.seen(body.window_start_ms, offset)
+    elif decoded.evidence is not None:
+        _refresh(verify, session, view, decoded, body=body, now_ms=now_ms)
+        state.seen(body.window_start_ms, offset)
+    verified = _under(verify, session, view, body.session_id, now_ms)
+    freshness = state.freshness_ms(view)
+    if body.window_start_ms - session.evidence_window_ms > freshness or now_ms > verified.expires_ms:
+        raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
+    for other_id in state.by_host.get(body.host_id, ()):
+        other = state.sessions[other_id]
+        if other.order > session.order and body.window_start_ms - other.evidence_window_ms <= freshness:
+            raise Refused("SUPERSEDED_SESSION", "a newer session of this host replaced this one")
+    return session, verified
+
+
+def _new_session(
+    verify: SessionVerifier,
+    state: DomainState,
+    view: PolicyView,
+    decoded: DecodedRecord,
+    body: WindowReport,
+    *,
+    key: ec.EllipticCurvePublicKey,
+    now_ms: int,
+) -> SessionState:
+    """Verify an unknown session, within the budget; a refusal is remembered until the next output."""
+    evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
+    if evidence is None or binding_bytes is None:
+        raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
+    name = hashlib.sha256(view.digest + (decoded.evidence_bytes or b"")).digest()
+    bad = state.bad_evidence.get(name)
+    if bad is not None:
+        raise EnclaveScaleError(bad[1], code=bad[0], remedy=bad[2])
+    if state.evidence_checks >= view.policy.limits.evidence_checks_per_window:
+        raise Refused("EVIDENCE_BUDGET", "too many unknown sessions since the last output")
+    state.evidence_checks += 1
+    try:
+        if evidence.binding.host_id != body.host_id:
+            raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
+        verified = verify_evidence(
+            verify,
+            evidence,
+            binding_bytes,
+            session_id=body.session_id,
+            view=view,
+            role="host",
+            now_ms=now_ms,
+        )
+    except EnclaveScaleError as error:
+        state.bad_evidence[name] = (error.code, str(error), error.remedy)
+        raise
+    session = SessionState(
+        host_id=body.host_id,
+        key=key,
+        order=session_order(verified.binding, body.session_id),
+        evidence=evidence,
+        binding_bytes=binding_bytes,
+        evidence_window_ms=body.window_start_ms,
+        verified={view.digest: verified},
+    )
+    state.sessions[body.session_id] = session
+    state.by_host.setdefault(body.host_id, set()).add(body.session_id)
+    return session
+
+
+def _refresh(
+    verify: SessionVerifier,
+    session: SessionState,
+    view: PolicyView,
+    decoded: DecodedRecord,
+    *,
+    body: WindowReport,
+    now_ms: int,
+) -> None:
+    """Take newer evidence of a known session. Evidence is not under the record's signature, so evidence that does
+    not verify is ignored and the session stands on what it had: nobody on the way can spoil an honest report.
+    """
+    evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
+    if evidence is None or binding_bytes is None or body.window_start_ms <= session.evidence_window_ms:
+        return
+    try:
+        verified = verify_evidence(
+            verify,
+            evidence,
+            binding_bytes,
+            session_id=body.session_id,
+            view=view,
+            role="host",
+            now_ms=now_ms,
+        )
+    except EnclaveScaleError:
+        return
+    session.evidence = evidence
+    session.evidence_window_ms = body.window_start_ms
+    session.verified[view.digest] = verified
+
+
+def _under(
+    verify: SessionVerifier, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
+) -> Verified:
+    """The session as judged under `view`; a policy switch judges its evidence anew."""
+    verified = session.verified.get(view.digest)
+    if verified is None:
+        verified = verify_evidence(
+            verify,
+            session.evidence,
+            session.binding_bytes,
+            session_id=session_id,
+            view=view,
+            role="host",
+            now_ms=now_ms,
+        )
+        session.verified[view.digest] = verified
+    return verified
+
+
+def link(session: SessionState, body: WindowReport, digest: bytes, freshness_ms: int) -> tuple[str, ...]:
+    """Link an admitted record into its session's hash chain; returns the flags to count.
+
+    A predecessor older than the evidence's freshness counts as unknown, so that a restart that reads back only so
+    far flags the same.
+    """
+    head = session.chain
+    known = head is not None and body.window_start_ms - head.window_start_ms <= freshness_ms
+    if head is None or body.seq > head.seq:
+        session.chain = ChainHead(body.seq, digest, body.window_start_ms)
+    if head is None or not known:
+        return () if body.seq == 0 else ("CHAIN_UNLINKED",)
+    if body.seq == head.seq + 1 and body.prev_digest == head.digest:
+        return ()
+    return ("CHAIN_GAP",)

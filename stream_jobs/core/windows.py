@@ -1,0 +1,326 @@
+"""State of one domain: windows, sessions, watermark, and how far back a restart must read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from schemas.records import DomainRule, SessionBinding, SessionEvidence
+from stream_jobs.core.merkle import MerkleTree
+from stream_jobs.core.policies import PolicyView
+
+FRESH_INTERVALS = 2
+"""Evidence counts for this many evidence intervals: the loss of one carrying record costs no data."""
+
+MAX_UNDECODABLE_RANGES = 4096
+"""Offset ranges kept between two outputs; beyond it the last range grows over what lies between."""
+
+
+class Verified(Protocol):
+    """What the core reads of a verified session (`verifier.session.VerifiedSession`)."""
+
+    @property
+    def binding(self) -> SessionBinding:
+        """The session's binding."""
+
+    @property
+    def root_label(self) -> str:
+        """Label of the root of trust."""
+
+    @property
+    def simulated(self) -> bool:
+        """True on a simulated root."""
+
+    @property
+    def first_mile(self) -> str:
+        """Verified grade."""
+
+    @property
+    def expires_ms(self) -> int:
+        """End of validity, UTC milliseconds."""
+
+
+@dataclass(slots=True)
+class ChainHead:
+    """Newest accepted record of a session."""
+
+    seq: int
+    digest: bytes
+    window_start_ms: int
+
+
+@dataclass(slots=True)
+class SessionState:
+    """A session proven in this domain. `order` sorts the sessions of one host by age."""
+
+    host_id: str
+    key: ec.EllipticCurvePublicKey
+    order: tuple[int, bytes]
+    evidence: SessionEvidence
+    binding_bytes: bytes
+    evidence_window_ms: int
+    verified: dict[bytes, Verified]
+    chain: ChainHead | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """An accepted report, reduced to what later figures need. `energy`: pane sums added up, in units of the class."""
+
+    host_id: str
+    digest: bytes
+    offset: int
+    late: bool
+    flags: tuple[str, ...]
+    tenant: str
+    source: str
+    root: str
+    simulated: bool
+    first_mile: str
+    capacity_w: int
+    gpus: int
+    mean_w: float
+    mean_variance_w2: float
+    epsilon_micro: int
+    w_event_windows: int
+    w_event_epsilon_micro: int
+
+
+@dataclass(slots=True)
+class ClassSum:
+    """Integer sums over the hosts of one class. Variances are those of the noise in the sums."""
+
+    edges_w: tuple[int, ...]
+    transitions: np.ndarray
+    pane_sums: np.ndarray
+    hosts: int = 0
+    gpus: int = 0
+    capacity_w: int = 0
+    readings_taken: int = 0
+    transition_variance: list[float] = field(default_factory=list)
+    pane_variance: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Window:
+    """One window. `revision` is -1 until its first output; `entries` are in log order."""
+
+    start_ms: int
+    end_ms: int
+    view: PolicyView
+    rule: DomainRule
+    entries: dict[str, Entry] = field(default_factory=dict)
+    sums: dict[tuple[str, str], ClassSum] = field(default_factory=dict)
+    revision: int = -1
+    dirty: bool = False
+    last_digest: bytes | None = None
+
+
+@dataclass(slots=True)
+class PolicyStart:
+    """A policy in force from `effective_ms` on."""
+
+    effective_ms: int
+    view: PolicyView
+
+
+@dataclass(slots=True)
+class ControlMark:
+    """A control record from which a restart can learn policy and closed windows."""
+
+    offset: int
+    effective_ms: int
+    idle_through_ms: int | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted since the previous output."""
+
+    refused: Counter[str] = field(default_factory=Counter)
+    refused_tree: MerkleTree = field(default_factory=MerkleTree)
+    gap_ranges: int = 0
+    gap_records: int = 0
+    undecodable: list[tuple[int, int]] = field(default_factory=list)
+
+    def undecodable_at(self, offset: int) -> None:
+        """Note a record that has no digest."""
+        if self.undecodable and (
+            self.undecodable[-1][1] == offset - 1 or len(self.undecodable) >= MAX_UNDECODABLE_RANGES
+        ):
+            self.undecodable[-1] = (self.undecodable[-1][0], offset)
+        else:
+            self.undecodable.append((offset, offset))
+
+    def merge(self, other: Tally) -> None:
+        """Take over what was counted for no domain."""
+        self.refused += other.refused
+        self.gap_ranges += other.gap_ranges
+        self.gap_records += other.gap_records
+        self.refused_tree.extend(other.refused_tree)
+        self.undecodable = sorted([*self.undecodable, *other.undecodable])[:MAX_UNDECODABLE_RANGES]
+
+
+class DomainState:
+    """Everything the core remembers of one domain; bounded by enrolment and by the lateness limit.
+
+    Times are event time, UTC milliseconds. The watermark never goes back.
+    """
+
+    def __init__(self, name: str, offset: int):
+        self.name = name
+        self.policies: list[PolicyStart] = []
+        self.controls: list[ControlMark] = []
+        self.sessions: dict[bytes, SessionState] = {}
+        self.by_host: dict[str, set[bytes]] = {}
+        self.windows: dict[int, Window] = {}
+        self.first_seen: dict[int, int] = {}
+        self.latest: dict[str, int] = {}
+        self.watermark_ms = -1
+        self.final_ms = -1
+        self.highest_end_ms = -1
+        self.control_watermark_ms = -1
+        self.last_output: bytes | None = None
+        self.tally = Tally()
+        self.evidence_checks = 0
+        self.bad_evidence: dict[bytes, tuple[str, str, str]] = {}
+        self.resume_offset = offset
+        self._ends: Counter[int] = Counter()
+        self._ends_view: bytes | None = None
+
+    # -- policy ------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> PolicyView:
+        """The newest policy."""
+        return self.policies[-1].view
+
+    def view_for(self, window_start_ms: int) -> PolicyView | None:
+        """Policy in force for a window, None before the first."""
+        for start in reversed(self.policies):
+            if start.effective_ms <= window_start_ms:
+                return start.view
+        return None
+
+    def effective_from(self, digest: bytes) -> int:
+        """First window start of the policy with this digest."""
+        return next(start.effective_ms for start in self.policies if start.view.digest == digest)
+
+    # -- horizons ----------------------------------------------------------------------------------------------
+
+    def freshness_ms(self, view: PolicyView) -> int:
+        """How long evidence counts, in event time, ms."""
+        return FRESH_INTERVALS * view.policy.limits.evidence_interval_windows * view.domains[self.name].window_ms
+
+    def context_ms(self) -> int:
+        """How far below the watermark records can still matter to later outputs, ms.
+
+        Twice the lateness (a record late for a window that was itself late) and three times the evidence's
+        freshness (evidence of the predecessor in the chain of a record proven by earlier evidence), and two windows
+        for rounding. `docs/adr/0002` derives it; `tests/core` proves it by restarting at random positions.
+        """
+        rule = self.active.domains[self.name]
+        longest = max(self.freshness_ms(start.view) for start in self.policies)
+        lateness = max(start.view.policy.limits.lateness_ms for start in self.policies)
+        return 2 * lateness + 3 * longest + 2 * rule.window_ms
+
+    def closed_for_good(self, end_ms: int) -> bool:
+        """True if a window that ends at `end_ms` takes no more reports."""
+        return end_ms <= max(self.watermark_ms - self.active.policy.limits.lateness_ms, self.final_ms)
+
+    def seen(self, window_start_ms: int, offset: int) -> None:
+        """Note that the record at `offset` matters to this window: a restart must read it."""
+        self.first_seen.setdefault(window_start_ms, offset)
+
+    # -- watermark ---------------------------------------------------------------------------------------------
+
+    def advance(self, host_id: str, end_ms: int) -> bool:
+        """Note a host's newest window end; True if the watermark moved.
+
+        Watermark = median over the enrolled hosts of their newest window ends, minus grace: more than half of them
+        must have passed a point before anything closes there.
+        """
+        self.highest_end_ms = max(self.highest_end_ms, end_ms)
+        before = self.latest.get(host_id, -1)
+        if end_ms <= before:
+            return False
+        self.latest[host_id] = end_ms
+        view = self.view_for(self.highest_end_ms - 1) or self.active
+        members = view.members[self.name]
+        host = view.hosts.get(host_id)
+        if host is None or host.domain != self.name:
+            return False  # enrolled for this window, no longer for the newest
+        if self._ends_view != view.digest:
+            self._ends_view = view.digest
+            self._ends = Counter(self.latest[host.host_id] for host in members if host.host_id in self.latest)
+        else:
+            self._ends[end_ms] += 1
+            if before >= 0:
+                self._ends[before] -= 1
+                if self._ends[before] <= 0:
+                    del self._ends[before]
+        needed = len(members) // 2 + 1
+        for end in sorted(self._ends, reverse=True):
+            needed -= self._ends[end]
+            if needed <= 0:
+                return self.raise_watermark(end - view.domains[self.name].grace_ms)
+        return False
+
+    def raise_watermark(self, value_ms: int) -> bool:
+        """Move the watermark to `value_ms` if that is ahead; True if it moved."""
+        if value_ms <= self.watermark_ms:
+            return False
+        self.watermark_ms = value_ms
+        return True
+
+    def due(self) -> list[Window]:
+        """Windows that need an output at this position: closed ones not yet published, and revised ones."""
+        return [
+            self.windows[start]
+            for start in sorted(self.windows)
+            if self.windows[start].end_ms <= self.watermark_ms
+            and (self.windows[start].revision < 0 or self.windows[start].dirty)
+        ]
+
+    def start_counting(self) -> None:
+        """Begin counting anew, after an output or an idle close."""
+        self.tally = Tally()
+        self.evidence_checks = 0
+        self.bad_evidence = {}
+
+    # -- forgetting --------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Drop what no later record can reach, and set the offset a restart must read from.
+
+        Called only after an output or an idle close, when every counter starts anew.
+        """
+        for start in [start for start, window in self.windows.items() if self.closed_for_good(window.end_ms)]:
+            del self.windows[start]
+        limit = self.watermark_ms - self.active.policy.limits.lateness_ms
+        for session_id, session in list(self.sessions.items()):
+            if session.evidence_window_ms + max(self.freshness_ms(start.view) for start in self.policies) <= limit:
+                del self.sessions[session_id]
+                self.by_host[session.host_id].discard(session_id)
+                if not self.by_host[session.host_id]:
+                    del self.by_host[session.host_id]
+        horizon = self.watermark_ms - self.context_ms()
+        width = self.active.domains[self.name].window_ms
+        for start in [start for start in self.first_seen if start + width <= horizon]:
+            del self.first_seen[start]
+        self._set_resume_offset(horizon)
+
+    def _set_resume_offset(self, horizon_ms: int) -> None:
+        idle = [m.offset for m in self.controls if m.idle_through_ms is not None and m.idle_through_ms > horizon_ms]
+        needed = [*self.first_seen.values(), *idle]
+        earliest = min(self.first_seen, default=self.watermark_ms)
+        usable = [mark for mark in self.controls if mark.effective_ms <= max(earliest, 0)] or self.controls[:1]
+        before = [mark for mark in usable if not needed or mark.offset <= min(needed)] or self.controls[:1]
+        self.resume_offset = before[-1].offset
+        self.controls = [mark for mark in self.controls if mark.offset >= self.resume_offset]
+        while len(self.policies) > 1 and self.policies[1].effective_ms <= max(horizon_ms, 0):
+            self.policies.pop(0)

@@ -1,0 +1,172 @@
+"""The bookkeeping of one partition during one assignment: which offset may come next, and is there progress.
+
+Pure: no clock, no Kafka, no I/O. The one rule is contiguity. A record of the log at the expected offset is *the*
+record, whichever fetch, buffer or generation it came through (a log does not change in place), so everything
+Faust delivers late, twice or from an earlier generation is told by its offset alone:
+
+1. below the expected offset: ignored;
+2. at the expected offset: taken;
+3. above it: sought again once; taken as a gap only if the first offset seen above comes again after that, and
+   the broker, asked directly, has nothing in between (`LogAdapter` asks).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stream_jobs.log_record import PartitionJob
+
+
+class TopicPartition(NamedTuple):
+    """A topic's name and a partition number; equal to, and hashes like, the Kafka clients' own tuples."""
+
+    topic: str
+    partition: int
+
+
+class SlotState(enum.Enum):
+    """Where a slot is in its life."""
+
+    STARTING = "starting"  # committed offset being read, job being made: whatever arrives is dropped and sought again
+    READY = "ready"
+    CLOSING = "closing"  # being revoked: nothing is taken or processed any more, the last commit is on its way
+    LOST = "lost"  # not ours any more: nothing is committed
+
+
+class Admission(enum.Enum):
+    """What to do with an arriving offset."""
+
+    TAKE = "take"
+    IGNORE = "ignore"
+    SEEK = "seek"
+    PROBE = "probe"
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One partition in one generation of the group. Offsets are "next": the first one not yet done."""
+
+    tp: TopicPartition
+    generation: int
+    start: int = 0
+    offered: int = 0  # next offset to accept from Faust
+    done: int = 0  # next offset to process; written by the job's thread
+    resume: int | None = None  # the job's resume offset after its last call
+    metadata: str = ""
+    committed: int = -1
+    high_watermark: int = 0
+    state: SlotState = SlotState.STARTING
+    job: PartitionJob | None = None
+    gap_at: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def ready(self, job: PartitionJob, start: int, high_watermark: int) -> None:
+        """The job is made; from now on the offset `start` is expected."""
+        self.job = job
+        self.start = self.offered = self.done = self.committed = start
+        self.high_watermark = high_watermark
+        self.state = SlotState.READY
+
+    def admit(self, offset: int) -> Admission:
+        """Decide on an arriving offset, by the rules on top of this module."""
+        if self.state is not SlotState.READY or offset < self.offered:
+            return Admission.IGNORE
+        if offset == self.offered:
+            self.offered += 1
+            self.gap_at = None
+            return Admission.TAKE
+        if self.gap_at is None:
+            self.gap_at = offset
+            return Admission.SEEK
+        # Behind the first sighting in the same stale batch; what the second seek brings has not arrived yet.
+        return Admission.IGNORE if offset > self.gap_at else Admission.PROBE
+
+    def accept_gap(self, next_offset: int) -> int:
+        """Offsets up to `next_offset` do not exist: go on behind them. Returns the first missing offset."""
+        first_missing, self.offered = self.offered, next_offset + 1
+        self.gap_at = None
+        return first_missing
+
+    def forget_gap(self) -> None:
+        """What looked like a gap was a stale delivery, or the second seek brought nothing: start over."""
+        self.gap_at = None
+
+    @property
+    def to_commit(self) -> int | None:
+        """The resume offset if it is ahead of what is committed."""
+        if self.resume is None or self.resume <= self.committed:
+            return None
+        return self.resume
+
+    @property
+    def processing_lag(self) -> int:
+        """Records in the log that are not processed yet."""
+        return max(0, self.high_watermark - self.done)
+
+    @property
+    def commit_lag(self) -> int:
+        """Records processed, but to be read again by a successor."""
+        return max(0, self.done - self.committed)
+
+    def count(self, what: str, amount: int = 1) -> None:
+        """Add to one of this slot's counters."""
+        self.counts[what] = self.counts.get(what, 0) + amount
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStats:
+    """A partition as the worker sees it now; offsets are "next", lags are records."""
+
+    generation: int
+    state: str
+    start_offset: int
+    next_offset: int
+    resume_offset: int | None
+    committed_offset: int
+    high_watermark: int
+    processing_lag: int
+    commit_lag: int
+    counts: dict[str, int]
+
+    @classmethod
+    def of(cls, slot: Slot) -> PartitionStats:
+        """A snapshot of `slot`."""
+        return cls(
+            slot.generation,
+            slot.state.value,
+            slot.start,
+            slot.done,
+            slot.resume,
+            slot.committed,
+            slot.high_watermark,
+            slot.processing_lag,
+            slot.commit_lag,
+            dict(slot.counts),
+        )
+
+
+class ProgressWatch:
+    """Tells how long something has been waiting without moving; times are given, in seconds of any one clock."""
+
+    def __init__(self) -> None:
+        self._since: dict[Hashable, tuple[object, float]] = {}
+
+    def waiting(self, key: Hashable, position: object, now: float, *, behind: bool) -> float:
+        """Seconds for which `key` has stood at `position` while `behind`; 0 once it moves or has caught up."""
+        known = self._since.get(key)
+        if not behind or known is None or known[0] != position:
+            self._since[key] = (position, now)
+            return 0.0
+        return now - known[1]
+
+    def forget(self, key: Hashable) -> None:
+        """Start over for `key`."""
+        self._since.pop(key, None)
+
+    def keep(self, keys: set[Hashable]) -> None:
+        """Forget everything but `keys`."""
+        for key in self._since.keys() - keys:
+            del self._since[key]

@@ -1,0 +1,1 @@
+"""One file per evidence format, one keyword-only `verify_*` each."""

@@ -1,0 +1,1 @@
+"""Roots of trust and the certificate chains that lead to them."""

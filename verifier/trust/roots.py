@@ -1,0 +1,93 @@
+"""Roots of trust, pinned by public key: Intel's is built in, others only when the policy names them.
+
+A root pins a key, not a certificate: Intel issued two certificates for one key (ATTESTATION.md §2). With the key come
+the names its chain must carry and the quoting enclave it vouches for, so that a simulated chain can neither be named
+like Intel's nor pass for hardware, whatever its policy entry says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from schemas.records import TrustRoot
+from verifier.errors import TrustRootInvalid, VerificationError
+from verifier.trust.certificate import parse_certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRoles:
+    """Common names by role, and the TD quoting enclave: MRSIGNER (32 bytes) and ISVPRODID."""
+
+    root: str
+    issuers: tuple[str, ...]
+    leaf: str
+    qe_mrsigner: bytes
+    qe_prod_id: int
+
+
+INTEL_ROLES = ChainRoles(
+    root="Intel SGX Root CA",
+    issuers=("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"),
+    leaf="Intel SGX PCK Certificate",
+    qe_mrsigner=bytes.fromhex("dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"),
+    qe_prod_id=2,
+)
+"""Names in every chain Intel issues; the signer and product of TD_QE in every QE identity it published (§3)."""
+
+SIMULATED_ROLES = ChainRoles(
+    root="EnclaveScale SIMULATED Root CA",
+    issuers=("EnclaveScale SIMULATED PCK Platform CA",),
+    leaf="EnclaveScale SIMULATED PCK Certificate",
+    qe_mrsigner=b"EnclaveScale SIMULATED TD QE\x00\x00\x00\x00",
+    qe_prod_id=2,
+)
+"""What a simulated root's chain must be called; nothing Intel issues is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor:
+    """A pinned root: `spki` is the DER SubjectPublicKeyInfo of its P-256 key."""
+
+    label: str
+    spki: bytes
+    simulated: bool
+    roles: ChainRoles
+
+
+INTEL_SGX_ROOT = TrustAnchor(
+    label="intel-sgx-root-ca",
+    spki=bytes.fromhex(
+        "3059301306072a8648ce3d020106082a8648ce3d03010703420004"
+        "0ba9c4c0c0c86193a3fe23d6b02cda10a8bbd4e88e48b4458561a36e705525f5"
+        "67918e2edc88e40d860bd0cc4ee26aacc988e505a953558c453f6b0904ae7394"
+    ),
+    simulated=False,
+    roles=INTEL_ROLES,
+)
+"""Key of Intel SGX Root CA: in the DCAP quotes of every machine, and in Intel's published root certificate.
+
+SHA-256 of the SubjectPublicKeyInfo: a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e.
+"""
+
+
+@lru_cache(maxsize=64)
+def anchor_of(root: TrustRoot) -> TrustAnchor:
+    """The pin of a root the policy names. Raises `TrustRootInvalid`."""
+    try:
+        certificate = parse_certificate(root.certificate_der)
+    except VerificationError as error:
+        raise TrustRootInvalid(f"trust root {root.label!r}: {error}", field="trust_roots") from error
+    return TrustAnchor(
+        label=root.label,
+        spki=certificate.spki,
+        simulated=root.simulated,
+        roles=SIMULATED_ROLES if root.simulated else INTEL_ROLES,
+    )
+
+
+def trust_anchors(roots: Iterable[TrustRoot], tee: str) -> tuple[TrustAnchor, ...]:
+    """The anchors for `tee`: the built-in ones first, then the policy's."""
+    built_in = (INTEL_SGX_ROOT,) if tee in ("tdx", "sgx") else ()
+    return (*built_in, *(anchor_of(root) for root in roots if root.tee == tee))
