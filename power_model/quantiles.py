@@ -41,7 +41,7 @@ def normal_quantile(p: float) -> float:
 def chi_square_quantile(p: float, dof: float) -> float:
     """Return the chi-square quantile by Wilson and Hilferty (1931), 0 < p < 1, dof > 0.
 
-    Relative error below 1 % for dof >= 10 and 0.005 <= p <= 0.995, below 0.1 % for dof >= 60; at fewer degrees of
+    Relative error below 3 % for dof >= 10 and 0.005 <= p <= 0.995, below 0.1 % for dof >= 60; at fewer degrees of
     freedom the lower tail is too small (floored at 0), which only widens a variance interval.
     """
     if not dof > 0.0:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields
 from power_model.grid import Grid
 from producers.sample.source import ReadingSource
 from schemas.errors import ConfigError
-from schemas.records import ClipRange, ConfidentialCompute, PrivacyParameters, SessionBinding, StateGrid
+from schemas.records import Beacon, ClipRange, ConfidentialCompute, PrivacyParameters, SessionBinding, StateGrid
 
 PANE_SUM_QUANTUM_MW = 100
 """Unit of pane sums, mW: a decimal place finer than any sensor's error, and 2^31 units are 214 MW samples."""
+PROTOCOL = "enclavescale/1"
 FIRST_MILES = ("NONE", "GPU_ATTESTED", "SPDM_MEASURED", "SPDM_SESSION", "TDISP")
 
 _NO_CC = ConfidentialCompute(
@@ -138,6 +139,42 @@ def session_facts(profile: HostProfile, schedule: Schedule, privacy: PrivacyPara
         clip_ranges=tuple(ClipRange(model=c.model, low_w=c.clip_low_w, high_w=c.clip_high_w) for c in classes),
         state_grids=tuple(StateGrid(model=c.model, edges_w=c.edges_w) for c in classes),
         config_digest=hashlib.sha256(text.encode()).digest(),
+    )
+
+
+def host_binding(
+    facts: SessionFacts,
+    public_key: bytes,
+    *,
+    created_at_ms: int,
+    beacon: Beacon | None = None,
+    gpu_identities_digest: bytes | None = None,
+) -> SessionBinding:
+    """Return the binding of a host session with `public_key` (65 bytes, uncompressed point)."""
+    return SessionBinding(
+        protocol=PROTOCOL,
+        role="host",
+        session_public_key=public_key,
+        host_id=facts.host_id,
+        domain=facts.domain,
+        source=facts.source,
+        sampler_mode=facts.sampler_mode,
+        config_digest=facts.config_digest,
+        sample_hz=facts.sample_hz,
+        window_ms=facts.window_ms,
+        pane_ms=facts.pane_ms,
+        privacy=facts.privacy,
+        clip_ranges=facts.clip_ranges,
+        state_grids=facts.state_grids,
+        gpu_identities_digest=gpu_identities_digest,
+        gpu_identities_digest_absent_reason=None if gpu_identities_digest else "no_gpu_attestation",
+        beacon=beacon,
+        beacon_absent_reason=None if beacon else "no_beacon_received",
+        created_at_ms=created_at_ms,
+        policy_signers=(),
+        core_version_absent_reason="not_an_aggregator",
+        cluster_id_absent_reason="not_an_aggregator",
+        topic_ids=(),
     )
 
 

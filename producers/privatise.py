@@ -1,4 +1,7 @@
-"""Noise: OpenDP's exact discrete Laplace sampler on the operating system's generator, added once to exact integers.
+"""Noise: OpenDP's exact discrete Laplace sampler, added once to exact integers.
+
+Randomness: OpenDP's wheels draw from OpenSSL's generator, which the operating system seeds and which is seeded again
+after a fork (two hosts forked from one process must not share noise: tested).
 
 What leaves here is released raw. Nothing is clipped, rounded or normalised after the noise: negative counts are
 right, the fleet's sum is projected once (MARGIN).

@@ -84,6 +84,7 @@ class LogWorker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._finished = threading.Event()
+        self._jobs_ended = True
         self.failure: EnclaveScaleError | None = None
         """What ended the worker, None after a clean stop."""
 
@@ -95,8 +96,9 @@ class LogWorker:
             with tempfile.TemporaryDirectory(prefix="enclavescale-worker-") as datadir:
                 return loop.run_until_complete(self._main(Path(datadir)))
         finally:
-            self._finished.set()
             _close_loop(loop)
+            if self._jobs_ended:  # otherwise the interpreter would wait for the jobs' thread for ever
+                self._finished.set()
 
     def request_stop(self) -> None:
         """Ask a running worker to stop, from any thread."""
@@ -128,7 +130,7 @@ class LogWorker:
         if not stop.is_set():
             adapter.fail(AdapterFailed(f"Faust ended by itself: {_why(running, worker)!r}"))
         stopping.cancel()
-        await adapter.stop()
+        self._jobs_ended = await adapter.stop()
         with contextlib.suppress(Exception):
             await worker.stop()
         running.cancel()
@@ -138,7 +140,7 @@ class LogWorker:
 
     def _build_app(self, datadir: Path) -> Any:
         settings = faust_settings(self._settings, group=self._group, brokers=self._connection.brokers, datadir=datadir)
-        app = faust.App(**{**settings, **self._connection.settings}, loop=self._loop)
+        app: Any = faust.App(**{**settings, **self._connection.settings}, loop=self._loop)
         client = FaustGroupClient(app)
         stop = self._stop
         assert stop is not None  # noqa: S101 - set by _main

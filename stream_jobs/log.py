@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from schemas.errors import EnclaveScaleError
 from stream_jobs.log_client import GroupClient, PartitionsLost, TryAgain
+from stream_jobs.log_jobs import Item, close_job, process_batch, tick_jobs
 from stream_jobs.log_metrics import LogMetrics
 from stream_jobs.log_record import (
     LOG_APPEND_TIME,
@@ -34,10 +35,7 @@ from stream_jobs.log_record import (
     CommitFailed,
     InputLost,
     JobFactory,
-    JobFailed,
     LogRecord,
-    PartitionJob,
-    ResumeOffsetError,
     Stalled,
     TimestampTypeError,
 )
@@ -47,11 +45,10 @@ from stream_jobs.settings import LogSettings
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.25  # between two tries of what a broker in election refuses
-_Item = tuple[Slot, LogRecord, int | None]  # slot, record, first missing offset of an accepted gap before it
 
 
 class LogAdapter:
-    """Owns the slots. Everything here runs on Faust's event loop except `_process`, `_tick` and the jobs."""
+    """Owns the slots. Everything here runs on Faust's event loop; the jobs have a thread of their own (`log_jobs`)."""
 
     def __init__(
         self,
@@ -67,7 +64,7 @@ class LogAdapter:
         self._client, self._factory, self._settings, self._metrics = client, factory, settings, metrics
         self._on_failure, self._clock, self._wall = on_failure, clock, wall
         self._slots: dict[TopicPartition, Slot] = {}
-        self._pending: deque[_Item] = deque()
+        self._pending: deque[Item] = deque()
         self._pending_bytes = 0
         self._wake, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -89,13 +86,19 @@ class LogAdapter:
         for work in (self._pump, self._commit_forever, self._maintain_forever):
             self._spawn(work())
 
-    async def stop(self) -> None:
-        """Finish the record in hand, commit, close the jobs; bounded by twice `revoke_wait_s`."""
+    async def stop(self) -> bool:
+        """Finish the record in hand, commit, close the jobs; bounded by three times `revoke_wait_s`.
+
+        Returns whether the jobs' thread has come back; where not, the interpreter cannot end by itself.
+        """
         await self._release(list(self._slots.values()))
+        last = asyncio.wrap_future(self._executor.submit(lambda: None))
+        done, _ = await asyncio.wait({last}, timeout=self._settings.revoke_wait_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._executor.shutdown(wait=False)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return bool(done)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -201,7 +204,7 @@ class LogAdapter:
             batch = [self._pending.popleft() for _ in range(size)]
             self._idle.clear()
             try:
-                counts = await loop.run_in_executor(self._executor, self._process, batch)
+                counts = await loop.run_in_executor(self._executor, process_batch, batch)
             finally:
                 self._idle.set()
             self._pending_bytes -= sum(len(record.value or b"") for _, record, _ in batch)
@@ -209,49 +212,6 @@ class LogAdapter:
                 self._room.set()
             for slot, count in counts.items():
                 self._metrics.records.labels(*slot.tp).inc(count)
-
-    def _process(self, batch: list[_Item]) -> dict[Slot, int]:
-        """On the jobs' thread. A slot that is not ours any more is skipped from the next record on."""
-        counts: dict[Slot, int] = {}
-        try:
-            for slot, record, first_missing in batch:
-                if slot.state is not SlotState.READY or slot.job is None:
-                    continue
-                if first_missing is not None:
-                    slot.job.gap(first_missing, record.offset)
-                slot.job.process(record)
-                slot.done = record.offset + 1
-                counts[slot] = counts.get(slot, 0) + 1
-        except EnclaveScaleError:
-            raise
-        except Exception as error:
-            raise JobFailed(f"{slot.tp.topic}/{slot.tp.partition} offset {record.offset}: {error!r}") from error
-        finally:
-            for slot in counts:
-                self._note_resume(slot)
-        return counts
-
-    @staticmethod
-    def _note_resume(slot: Slot) -> None:
-        """On the jobs' thread: what may be committed after the job's last call."""
-        if slot.job is None:
-            return
-        resume, metadata = slot.job.resume_offset, slot.job.commit_metadata
-        if resume is not None and resume > slot.done:
-            raise ResumeOffsetError(f"{slot.tp}: resume offset {resume} is beyond the next offset {slot.done}")
-        slot.metadata, slot.resume = metadata, resume
-
-    def _tick(self, slots: list[Slot], now_ms: int) -> None:
-        """On the jobs' thread."""
-        for slot in slots:
-            if slot.state is SlotState.READY and slot.job is not None:
-                try:
-                    slot.job.tick(now_ms, slot.done >= slot.high_watermark, slot.high_watermark)
-                except EnclaveScaleError:
-                    raise
-                except Exception as error:
-                    raise JobFailed(f"{slot.tp.topic}/{slot.tp.partition} tick: {error!r}") from error
-                self._note_resume(slot)
 
     # --- the group -------------------------------------------------------------------------------------------
 
@@ -284,7 +244,7 @@ class LogAdapter:
         if self._pending_bytes <= self._settings.pending_bytes:
             self._room.set()
         if slot.job is not None:
-            self._executor.submit(_close, slot.job)
+            self._executor.submit(close_job, slot.job)
 
     async def assigned(self, tps: Iterable[TopicPartition], generation: int) -> None:
         """A new assignment: start every partition from its committed offset, whether we had it before or not."""
@@ -304,11 +264,12 @@ class LogAdapter:
             waiting = [slot for slot in slots if slot.state is SlotState.STARTING]
             if not waiting:
                 return
+            final = self._clock() >= deadline
             try:
-                await self._start_once(waiting, generation, final=self._clock() >= deadline)
+                await self._start_once(waiting, generation, final=final)
                 return
             except TryAgain as error:
-                if self._clock() >= deadline:
+                if final:
                     raise AdapterFailed(f"no committed offsets within the start timeout: {error}") from error
                 await asyncio.sleep(RETRY_S)
             except PartitionsLost:
@@ -336,7 +297,7 @@ class LogAdapter:
             loop = asyncio.get_running_loop()
             job = await loop.run_in_executor(self._executor, self._factory, *slot.tp, offset, metadata, start, end)
             if slot.state is not SlotState.STARTING:  # revoked meanwhile
-                self._executor.submit(_close, job)
+                self._executor.submit(close_job, job)
                 continue
             slot.ready(job, offset, end)
             self._watch.forget(slot.tp)
@@ -362,8 +323,7 @@ class LogAdapter:
         """Commit what is ahead; partitions that are not ours any more lose their state. Raises TryAgain."""
         async with self._commit_lock:
             live = [slot for slot in slots if slot.state in (SlotState.READY, SlotState.CLOSING)]
-            ahead = [(slot, slot.to_commit, slot.metadata) for slot in live]
-            wanted = {slot: (offset, metadata) for slot, offset, metadata in ahead if offset is not None}
+            wanted = {slot: point for slot in live if (point := slot.to_commit) is not None}
             if not wanted:
                 return
             generation = max(slot.generation for slot in wanted)
@@ -402,7 +362,7 @@ class LogAdapter:
     async def _tick_jobs(self, slots: list[Slot]) -> None:
         try:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, self._tick, slots, int(self._wall() * 1000))
+            await loop.run_in_executor(self._executor, tick_jobs, slots, int(self._wall() * 1000))
         finally:
             self._ticking = False
 
@@ -418,7 +378,7 @@ class LogAdapter:
             return
         self._bounds_at = self._clock()
         for slot in ready:
-            slot.high_watermark = bounds[slot.tp][1]
+            slot.log_start, slot.high_watermark = bounds[slot.tp]
 
     async def _nudge(self, slot: Slot) -> None:
         """Input is there, all that was taken is done, and nothing arrives: it was dropped on the way. Seek again."""
@@ -426,6 +386,8 @@ class LogAdapter:
         now = self._clock()
         if self._watch.waiting((slot.tp, "nudge"), slot.offered, now, behind=behind) < self._settings.nudge_s:
             return
+        if slot.log_start > slot.offered:
+            raise self._input_lost(slot.tp, slot.offered, slot.log_start, slot.high_watermark)
         self._watch.forget((slot.tp, "nudge"))
         slot.forget_gap()
         logger.info("%s: nothing arrives at offset %d, seeking again", slot.tp, slot.offered)
@@ -449,11 +411,3 @@ class LogAdapter:
                 raise self._input_lost(tp, slot.done, 0, slot.high_watermark)
             place = f"{tp.topic}/{tp.partition} ({slot.state.value}) stands at offset {slot.done}"
             raise Stalled(f"{place}, the log ends at {slot.high_watermark}, no progress for {waited:.0f} s")
-
-
-def _close(job: PartitionJob) -> None:
-    """On the jobs' thread: a close that fails must not keep the partition from its next owner."""
-    try:
-        job.close()
-    except Exception:
-        logger.exception("closing a partition's job failed")

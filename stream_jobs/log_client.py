@@ -24,11 +24,11 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 5.0  # one question to a broker that is there takes milliseconds
 
 
-class PartitionsLost(Exception):  # noqa: N818
+class PartitionsLost(Exception):
     """The group has moved on: the partitions asked about are not, or not any more in this generation, ours."""
 
 
-class TryAgain(Exception):  # noqa: N818
+class TryAgain(Exception):
     """Retriable, or no answer in time."""
 
 

@@ -63,7 +63,7 @@ class LogError(EnclaveScaleError):
     code = "LOG"
 
 
-class InputLost(LogError):  # noqa: N818
+class InputLost(LogError):
     """The committed offset is no longer (or not yet) in the log: retention was faster, or the topic is another one."""
 
     code = "INPUT_LOST"
@@ -80,14 +80,14 @@ class TimestampTypeError(LogError):
     remedy = "Set message.timestamp.type=LogAppendTime on the topic; records appended before stay as they are."
 
 
-class PublishFailed(LogError):  # noqa: N818
+class PublishFailed(LogError):
     """An output was not acknowledged in time; nothing after it may be committed."""
 
     code = "PUBLISH_FAILED"
     remedy = "Check that the brokers are reachable and that this worker may write to its output topics."
 
 
-class JobFailed(LogError):  # noqa: N818
+class JobFailed(LogError):
     """A job raised something of its own."""
 
     code = "JOB_FAILED"
@@ -101,21 +101,21 @@ class ResumeOffsetError(LogError):
     remedy = "This is a bug in the job: nothing was committed."
 
 
-class CommitFailed(LogError):  # noqa: N818
+class CommitFailed(LogError):
     """The broker refused our commits, or could not be reached to take them, for longer than the deadline."""
 
     code = "COMMIT_FAILED"
     remedy = "Check the group's authorisation and the brokers; the worker resumes from the last commit."
 
 
-class Stalled(LogError):  # noqa: N818
+class Stalled(LogError):
     """There is input, and for too long nothing of it was processed."""
 
     code = "STALLED"
     remedy = "A supervisor restarts the worker; if it stalls at the same offset again, keep the log and look there."
 
 
-class AdapterFailed(LogError):  # noqa: N818
+class AdapterFailed(LogError):
     """Faust or the Kafka client ended in a way the worker cannot go on from."""
 
     code = "ADAPTER_FAILED"

@@ -54,9 +54,9 @@ class Slot:
     start: int = 0
     offered: int = 0  # next offset to accept from Faust
     done: int = 0  # next offset to process; written by the job's thread
-    resume: int | None = None  # the job's resume offset after its last call
-    metadata: str = ""
+    resume_point: tuple[int, str] | None = None  # the job's resume offset and commit metadata after its last call
     committed: int = -1
+    log_start: int = 0  # as told last; may lie above what is still in Faust's buffers
     high_watermark: int = 0
     state: SlotState = SlotState.STARTING
     job: PartitionJob | None = None
@@ -95,11 +95,10 @@ class Slot:
         self.gap_at = None
 
     @property
-    def to_commit(self) -> int | None:
-        """The resume offset if it is ahead of what is committed."""
-        if self.resume is None or self.resume <= self.committed:
-            return None
-        return self.resume
+    def to_commit(self) -> tuple[int, str] | None:
+        """The resume offset with its metadata, if it is ahead of what is committed."""
+        point = self.resume_point
+        return None if point is None or point[0] <= self.committed else point
 
     @property
     def processing_lag(self) -> int:
@@ -139,7 +138,7 @@ class PartitionStats:
             slot.state.value,
             slot.start,
             slot.done,
-            slot.resume,
+            None if slot.resume_point is None else slot.resume_point[0],
             slot.committed,
             slot.high_watermark,
             slot.processing_lag,

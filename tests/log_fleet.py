@@ -145,6 +145,8 @@ class Fleet:
         for path in self.paths:
             text = path.read_text()
             for line in text[: text.rfind("\n") + 1].splitlines():
+                if line.startswith("R "):
+                    continue
                 kind, when, job, partition, *rest = line.split()
                 if kind == "S":
                     found.starts.append((int(when), job, int(partition), int(rest[0]), int(rest[1]), rest[2]))

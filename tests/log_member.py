@@ -49,6 +49,9 @@ class AppendJob:
         if delay := self._behaviour.get("delay_s"):
             time.sleep(delay)
         self.write("P", record.offset)
+        if self._behaviour.get("describe"):
+            headers = repr(record.headers).replace(" ", "")
+            os.write(self._out, f"R key={record.key!r} value={record.value!r} headers={headers}\n".encode())
         self._next = record.offset + 1
 
     def gap(self, first_missing: int, next_offset: int) -> None:

@@ -127,10 +127,11 @@ def _tick_ms(sample_hz: int) -> int:
 class TraceSource:
     """Replay a trace for ever on `gpus` GPUs: what a GPU reads at a time is a function of time and seed alone.
 
-    GPU g follows row g (modulo the rows) at tick + base + jitter_g. `seed` fixes the base: hosts with one seed run
-    one synchronised job. `spread_ticks` bounds the jitter (0: in step; training jobs of the study are within a few
-    ticks); None gives every GPU an offset of its own, like unrelated inference. The step from the trace's end to
-    its start is one transition that nobody measured, once per loop.
+    GPU g follows row g (modulo the rows) at tick + base + jitter_g. `seed` fixes both: hosts with one seed run one
+    synchronised job. `spread_ticks` bounds the jitter (0: in step); None gives every GPU an offset of its own, like
+    unrelated inference. The step from the trace's end to its start is one transition that nobody measured, once per
+    loop. A reading here is a line of the log: a log polled faster than the sensor updates repeats sensor readings,
+    and the privacy statement then speaks of lines.
     """
 
     kind = "trace"

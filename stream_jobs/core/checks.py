@@ -12,6 +12,7 @@ from schemas.records import (
     GpuClass,
     HostEnrolment,
     PrivacyParameters,
+    PrivacyRelease,
     SessionBinding,
     WindowReport,
 )
@@ -20,6 +21,9 @@ from stream_jobs.core.refusals import Refused
 
 GRADES = ("NONE", "GPU_ATTESTED", "SPDM_MEASURED", "SPDM_SESSION", "TDISP")
 """Grades of the first mile, worst first (design, section 2)."""
+
+AVERAGE_GROUP = 11
+"""Readings that one physical event of 100 ms touches where the sensor may average over one second."""
 
 NOISE_TAIL = 1e-9
 """Probability with which an honest report may exceed a bound of the physics layer through noise alone, per bound."""
@@ -72,6 +76,13 @@ MIN_EPSILON_MICRO = 10_000
 """Smallest budget of one release, millionths: with less, noise would drown every bound of the physics layer."""
 
 
+def event_epsilon_micro(release: PrivacyRelease, readings: int) -> int:
+    """Loss of `readings` readings in a row, millionths: they touch at most readings + 1 transitions (2 each way)."""
+    if release.release == "transitions":
+        return -(-release.epsilon_micro * (readings + 1) // 2)
+    return release.epsilon_micro * readings
+
+
 def check_privacy(privacy: PrivacyParameters, max_epsilon_micro: int, sensor_group: int) -> None:
     """Mode, mechanism and budget are what the policy allows; losses add up as stated."""
     if any(stated.epsilon_micro < MIN_EPSILON_MICRO for stated in privacy.releases):
@@ -80,9 +91,10 @@ def check_privacy(privacy: PrivacyParameters, max_epsilon_micro: int, sensor_gro
         raise Refused("PRIVACY_REFUSED", f"{privacy.mode} / {privacy.mechanism} / {privacy.unit_of_privacy}")
     if privacy.group_size < sensor_group:
         raise Refused("PRIVACY_REFUSED", f"group size {privacy.group_size} < {sensor_group}")
-    total = sum(stated.epsilon_micro for stated in privacy.releases) * privacy.group_size
-    if privacy.epsilon_total_micro != total or total > max_epsilon_micro:
-        raise Refused("PRIVACY_REFUSED", f"epsilon {total / 1e6:g}, policy allows {max_epsilon_micro / 1e6:g}")
+    total = sum(event_epsilon_micro(stated, privacy.group_size) for stated in privacy.releases)
+    if privacy.epsilon_total_micro < total or privacy.epsilon_total_micro > max_epsilon_micro:
+        stated_total = privacy.epsilon_total_micro / 1e6
+        raise Refused("PRIVACY_REFUSED", f"epsilon {stated_total:g}, policy allows {max_epsilon_micro / 1e6:g}")
 
 
 def noise_bound(scale: float, count: int) -> float:
@@ -108,9 +120,18 @@ def class_arrays(stated: GpuClass) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_class(
-    stated: GpuClass, enrolled: ClassEnrolment, view: PolicyView, report: WindowReport, rule: DomainRule
+    stated: GpuClass,
+    enrolled: ClassEnrolment,
+    view: PolicyView,
+    report: WindowReport,
+    *,
+    rule: DomainRule,
+    widest: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One GPU class against enrolment, model rule, schedule and physics; returns its arrays (see `class_arrays`)."""
+    """One GPU class against enrolment, model rule, schedule and physics; returns its arrays (see `class_arrays`).
+
+    `widest`: largest clip range on the host, units of 0.1 W: the sensitivity of its pane sums.
+    """
     model = view.models[stated.model]
     if (
         stated.gpus != enrolled.gpus
@@ -135,8 +156,7 @@ def check_class(
     ):
         raise Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
     units = 1000 // stated.pane_sum_quantum_mw
-    span = (stated.clip_high_w - stated.clip_low_w) * units
-    slack = noise_bound(_scale(report.privacy, "pane_sums", span), 1)
+    slack = noise_bound(_scale(report.privacy, "pane_sums", widest), 1)
     top = stated.gpus * ticks_per_pane * stated.clip_high_w * units
     # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
     floor = min(0, stated.gpus * ticks_per_pane * stated.clip_low_w * units)
@@ -155,13 +175,16 @@ def check_classes(
         raise Refused("CLASS_MISMATCH", "GPU classes differ from enrolment", field="classes")
     if report.pane_ms != rule.pane_ms or report.sample_hz != view.policy.sample_hz:
         raise Refused("BINDING_MISMATCH", "pane or sampling rate differs from the policy's", field="pane_ms")
-    group = max(11 if one.sampler_mode == "average" else 1 for one in report.classes) if report.classes else 1
+    group = max((1 if one.sampler_mode == "instant" else AVERAGE_GROUP for one in report.classes), default=1)
     check_privacy(report.privacy, view.policy.limits.max_epsilon_micro, group)
+    for one in report.classes:
+        if one.model not in view.models:
+            raise Refused("CLASS_MISMATCH", f"the policy has no rule for model {one.model}", field="classes")
+    ranges = [view.models[one.model].clip_high_w - view.models[one.model].clip_low_w for one in report.classes]
+    widest = max(ranges, default=0) * 10
     result = []
     for one in report.classes:
         if one.sampler_mode != binding.sampler_mode:
             raise Refused("BINDING_MISMATCH", "sampler mode differs from the session binding", field="sampler_mode")
-        if one.model not in view.models:
-            raise Refused("CLASS_MISMATCH", f"the policy has no rule for model {one.model}", field="classes")
-        result.append((one, *check_class(one, enrolled[one.model], view, report, rule)))
+        result.append((one, *check_class(one, enrolled[one.model], view, report, rule=rule, widest=widest)))
     return result

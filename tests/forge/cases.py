@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -79,12 +80,20 @@ CHAIN = [
     ),
     mint_case("foreign root, same names", "ROOT_UNTRUSTED", "anchor", untrusted_root=True),
     mint_case("leaf with an issuer's name", "CERT_ROLE_INVALID", "roles", pck=replace(PCK, common_name="TCB Signing")),
-    mint_case("CA with Intel's name", "CERT_ROLE_INVALID", "roles", ca=replace(pki.PLATFORM_CA, common_name=INTEL_ROLES.issuers[0])),
-    mint_case("issuer is no CA", "CERT_CONSTRAINT", "basic", ca=replace(pki.PLATFORM_CA, is_ca=False, path_length=None)),
+    mint_case(
+        "CA with Intel's name", "CERT_ROLE_INVALID", "roles",
+        ca=replace(pki.PLATFORM_CA, common_name=INTEL_ROLES.issuers[0]),
+    ),
+    mint_case(
+        "issuer is no CA", "CERT_CONSTRAINT", "basic", ca=replace(pki.PLATFORM_CA, is_ca=False, path_length=None),
+    ),
     mint_case("issuer without constraints", "CERT_CONSTRAINT", "basic", ca=replace(pki.PLATFORM_CA, is_ca=None)),
     mint_case("root forbids an intermediate", "CERT_CONSTRAINT", "basic", root=replace(pki.ROOT, path_length=0)),
     mint_case("leaf is a CA", "CERT_CONSTRAINT", "basic", pck=replace(PCK, is_ca=True)),
-    mint_case("issuer may not sign certificates", "CERT_CONSTRAINT", "usage", ca=replace(pki.PLATFORM_CA, sign_certificates=False)),
+    mint_case(
+        "issuer may not sign certificates", "CERT_CONSTRAINT", "usage",
+        ca=replace(pki.PLATFORM_CA, sign_certificates=False),
+    ),
     mint_case("leaf may sign certificates", "CERT_CONSTRAINT", "usage", pck=replace(PCK, sign_certificates=True)),
     mint_case("leaf without key usage", "CERT_CONSTRAINT", "usage", pck=replace(PCK, sign_certificates=None)),
     mint_case("unknown critical extension", "CERT_CONSTRAINT", "critical", pck=replace(PCK, critical_extra="1.2.3.4")),
@@ -97,8 +106,14 @@ CHAIN = [
     mint_case("root expired", "CERT_EXPIRED", "validity", root=replace(pki.ROOT, not_after=EARLIER)),
     mint_case("leaf not yet valid", "CERT_NOT_YET_VALID", "validity", pck=replace(PCK, not_before=LATER)),
     mint_case("no PCK extension", "PCK_EXTENSION_INVALID", "platform", pck=replace(PCK, pck_extension=None)),
-    mint_case("PCK field twice", "PCK_EXTENSION_INVALID", "platform", pck=replace(PCK, pck_extension=twice(EXTENSION.encode()))),
-    mint_case("PCK without FMSPC", "PCK_EXTENSION_INVALID", "platform", pck=replace(PCK, pck_extension=without(EXTENSION.encode(), 3))),
+    mint_case(
+        "PCK field twice", "PCK_EXTENSION_INVALID", "platform",
+        pck=replace(PCK, pck_extension=twice(EXTENSION.encode())),
+    ),
+    mint_case(
+        "PCK without FMSPC", "PCK_EXTENSION_INVALID", "platform",
+        pck=replace(PCK, pck_extension=without(EXTENSION.encode(), 3)),
+    ),
     mint_case(
         "component SVN 256", "PCK_EXTENSION_INVALID", "platform",
         pck=replace(PCK, pck_extension=replace(EXTENSION, component_svns=(256,) * 16).encode()),
@@ -107,7 +122,10 @@ CHAIN = [
 
 CRYPTOGRAPHY = [
     mint_case("QE report signed by a stranger", "QE_REPORT_SIGNATURE", "qe_report", qe_signed_by_stranger=True),
-    mint_case("QE signature zero", "QE_REPORT_SIGNATURE", "qe_report", section=lambda s: replace(s, qe_report_signature=bytes(64))),
+    mint_case(
+        "QE signature zero", "QE_REPORT_SIGNATURE", "qe_report",
+        section=lambda s: replace(s, qe_report_signature=bytes(64)),
+    ),
     mint_case("QE binds another key", "QE_BINDING", "qe_binding", binding=edit(0, bytes(32))),
     mint_case("QE binding with a tail", "QE_BINDING", "qe_binding", binding=edit(63, b"\x01")),
     mint_case("auth data changed", "QE_BINDING", "qe_binding", section=lambda s: replace(s, auth_data=bytes(32))),
@@ -116,7 +134,9 @@ CRYPTOGRAPHY = [
     mint_case("debug quoting enclave", "QE_IDENTITY", "qe_identity", qe=raw_report(48, b"\x17")),
     mint_case("quote signed by a stranger", "QUOTE_SIGNATURE", "quote_signature", quote_signed_by_stranger=True),
     mint_case("MRSEAM changed after signing", "QUOTE_SIGNATURE", "quote_signature", quote=edit(64, b"\x55")),
-    mint_case("signature zero", "QUOTE_SIGNATURE", "quote_signature", section=lambda s: replace(s, quote_signature=bytes(64))),
+    mint_case(
+        "signature zero", "QUOTE_SIGNATURE", "quote_signature", section=lambda s: replace(s, quote_signature=bytes(64)),
+    ),
 ]  # fmt: skip
 
 TD = [
@@ -126,8 +146,12 @@ TD = [
     mint_case("MIGRATABLE", "TD_ATTRIBUTES", "NotMigratable", td_attributes=attributes(28, 29)),
     mint_case("reserved attribute", "TD_ATTRIBUTES", "NoReservedBits", td_attributes=attributes(28, 40)),
     mint_case("XFAM without SSE", "TD_ATTRIBUTES", "NoReservedBits", body=with_body(xfam=b"\x01" + bytes(7))),
-    mint_case("foreign module signer", "TDX_MODULE_MISMATCH", "ProductionModule", body=with_body(mrsignerseam=b"\x01" * 48)),
-    mint_case("SEAMATTRIBUTES", "TDX_MODULE_MISMATCH", "ProductionModule", body=with_body(seam_attributes=b"\x01" + bytes(7))),
+    mint_case(
+        "foreign module signer", "TDX_MODULE_MISMATCH", "ProductionModule", body=with_body(mrsignerseam=b"\x01" * 48),
+    ),
+    mint_case(
+        "SEAMATTRIBUTES", "TDX_MODULE_MISMATCH", "ProductionModule", body=with_body(seam_attributes=b"\x01" + bytes(7)),
+    ),
     mint_case("other image", "MEASUREMENT_UNKNOWN", "AnyOf", body=with_body(mrtd=bytes(48))),
 ]  # fmt: skip
 
@@ -172,12 +196,14 @@ POLICY = [
 ]  # fmt: skip
 
 
-def beside(kind: str) -> object:
+def beside(kind: str) -> Callable[[EvidenceItem], tuple[EvidenceItem, ...]]:
     return lambda item: (item, EvidenceItem(kind=kind, data=b"x"))
 
 
 SESSION = [
-    Case(name="other protocol", code="PROTOCOL_UNSUPPORTED", step="binding", binding=binding(protocol="enclavescale/2")),
+    Case(
+        name="other protocol", code="PROTOCOL_UNSUPPORTED", step="binding", binding=binding(protocol="enclavescale/2"),
+    ),
     Case(name="aggregator as host", code="ROLE_MISMATCH", step="binding", binding=binding(role="aggregator")),
     Case(name="compressed key", code="SESSION_KEY_INVALID", step="key",
          binding=binding(session_public_key=b"\x02" + bytes(64))),
@@ -193,9 +219,9 @@ SESSION = [
     Case(name="aggregator with a source", code="SOURCE_REFUSED", step="SourceAccepted", role="aggregator",
          binding=aggregator_binding(source="nvml")),
     Case(name="no evidence", code="EVIDENCE_MISSING", step=None, items=lambda item: ()),
-    Case(name="unknown evidence", code="EVIDENCE_KIND_UNKNOWN", step="items", items=beside("tpm_quote")),  # type: ignore[arg-type]
+    Case(name="unknown evidence", code="EVIDENCE_KIND_UNKNOWN", step="items", items=beside("tpm_quote")),
     Case(name="unsupported evidence", code="EVIDENCE_KIND_UNSUPPORTED", step="items",
-         items=beside("nvidia_gpu_report")),  # type: ignore[arg-type]
+         items=beside("nvidia_gpu_report")),
     Case(name="two quotes", code="EVIDENCE_AMBIGUOUS", step="items", items=lambda item: (item, item)),
     Case(name="too many items", code="EVIDENCE_TOO_LARGE", step="items", items=lambda item: (item,) * 100),
     Case(name="too many bytes", code="EVIDENCE_TOO_LARGE", step="items",

@@ -1,0 +1,71 @@
+"""Settings from files and the environment. Kafka properties pass through under librdkafka's own names."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "ENCLAVESCALE_KAFKA_"
+"""`ENCLAVESCALE_KAFKA_SASL_USERNAME` is `kafka.sasl.username`."""
+
+PROPERTY_PREFIX = "kafka."
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """A TOML or JSON file (by suffix) as a dictionary. Raises ConfigError."""
+    try:
+        data = path.read_bytes()
+        loaded = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: not a table")
+    return loaded
+
+
+def kafka_properties(
+    bootstrap: str | None,
+    pairs: Iterable[str] = (),
+    file: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """librdkafka properties from, weakest first: environment, file (table `kafka` or keys `kafka.…`), options.
+
+    There is no default broker. Raises ConfigError; never shows a value.
+    """
+    result: dict[str, str] = {}
+    for name, value in (os.environ if environment is None else environment).items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            result[name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("_", ".")] = value
+    given = dict(file or {})
+    table = given.get("kafka", {})
+    for name, value in [*_flat(table), *((k.removeprefix(PROPERTY_PREFIX), v) for k, v in given.items() if "." in k)]:
+        result[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError("a Kafka property is given as name=value", field=name)
+        result[name.removeprefix(PROPERTY_PREFIX)] = value
+    if bootstrap:
+        result["bootstrap.servers"] = bootstrap
+    if not result.get("bootstrap.servers"):
+        raise ConfigError(
+            "no broker given",
+            field="kafka.bootstrap.servers",
+            remedy="Give --bootstrap HOST:PORT, or bootstrap.servers in the file or the environment.",
+        )
+    return result
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,186 @@
+"""The work on one partition: feeds the pure core, publishes what it decides, skips what was published before."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import Counter as Metric
+
+from schemas.codec import Framing
+from schemas.errors import EnclaveScaleError
+from schemas.topics import TopicNames
+from stream_jobs.core.effects import ControlWanted, Emission, Rejection
+from stream_jobs.core.partition import CoreConfig, PartitionCore
+from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.log_record import START_METADATA, LogRecord
+from stream_jobs.output import OutputPublisher
+from stream_jobs.policy_store import PolicyStore
+from stream_jobs.tail import Published, TailReader
+
+logger = logging.getLogger(__name__)
+
+REFRESH_MS = 5_000
+"""How often the policy topic is asked for news while caught up, ms."""
+
+REPEAT_MS = 10_000
+"""A control record that was written but not yet met in the log is written again after this, ms."""
+
+METADATA_PREFIX = "enclavescale/1 "
+"""Begins our commit metadata; what follows is the highest close offset published."""
+
+
+class OutputLost(EnclaveScaleError):
+    """Outputs that were published before the last commit are no longer on the output topic."""
+
+    code = "OUTPUT_LOST"
+    remedy = (
+        "The output topic lost records (retention shorter than the reports topic's, or it was made anew). Restore it, "
+        "or reset this group's offsets to the start of the reports topic to compute everything again."
+    )
+
+
+class JobMetrics:
+    """Counters of decisions, by code; labels never hold what a host can choose."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY):
+        self.outputs = Metric("enclavescale_outputs", "Outputs published", ["domain"], registry=registry)
+        self.refused = Metric("enclavescale_refused", "Records refused", ["code"], registry=registry)
+        self.reports = Metric("enclavescale_records", "Records processed", registry=registry)
+
+
+@dataclass(slots=True)
+class JobContext:
+    """What all jobs of a worker share."""
+
+    topics: TopicNames
+    framing: Framing
+    policies: PolicyStore
+    verify: SessionVerifier
+    publisher: OutputPublisher
+    tail: TailReader
+    metrics: JobMetrics = field(default_factory=JobMetrics)
+
+    def make_job(
+        self, topic: str, partition: int, start: int, metadata: str, log_start: int, high_watermark: int
+    ) -> DomainJob:
+        """Job factory for the log adapter."""
+        return DomainJob(self, topic, partition, start, metadata=metadata, high_watermark=high_watermark)
+
+
+class DomainJob:
+    """One partition during one assignment (see `log_record.PartitionJob`)."""
+
+    def __init__(
+        self, context: JobContext, topic: str, partition: int, start: int, *, metadata: str, high_watermark: int
+    ):
+        self._context, self._partition = context, partition
+        source = (topic, partition)
+        context.policies.refresh()
+        self._published: Published = context.tail.outputs(context.topics.output, source, start)
+        self._published.last_rejection = context.tail.last_rejection(context.topics.rejections, source, high_watermark)
+        self._check_tail(metadata)
+        config = CoreConfig(topic, partition, context.policies.lookup, context.verify, context.framing)
+        self._core = PartitionCore(config, self._published.digests)
+        self._done = start - 1
+        self._touched: set[str] = set()
+        self._idle_since: dict[str, int] = {}
+        self._written: dict[ControlWanted, int] = {}
+        self._refreshed_ms = 0
+        self.refused: Counter[str] = Counter()
+        logger.info(
+            "partition %d from offset %d: %d outputs up to offset %d are published already",
+            partition,
+            start,
+            len(self._published.digests),
+            self._published.last_close,
+        )
+
+    def _check_tail(self, metadata: str) -> None:
+        if metadata in ("", START_METADATA):
+            return
+        published = metadata.removeprefix(METADATA_PREFIX)
+        if published.lstrip("-").isdigit() and int(published) > self._published.last_close:
+            raise OutputLost(
+                f"outputs up to close offset {published} were published, the topic has {self._published.last_close}"
+            )
+
+    @property
+    def _warm(self) -> int:
+        """Offset up to which everything was published before."""
+        return self._published.last_close
+
+    @property
+    def resume_offset(self) -> int | None:
+        """Where a restart reaches the same state; None while the log is only read again."""
+        return None if self._done < self._warm else self._core.resume_offset
+
+    @property
+    def commit_metadata(self) -> str:
+        """Highest close offset published: a restart that does not find it says so."""
+        return f"{METADATA_PREFIX}{self._published.last_close}"
+
+    def process(self, record: LogRecord) -> None:
+        """Decide about a record and publish the decisions. Raises PublishFailed."""
+        for effect in self._core.process(record):
+            if isinstance(effect, Rejection):
+                self._reject(record, effect)
+            else:
+                self._emit(effect)
+        self._done = record.offset
+        self._context.metrics.reports.inc()
+        if record.key is not None:
+            self._touched.add(record.key.decode("utf-8", "replace"))
+
+    def _reject(self, record: LogRecord, rejection: Rejection) -> None:
+        # Rejections are acknowledged before any output above them, so the two tails tell what is there.
+        if record.offset <= max(self._warm, self._published.last_rejection):
+            return
+        self._context.publisher.reject(record, rejection)
+        self._context.metrics.refused.labels(rejection.code).inc()
+        self.refused[rejection.code] += 1
+
+    def _emit(self, made: Emission) -> None:
+        output = made.output
+        close = output.source.close_offset
+        key = (output.domain, output.window_start_ms, output.revision)
+        if close < self._warm or (close == self._warm and key in self._published.digests):
+            return
+        self._context.publisher.emit(made)
+        if close > self._warm:
+            self._published.digests = {}
+            self._published.last_close = close
+        self._published.digests[key] = made.digest
+        self._context.metrics.outputs.labels(output.domain).inc()
+
+    def gap(self, first_missing: int, next_offset: int) -> None:
+        """Pass a gap of the log to the core, which shows it in the next outputs."""
+        logger.warning("partition %d lacks offsets %d..%d", self._partition, first_missing, next_offset - 1)
+        self._core.gap(first_missing, next_offset)
+
+    def tick(self, now_ms: int, caught_up: bool, high_watermark: int) -> None:
+        """While caught up, write the control records the domains need."""
+        for domain in self._touched:
+            self._idle_since[domain] = now_ms
+        self._touched.clear()
+        for domain in self._core.domains:
+            self._idle_since.setdefault(domain, now_ms)
+        if not caught_up or self._done < self._warm:
+            return
+        self._context.publisher.settle()  # rejections do not wait for the next output
+        if now_ms - self._refreshed_ms >= REFRESH_MS:
+            self._context.policies.refresh()
+            self._refreshed_ms = now_ms
+        newest = self._context.policies.newest
+        if newest is None:
+            return
+        for wanted in self._core.wanted(newest, now_ms, self._idle_since):
+            if now_ms - self._written.get(wanted, -REPEAT_MS) >= REPEAT_MS:
+                self._context.publisher.control(wanted, self._partition)
+                self._written = {one: at for one, at in self._written.items() if now_ms - at < REPEAT_MS}
+                self._written[wanted] = now_ms
+
+    def close(self) -> None:
+        """Nothing is held beyond the shared context."""

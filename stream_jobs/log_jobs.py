@@ -1,0 +1,72 @@
+"""What runs on the jobs' thread: records to jobs in order, ticks, and what may be committed after each call."""
+
+from __future__ import annotations
+
+import logging
+
+from schemas.errors import EnclaveScaleError
+from stream_jobs.log_record import JobFailed, LogRecord, PartitionJob, ResumeOffsetError
+from stream_jobs.log_slots import Slot, SlotState
+
+logger = logging.getLogger(__name__)
+
+Item = tuple[Slot, LogRecord, int | None]
+"""A slot, its next record, and the first missing offset of an accepted gap before it."""
+
+
+def process_batch(batch: list[Item]) -> dict[Slot, int]:
+    """Give each record to its slot's job; returns how many per slot.
+
+    A slot that is not ours any more is skipped from the next record on. Raises what the job raised where it has a
+    code (`PublishFailed`), `JobFailed` otherwise, `ResumeOffsetError` for a resume offset beyond the work done.
+    """
+    counts: dict[Slot, int] = {}
+    try:
+        for slot, record, first_missing in batch:
+            if slot.state is not SlotState.READY or slot.job is None:
+                continue
+            if first_missing is not None:
+                slot.job.gap(first_missing, record.offset)
+            slot.job.process(record)
+            slot.done = record.offset + 1
+            counts[slot] = counts.get(slot, 0) + 1
+    except EnclaveScaleError:
+        raise
+    except Exception as error:
+        raise JobFailed(f"{slot.tp.topic}/{slot.tp.partition} offset {record.offset}: {error!r}") from error
+    finally:
+        for slot in counts:
+            _note_resume(slot)
+    return counts
+
+
+def tick_jobs(slots: list[Slot], now_ms: int) -> None:
+    """Tick every job that is still ours; raises as `process_batch` does."""
+    for slot in slots:
+        if slot.state is not SlotState.READY or slot.job is None:
+            continue
+        try:
+            slot.job.tick(now_ms, slot.done >= slot.high_watermark, slot.high_watermark)
+        except EnclaveScaleError:
+            raise
+        except Exception as error:
+            raise JobFailed(f"{slot.tp.topic}/{slot.tp.partition} tick: {error!r}") from error
+        _note_resume(slot)
+
+
+def close_job(job: PartitionJob) -> None:
+    """A close that fails must not keep the partition from its next owner: logged, no more."""
+    try:
+        job.close()
+    except Exception:
+        logger.exception("closing a partition's job failed")
+
+
+def _note_resume(slot: Slot) -> None:
+    if slot.job is None:
+        return
+    resume, metadata = slot.job.resume_offset, slot.job.commit_metadata
+    if resume is not None and resume > slot.done:
+        raise ResumeOffsetError(f"{slot.tp}: resume offset {resume} is beyond the next offset {slot.done}")
+    # The pair is read on the event loop: the metadata of a smaller offset must never go with a larger one's.
+    slot.resume_point = None if resume is None else (resume, metadata)

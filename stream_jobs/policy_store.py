@@ -1,0 +1,100 @@
+"""Trusted policies from the policy topic, by digest: signed by a known signer, never older than the floor."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
+from schemas.errors import ConfigError, EnclaveScaleError
+from stream_jobs.core.policies import PolicyView
+from stream_jobs.reading import open_reader, read_range, watermarks
+from verifier.signature import load_session_key, verify_record_signature
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTrust:
+    """Who may sign policies: uncompressed P-256 points (65 bytes); lowest counter accepted."""
+
+    signers: tuple[bytes, ...]
+    min_counter: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.signers:
+            raise ConfigError("no policy signer is trusted: every policy would be refused", field="policy_signers")
+
+
+def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJECT) -> PolicyView:
+    """Decode and check one signed policy. Raises SchemaError, VerificationError, or ConfigError POLICY_UNTRUSTED."""
+    signed, preimage = decode_signed_policy(value, framing)
+    if signed.signer_public_key not in trust.signers:
+        raise ConfigError("the policy's signer is not trusted", code="POLICY_UNTRUSTED", field="signer_public_key")
+    key: ec.EllipticCurvePublicKey = load_session_key(signed.signer_public_key)
+    verify_record_signature(key, preimage, signed.signature)
+    if signed.policy.counter < trust.min_counter:
+        raise ConfigError("the policy's counter is below the floor", code="POLICY_ROLLBACK", field="counter")
+    return PolicyView(signed.policy, record_digest(preimage))
+
+
+class PolicyStore:
+    """Reads the policy topic to its end on demand. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        topic: str,
+        trust: PolicyTrust,
+        *,
+        framing: Framing = SINGLE_OBJECT,
+        timeout_s: float = 20.0,
+    ):
+        self._consumer = open_reader(kafka)
+        self._topic, self._trust, self._framing, self._timeout_s = topic, trust, framing, timeout_s
+        self._next: dict[int, int] = {}
+        self._views: dict[bytes, PolicyView] = {}
+        self._lock = threading.Lock()
+
+    def lookup(self, digest: bytes) -> PolicyView | None:
+        """The trusted policy with this digest; reads what is new on the topic before saying None."""
+        with self._lock:
+            if digest not in self._views:
+                self._read_new()
+            return self._views.get(digest)
+
+    def refresh(self) -> None:
+        """Read what is new on the topic. Raises ReadFailed."""
+        with self._lock:
+            self._read_new()
+
+    @property
+    def newest(self) -> PolicyView | None:
+        """The trusted policy with the highest counter among those read so far."""
+        views = list(self._views.values())
+        return max(views, key=lambda view: (view.policy.counter, view.digest), default=None)
+
+    def close(self) -> None:
+        """Release the consumer."""
+        self._consumer.close()
+
+    def _read_new(self) -> None:
+        metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        for partition in sorted(metadata.partitions):
+            low, end = watermarks(self._consumer, self._topic, partition, self._timeout_s)
+            first = max(low, self._next.get(partition, 0))
+            for message in read_range(self._consumer, self._topic, partition, first, end, self._timeout_s):
+                self._take(message.value() or b"", partition, message.offset() or 0)
+            self._next[partition] = end
+
+    def _take(self, value: bytes, partition: int, offset: int) -> None:
+        try:
+            view = open_policy(value, self._trust, self._framing)
+        except EnclaveScaleError as error:
+            logger.warning("policy at %s[%d]@%d ignored: %s %s", self._topic, partition, offset, error.code, error)
+            return
+        self._views[view.digest] = view

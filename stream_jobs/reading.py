@@ -1,0 +1,86 @@
+"""Plain reads from topics, beside the consumer group: to the end, or one partition's tail. Nothing is committed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.errors import EnclaveScaleError
+
+POLL_S = 0.5
+"""Longest wait of one poll, s: an end is reached by counting, so this bounds only how soon a dead broker shows."""
+
+
+class ReadFailed(EnclaveScaleError):
+    """A topic could not be read to where it ended when the read began."""
+
+    code = "READ_FAILED"
+    remedy = "Check that the brokers are reachable and that this client may read the topic."
+
+
+def open_reader(kafka: Mapping[str, str]) -> Consumer:
+    """A consumer outside of every group: it assigns by hand and never commits."""
+    reading = {
+        "enable.auto.commit": "false",
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        # librdkafka wants a group id even for manual assignment; a random one is never written to.
+        "group.id": f"enclavescale-reader-{uuid.uuid4()}",
+    }
+    producer_only = ("acks", "enable.idempotence", "linger.ms", "compression.type", "delivery.timeout.ms")
+    shared = {name: value for name, value in kafka.items() if name not in producer_only}
+    return Consumer({**shared, **reading})
+
+
+def read_range(consumer: Consumer, topic: str, partition: int, first: int, end: int, timeout_s: float) -> list[Message]:
+    """Messages of [first, end) of one partition, in order. Offsets that do not exist are skipped.
+
+    Raises ReadFailed if `end` is not reached within `timeout_s` of the last progress.
+    """
+    if first >= end:
+        return []
+    consumer.assign([TopicPartition(topic, partition, first)])
+    try:
+        found: list[Message] = []
+        idle = 0.0
+        while True:
+            batch = consumer.consume(1000, POLL_S)
+            for message in batch:
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise ReadFailed(f"{topic}[{partition}]: {error.str()}")
+                if error is None and (message.offset() or 0) < end:
+                    found.append(message)
+            position = consumer.position([TopicPartition(topic, partition)])[0].offset
+            if position >= end or (batch and (batch[-1].offset() or 0) >= end - 1):
+                return found
+            idle = 0.0 if batch else idle + POLL_S
+            if idle >= timeout_s:
+                raise ReadFailed(f"{topic}[{partition}] stands at {position}, its end is {end}")
+    finally:
+        consumer.unassign()
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
+    """First offset and end of a partition. Raises ReadFailed."""
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+    except KafkaException as error:
+        raise ReadFailed(f"{topic}[{partition}]: {error}") from error
+    return low, high
+
+
+def backwards(
+    consumer: Consumer, topic: str, partition: int, timeout_s: float, chunk: int = 500
+) -> Iterator[list[Message]]:
+    """Chunks of a partition from its end to its beginning, each in log order, each twice as long as the one before."""
+    low, end = watermarks(consumer, topic, partition, timeout_s)
+    while end > low:
+        first = max(low, end - chunk)
+        yield read_range(consumer, topic, partition, first, end, timeout_s)
+        end, chunk = first, chunk * 2
+
+
+__all__ = ["OFFSET_BEGINNING", "ReadFailed", "backwards", "open_reader", "read_range", "watermarks"]

@@ -1,0 +1,130 @@
+"""What was published before: the tails of the output and rejection topics, read once at an assignment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, Message
+
+from schemas.codec import Framing, decode_signed_output, encode_binding, record_digest, report_data_of, session_id_of
+from schemas.errors import EnclaveScaleError
+from schemas.records import SignedFleetPower
+from stream_jobs.core.partition import OutputKey
+from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.reading import backwards
+from verifier.errors import EvidenceMissing
+from verifier.signature import load_session_key, verify_record_signature
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Published:
+    """Outputs of one source partition that are on the output topic, from some close offset on.
+
+    `digests` by domain, window start (ms) and revision; `last_close`: highest close offset, -1 without outputs;
+    `last_rejection`: highest source offset on the rejections topic, -1 without any.
+    """
+
+    digests: dict[OutputKey, bytes] = field(default_factory=dict)
+    last_close: int = -1
+    last_rejection: int = -1
+
+
+def verify_output(
+    signed: SignedFleetPower,
+    preimage: bytes,
+    view: PolicyView,
+    verify: SessionVerifier,
+) -> None:
+    """An output is an attested aggregator's, under `view`, as of its window. Raises our errors."""
+    evidence = signed.worker.evidence
+    if evidence is None:
+        raise EvidenceMissing("the output carries no evidence of its worker")
+    binding_bytes = encode_binding(evidence.binding)
+    key = load_session_key(evidence.binding.session_public_key)
+    verify_record_signature(key, preimage, signed.signature)
+    verify(
+        evidence=evidence,
+        binding_bytes=binding_bytes,
+        report_data=report_data_of(binding_bytes),
+        session_id=session_id_of(binding_bytes),
+        policy=view.policy,
+        policy_digest=view.digest,
+        role="aggregator",
+        now_ms=evidence.binding.created_at_ms,
+    )
+
+
+class TailReader:
+    """Reads tails for one worker. `policies` looks up a policy by digest."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        framing: Framing,
+        verify: SessionVerifier,
+        policies: Callable[[bytes], PolicyView | None],
+        timeout_s: float = 20.0,
+    ):
+        self._consumer, self._framing, self._verify = consumer, framing, verify
+        self._policies, self._timeout_s = policies, timeout_s
+
+    def outputs(self, topic: str, source: tuple[str, int], since_offset: int) -> Published:
+        """Outputs of source (topic, partition) that closed at or after `since_offset`. Forged ones are left out."""
+        found = Published()
+        for chunk in backwards(self._consumer, topic, source[1], self._timeout_s):
+            oldest: int | None = None
+            for message in chunk:
+                close = self._take(message, source, found)
+                oldest = close if oldest is None else oldest
+            if oldest is not None and oldest < since_offset:
+                break
+        return found
+
+    def _take(self, message: Message, source: tuple[str, int], found: Published) -> int | None:
+        try:
+            signed, preimage = decode_signed_output(message.value() or b"", self._framing)
+            output = signed.output
+            view = self._policies(output.policy_digest)
+            if view is None or (output.source.topic, output.source.partition) != source:
+                raise EnclaveScaleError("other policy or source", code="FOREIGN_OUTPUT")
+            verify_output(signed, preimage, view, self._verify)
+        except EnclaveScaleError as error:
+            logger.warning("output at offset %s ignored: %s %s", message.offset(), error.code, error)
+            return None
+        # Two workers may both have published at a rebalance: equal bits, so whichever comes first will do.
+        key = (output.domain, output.window_start_ms, output.revision)
+        found.digests.setdefault(key, record_digest(preimage))
+        found.last_close = max(found.last_close, output.source.close_offset)
+        return output.source.close_offset
+
+    def last_rejection(self, topic: str, source: tuple[str, int], below: int) -> int:
+        """Highest source offset below `below` among the rejections of source (topic, partition), -1 without any."""
+        for chunk in backwards(self._consumer, topic, source[1], self._timeout_s):
+            offsets = [offset for message in chunk if (offset := rejected_offset(message, source)) is not None]
+            mine = [offset for offset in offsets if offset < below]
+            if mine:
+                return max(mine)
+        return -1
+
+
+def header_map(message: Message) -> Mapping[str, bytes]:
+    """Headers by name; the last of several wins, as for most consumers."""
+    headers: Any = message.headers() or []
+    return {name: value for name, value in headers if isinstance(value, bytes)}
+
+
+def rejected_offset(message: Message, source: tuple[str, int]) -> int | None:
+    """Source offset a rejection names, None if it is not of source (topic, partition)."""
+    headers = header_map(message)
+    topic, partition = headers.get("__connect.errors.topic"), headers.get("__connect.errors.partition")
+    offset = headers.get("__connect.errors.offset", b"")
+    if topic != source[0].encode() or partition != str(source[1]).encode() or not offset.isdigit():
+        return None
+    return int(offset)

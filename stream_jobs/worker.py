@@ -1,0 +1,150 @@
+"""The worker: an attested aggregator that reads, decides, publishes and commits, until it is told to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+
+from attester.quote import QuoteProvider
+from attester.session import Session
+from schemas.codec import SINGLE_OBJECT, Framing
+from schemas.errors import ConfigError
+from schemas.records import SessionBinding
+from schemas.topics import TopicNames
+from stream_jobs.agents import LogWorker
+from stream_jobs.core.policies import CORE_VERSION, PolicyView
+from stream_jobs.job import JobContext, JobMetrics
+from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
+from stream_jobs.policy_store import PolicyStore, PolicyTrust
+from stream_jobs.reading import open_reader
+from stream_jobs.settings import LogSettings
+from stream_jobs.tail import TailReader
+from verifier.cache import SessionCache
+
+logger = logging.getLogger(__name__)
+
+POLICY_WAIT_S = 60.0
+"""How long a starting worker waits for the first trusted policy, s; without one it fails closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is told. `kafka`: librdkafka properties; `provider`: the TEE that quotes its session."""
+
+    kafka: Mapping[str, str] = field(repr=False)
+    host_id: str
+    group: str
+    provider: QuoteProvider
+    trust: PolicyTrust
+    topics: TopicNames = field(default_factory=TopicNames)
+    framing: Framing = SINGLE_OBJECT
+    settings: LogSettings = field(default_factory=LogSettings)
+    metrics_address: tuple[str, int] | None = None
+    policy_wait_s: float = POLICY_WAIT_S
+
+
+def aggregator_binding(config: WorkerConfig, cluster_id: str | None, now_ms: int) -> Callable[[bytes], SessionBinding]:
+    """Binding of an aggregator's session: whose policies it obeys, which core decides, what it reads and writes."""
+    topics = config.topics
+    names = (topics.reports, topics.output, topics.manifests, topics.rejections, topics.policy)
+    effective = {"topics": names, "group": config.group, "core": CORE_VERSION, "min_counter": config.trust.min_counter}
+    digest = hashlib.sha256(json.dumps(effective, sort_keys=True).encode()).digest()
+
+    def bind(point: bytes) -> SessionBinding:
+        return SessionBinding(
+            protocol="enclavescale/1",
+            role="aggregator",
+            session_public_key=point,
+            host_id=config.host_id,
+            domain_absent_reason="an aggregator serves every domain",
+            source="none",
+            sampler_mode_absent_reason="an aggregator samples nothing",
+            config_digest=digest,
+            sample_hz_absent_reason="an aggregator samples nothing",
+            window_ms_absent_reason="the policy says",
+            pane_ms_absent_reason="the policy says",
+            privacy_absent_reason="an aggregator releases nothing of its own",
+            clip_ranges=(),
+            state_grids=(),
+            gpu_identities_digest_absent_reason="an aggregator has no GPUs",
+            beacon_absent_reason="no beacon was given",
+            created_at_ms=now_ms,
+            policy_signers=config.trust.signers,
+            core_version=CORE_VERSION,
+            cluster_id=cluster_id,
+            cluster_id_absent_reason=None if cluster_id else "the cluster states none",
+            topic_ids=names,
+        )
+
+    return bind
+
+
+def wait_for_policy(
+    store: PolicyStore,
+    wait_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> PolicyView:
+    """The newest trusted policy; waits up to `wait_s`, then raises ConfigError NO_POLICY."""
+    deadline = clock() + wait_s
+    while True:
+        store.refresh()
+        if store.newest is not None:
+            return store.newest
+        if clock() >= deadline:
+            raise ConfigError(
+                "no trusted policy on the policy topic",
+                code="NO_POLICY",
+                remedy="Publish a policy signed by one of the trusted signers, then start the worker again.",
+            )
+        pause(0.5)
+
+
+def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> int:
+    """Run until SIGTERM; exit code 0, or 1 after a failure. Raises our errors for what is wrong before the start."""
+    reader = open_reader(config.kafka)
+    cluster_id = reader.list_topics(timeout=20).cluster_id or None
+    session = Session(config.provider, aggregator_binding(config, cluster_id, int(time.time() * 1000)))
+    if session.simulated:
+        logger.warning("SIMULATED TEE: this worker's session proves nothing; for demonstrations only")
+    store = PolicyStore(config.kafka, config.topics.policy, config.trust, framing=config.framing)
+    policy = wait_for_policy(store, config.policy_wait_s)
+    settings = config.settings
+    if policy.policy.unsafe_allow_create_time and not settings.unsafe_allow_create_time:
+        logger.warning("the policy tolerates producers' timestamps, this worker does not")
+    verify = SessionCache().verify
+    publisher = OutputPublisher(
+        config.kafka, config.topics, WorkerIdentityFacts(session, config.host_id), framing=config.framing
+    )
+    context = JobContext(
+        topics=config.topics,
+        framing=config.framing,
+        policies=store,
+        verify=verify,
+        publisher=publisher,
+        tail=TailReader(reader, framing=config.framing, verify=verify, policies=store.lookup),
+        metrics=JobMetrics(registry),
+    )
+    if config.metrics_address is not None:
+        host, port = config.metrics_address
+        start_http_server(port, host, registry)
+    worker = LogWorker(
+        topic=config.topics.reports,
+        group=config.group,
+        kafka=config.kafka,
+        factory=context.make_job,
+        settings=settings,
+        registry=registry,
+    )
+    code = worker.run()
+    if worker.failure is not None:
+        logger.critical("%s: %s. %s", worker.failure.code, worker.failure, worker.failure.remedy)
+    store.close()
+    reader.close()
+    return code

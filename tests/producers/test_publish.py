@@ -1,0 +1,279 @@
+"""Publishing: the bytes of the spool, in order, to the policy's partition; failures, refusals, secrets."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from producers import publish
+from producers.publish import (
+    PublishConfig,
+    Publisher,
+    cloud_event_headers,
+    partitions_of,
+    producer_properties,
+    shown_properties,
+)
+from producers.spool import Spool
+from schemas.errors import ConfigError
+from schemas.records import DomainRule
+from tests.producers.forge import report
+
+DAY_MS = 24 * 3_600_000
+CONFIG = PublishConfig(partitions={"row-1": 2, "row-2": 0}, kafka={"bootstrap.servers": "x:1"}, topic="reports")
+
+
+class FakeError:
+    """What librdkafka reports, without librdkafka."""
+
+    def __init__(self, code: int, fatal: bool = False) -> None:
+        self._code, self._fatal = code, fatal
+
+    def code(self) -> int:
+        return self._code
+
+    def fatal(self) -> bool:
+        return self._fatal
+
+    def name(self) -> str:
+        return f"E{self._code}"
+
+
+class FakeProducer:
+    """Keeps messages until the test decides their fate."""
+
+    def __init__(self, made: list["FakeProducer"]) -> None:
+        self.sent: list[tuple[bytes, int, bytes]] = []
+        self.waiting: list[Callable[[Any, Any], None]] = []
+        self.verdicts: list[FakeError | None] = []
+        self.room = 1_000
+        self.too_large: set[bytes] = set()
+        made.append(self)
+
+    def produce(self, topic: str, *, value: bytes, key: bytes, partition: int, headers: Any, on_delivery: Any) -> None:
+        if value in self.too_large:
+            raise KafkaException(FakeError(KafkaError.MSG_SIZE_TOO_LARGE))
+        if len(self.waiting) >= self.room:
+            raise BufferError
+        self.sent.append((value, partition, key))
+        self.waiting.append(on_delivery)
+
+    def poll(self, _timeout: float) -> None:
+        for verdict in self.verdicts:
+            if self.waiting:
+                self.waiting.pop(0)(verdict, None)
+        self.verdicts = []
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "s") as opened:
+        yield opened
+
+
+def publisher(spool: Spool, config: PublishConfig = CONFIG) -> tuple[Publisher, list[FakeProducer]]:
+    made: list[FakeProducer] = []
+    return Publisher(config, spool, lambda _properties: FakeProducer(made)), made
+
+
+def values(numbers: range | list[int]) -> list[bytes]:
+    return [report(number).value for number in numbers]
+
+
+def test_the_policys_partition_and_the_domain_as_key(spool: Spool) -> None:
+    spool.append([report(0), report(1, "h2", domain="row-2")], 0)
+    sender, made = publisher(spool)
+    sender.pump()
+    assert made[0].sent == [(report(0).value, 2, b"row-1"), (report(1).value, 0, b"row-2")]
+
+
+def test_only_what_was_acknowledged_is_trimmed(spool: Spool) -> None:
+    spool.append([report(number) for number in range(3)], 0)
+    sender, made = publisher(spool)
+    sender.pump()
+    made[0].verdicts = [None, None]
+    sender.pump()
+    assert [entry.value for entry in spool.pending()] == values([2])
+    assert sender.acknowledged == 2
+    sender.pump()
+    assert len(made[0].sent) == 3  # nothing is sent twice while it is in flight
+
+
+def test_after_a_failure_everything_left_is_sent_again_in_order(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "RETRY_S", 0.0)
+    spool.append([report(number) for number in range(4)], 0)
+    sender, made = publisher(spool)
+    sender.pump()
+    made[0].verdicts = [FakeError(KafkaError._MSG_TIMED_OUT), None]
+    spool.append([report(4)], 0)
+    sender.pump()
+    assert len(made[0].sent) == 4  # waits until nothing is in flight
+    made[0].verdicts = [None, FakeError(KafkaError._MSG_TIMED_OUT)]
+    sender.pump()
+    assert [value for value, _, _ in made[0].sent[4:]] == values([0, 3, 4])
+    assert len(made) == 1
+
+
+def test_a_failure_is_followed_by_a_pause(spool: Spool) -> None:
+    spool.append([report(0)], 0)
+    sender, made = publisher(spool)
+    sender.pump()
+    made[0].verdicts = [FakeError(KafkaError._TRANSPORT)]
+    for _ in range(3):
+        sender.pump()
+    assert len(made[0].sent) == 1
+
+
+def test_a_fatal_error_makes_a_new_producer(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "RETRY_S", 0.0)
+    spool.append([report(0)], 0)
+    sender, made = publisher(spool)
+    sender.pump()
+    made[0].verdicts = [FakeError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True)]
+    sender.pump()
+    assert [len(producer.sent) for producer in made] == [1, 1]
+
+
+def test_a_full_queue_leaves_the_rest_on_disk(spool: Spool) -> None:
+    spool.append([report(number) for number in range(5)], 0)
+    sender, made = publisher(spool)
+    made[0].room = 2
+    sender.pump()
+    assert len(made[0].sent) == 2
+    made[0].verdicts = [None, None]
+    sender.pump()
+    assert [value for value, _, _ in made[0].sent] == values(range(4))
+
+
+def test_no_more_than_allowed_are_in_flight(spool: Spool) -> None:
+    spool.append([report(number) for number in range(5)], 0)
+    config = PublishConfig(partitions={"row-1": 0}, kafka=CONFIG.kafka, max_in_flight=3)
+    sender, made = publisher(spool, config)
+    for _ in range(3):
+        sender.pump()
+    assert len(made[0].sent) == 3
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_no_broker_takes_does_not_block_the_rest(spool: Spool, late: bool) -> None:
+    spool.append([report(number) for number in range(3)], 0)
+    sender, made = publisher(spool)
+    if late:
+        sender.pump()
+        made[0].verdicts = [None, FakeError(KafkaError.MSG_SIZE_TOO_LARGE), None]
+    else:
+        made[0].too_large = {report(1).value}
+        sender.pump()
+        made[0].verdicts = [None, None]
+    sender.pump()
+    assert spool.depth()[0] == 0
+    assert spool.dropped("host-1") == 1
+
+
+def test_a_domain_without_a_partition_is_an_error_not_a_guess(spool: Spool) -> None:
+    spool.append([report(0, domain="row-9")], 0)
+    with pytest.raises(ConfigError, match="row-9"):
+        publisher(spool)[0].pump()
+
+
+def test_cloud_events_headers(spool: Spool) -> None:
+    entry = spool.append([report(7, "dc1/host 1")], 0)[0]
+    assert dict(cloud_event_headers(entry)) == {
+        "ce_specversion": b"1.0",
+        "ce_id": report(7).digest.hex().encode(),
+        "ce_source": b"/hosts/dc1%2Fhost%201",
+        "ce_type": b"org.enclavescale.window-report.v1",
+        "ce_time": b"2026-03-04T12:01:20.000Z",
+        "content-type": b"application/avro",
+    }
+
+
+def test_properties_ours_then_the_operators() -> None:
+    found = producer_properties(
+        {"kafka.bootstrap.servers": "b:9", "linger.ms": "5", "kafka.sasl.password": "p"}, DAY_MS
+    )
+    assert (found["bootstrap.servers"], found["linger.ms"], found["sasl.password"]) == ("b:9", "5", "p")
+    assert (found["enable.idempotence"], found["acks"], found["compression.type"]) == ("true", "all", "zstd")
+    other_name = producer_properties({"bootstrap.servers": "b:9", "message.timeout.ms": "500"}, DAY_MS)
+    assert "delivery.timeout.ms" not in other_name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bootstrap.servers": ""},
+        {"bootstrap.servers": "b", "kafka.enable.idempotence": "false"},
+        {"bootstrap.servers": "b", "acks": "1"},
+        {"bootstrap.servers": "b", "request.required.acks": "0"},
+        {"bootstrap.servers": "b", "delivery.timeout.ms": str(DAY_MS)},
+        {"bootstrap.servers": "b", "message.timeout.ms": "0"},
+        {"bootstrap.servers": "b", "message.timeout.ms": "soon"},
+    ],
+)
+def test_properties_that_would_lose_reports_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        producer_properties(options, DAY_MS)
+
+
+def test_secrets_are_not_shown(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    secret = "hunter2"
+    names = ("sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret", "ssl.key.pem", "sasl.jaas.config")
+    options = {"bootstrap.servers": "b:9", **{f"kafka.{name}": secret for name in names}}
+    config = PublishConfig(partitions={}, kafka=options)
+    with caplog.at_level(logging.DEBUG):
+        publisher(spool, config)
+    assert "b:9" in caplog.text
+    assert secret not in caplog.text + repr(config) + str(shown_properties(producer_properties(options, DAY_MS)))
+
+
+def test_partitions_come_from_the_policys_domains() -> None:
+    rule = DomainRule(
+        domain="row-1",
+        partition=5,
+        limit_w=1,
+        window_ms=1,
+        pane_ms=1,
+        grace_ms=1,
+        quantile_ppm=1,
+        confidence_ppm=1,
+        horizon_ms=1,
+        quorum_ppm=1,
+        k_min_hosts=1,
+        k_min_tenants=1,
+    )
+    assert partitions_of((rule,)) == {"row-1": 5}
+
+
+def test_through_librdkafka_to_the_mock_cluster(spool: Spool) -> None:
+    broker = Producer({"test.mock.num.brokers": "1"})
+    address = next(iter(broker.list_topics("reports", timeout=10).brokers.values()))
+    servers = f"{address.host}:{address.port}"
+    spool.append([report(number, size=4000) for number in range(50)], 0)
+    sender = Publisher(
+        PublishConfig(partitions={"row-1": 2}, kafka={"bootstrap.servers": servers}, topic="reports"), spool
+    )
+    assert sender.flush(20.0)
+    assert sender.acknowledged == 50
+    reader = Consumer({"bootstrap.servers": servers, "group.id": "g", "enable.auto.commit": False})
+    reader.assign([TopicPartition("reports", 2, 0)])
+    found: list[Any] = []
+    deadline = time.monotonic() + 20
+    while len(found) < 50 and time.monotonic() < deadline:
+        found += reader.consume(50, 0.5)
+    reader.close()
+    assert [message.value() for message in found] == [report(number, size=4000).value for number in range(50)]
+    assert {message.key() for message in found} == {b"row-1"}
+    assert dict(found[3].headers())["ce_id"] == report(3).digest.hex().encode()
+
+
+def test_without_a_broker_nothing_is_lost_and_flush_says_so(spool: Spool) -> None:
+    spool.append([report(0)], 0)
+    kafka = {"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": "300", "log_level": "0"}
+    sender = Publisher(PublishConfig(partitions={"row-1": 0}, kafka=kafka), spool)
+    assert not sender.flush(0.8)
+    assert spool.depth()[0] == 1

@@ -1,0 +1,1 @@
+"""Tests of the verifier and of the attester that feeds it."""
