@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import signal
@@ -58,9 +59,32 @@ def _errors(as_json: bool) -> Iterator[None]:
         sys.exit(_exit_code(error))
 
 
+def _topic_names(context: click.Context, _option: click.Parameter, pairs: tuple[str, ...]) -> TopicNames:
+    """The topics' names: all under the prefix, single ones replaced."""
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    try:
+        return dataclasses.replace(TopicNames.with_prefix(context.params.pop("topic_prefix")), **given)
+    except TypeError as error:
+        raise click.BadParameter(f"no such role: {', '.join(given)}") from error
+
+
 def _kafka_options(function: F) -> F:
     for option in (
-        click.option("--topic-prefix", default="enclavescale", show_default=True, help="First part of topic names."),
+        click.option(
+            "--topic-name",
+            "names",
+            multiple=True,
+            metavar="ROLE=NAME",
+            callback=_topic_names,
+            help="Name of one topic: reports, output, manifests, rejections, policy, collateral, beacons.",
+        ),
+        click.option(
+            "--topic-prefix",
+            default="enclavescale",
+            show_default=True,
+            is_eager=True,
+            help="First part of topic names.",
+        ),
         click.option("-K", "--kafka", "pairs", multiple=True, metavar="NAME=VALUE", help="Any librdkafka property."),
         click.option(
             "--kafka-config",
@@ -205,7 +229,7 @@ def worker(
     bootstrap: str | None,
     kafka_config: Path | None,
     pairs: tuple[str, ...],
-    topic_prefix: str,
+    names: TopicNames,
     group: str,
     host_id: str,
     signers: tuple[str, ...],
@@ -234,7 +258,7 @@ def worker(
             group=group,
             provider=provider,
             trust=trust,
-            topics=TopicNames.with_prefix(topic_prefix),
+            topics=names,
             settings=LogSettings(
                 session_timeout_s=session_timeout,
                 heartbeat_interval_s=session_timeout / 3,
@@ -264,7 +288,7 @@ def tail(
     bootstrap: str | None,
     kafka_config: Path | None,
     pairs: tuple[str, ...],
-    topic_prefix: str,
+    names: TopicNames,
     from_beginning: bool,
     limit: int,
     domain: str | None,
@@ -273,7 +297,7 @@ def tail(
     """Follow the output topic: one line per window, or one JSON object with --json."""
     with _errors(as_json):
         properties = _properties(bootstrap, pairs, kafka_config)
-        topic = TopicNames.with_prefix(topic_prefix).output
+        topic = names.output
         consumer = open_reader(properties)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         metadata = consumer.list_topics(topic, timeout=20).topics[topic]
@@ -324,14 +348,14 @@ def show(
     bootstrap: str | None,
     kafka_config: Path | None,
     pairs: tuple[str, ...],
-    topic_prefix: str,
+    names: TopicNames,
     topic: str | None,
     partition: int,
     offset: int,
     as_json: bool,
 ) -> None:
     """Show any record as JSON: a FILE that holds one value (- for stdin), or one offset of a topic."""
-    del topic_prefix  # --topic is a whole name
+    del names  # --topic is a whole name
     with _errors(as_json):
         if file is not None:
             value = file.read()
@@ -369,7 +393,7 @@ def create(
     bootstrap: str | None,
     kafka_config: Path | None,
     pairs: tuple[str, ...],
-    topic_prefix: str,
+    names: TopicNames,
     partitions: int,
     replication: int,
     as_json: bool,
@@ -377,7 +401,6 @@ def create(
     """Create the topics that are missing, with their settings."""
     with _errors(as_json):
         properties = _properties(bootstrap, pairs, kafka_config)
-        names = TopicNames.with_prefix(topic_prefix)
         result = create_topics(properties, names, partitions=partitions, replication=replication)
         if as_json:
             click.echo(json.dumps(result))
@@ -410,14 +433,14 @@ def check(
     bootstrap: str | None,
     kafka_config: Path | None,
     pairs: tuple[str, ...],
-    topic_prefix: str,
+    names: TopicNames,
     partitions: int,
     as_json: bool,
 ) -> None:
     """Compare the topics on the cluster with the declaration; exit 3 if they differ."""
     with _errors(as_json):
         properties = _properties(bootstrap, pairs, kafka_config)
-        findings = check_topics(properties, TopicNames.with_prefix(topic_prefix), partitions=partitions)
+        findings = check_topics(properties, names, partitions=partitions)
         if as_json:
             click.echo(json.dumps([to_jsonable(one) for one in findings]))
         else:

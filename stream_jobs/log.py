@@ -200,7 +200,11 @@ class LogAdapter:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            if len(self._pending) < self._settings.batch_records:
+                await asyncio.sleep(self._settings.linger_s)  # a hop to the thread costs as much as Faust's record
             size = min(len(self._pending), self._settings.batch_records)
+            if not size:
+                continue  # lost meanwhile
             batch = [self._pending.popleft() for _ in range(size)]
             self._idle.clear()
             try:

@@ -6,11 +6,21 @@ import uuid
 from collections.abc import Iterator, Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from schemas.errors import EnclaveScaleError
 
 POLL_S = 0.5
 """Longest wait of one poll, s: an end is reached by counting, so this bounds only how soon a dead broker shows."""
+
+
+PASSING_CODES = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._TRANSPORT,
+)
 
 
 class ReadFailed(EnclaveScaleError):
@@ -63,10 +73,24 @@ def read_range(consumer: Consumer, topic: str, partition: int, first: int, end: 
         consumer.unassign()
 
 
+def _passing(error: BaseException) -> bool:
+    """Errors that pass by themselves: a leader being elected, a topic made a moment ago."""
+    return isinstance(error, KafkaException) and bool(
+        error.args[0].retriable() or error.args[0].code() in PASSING_CODES
+    )
+
+
 def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
-    """First offset and end of a partition. Raises ReadFailed."""
+    """First offset and end of a partition; waits up to `timeout_s` for a leader. Raises ReadFailed."""
+    place = TopicPartition(topic, partition)
+    tries = Retrying(
+        retry=retry_if_exception(_passing),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        reraise=True,
+    )
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+        low, high = tries(consumer.get_watermark_offsets, place, timeout=timeout_s)
     except KafkaException as error:
         raise ReadFailed(f"{topic}[{partition}]: {error}") from error
     return low, high

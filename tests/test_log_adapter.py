@@ -313,6 +313,8 @@ def test_log_refused_commit_drops_the_state_and_nothing_else() -> None:
         assert bench.state() == "lost"
         await bench.offer(11)
         assert job.seen == [10]
+        await bench.adapter.revoked([TP])
+        assert bench.client.commits == []  # not even the last commit: it is somebody else's by now
         await bench.assign(2)
 
     assert run(test, commit_interval_s=0.01).failures == []

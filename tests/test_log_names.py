@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 from stream_jobs.kafka_names import CONNECTION_PROPERTIES, CONSUMER_PROPERTIES, faust_connection
 from stream_jobs.settings import LogSettings, faust_settings
 
-SERVERS = {"bootstrap.servers": "a:1"}
+SERVERS = {"bootstrap.servers": "127.0.0.1:1"}
 
 
 @pytest.fixture(scope="module")

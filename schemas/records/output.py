@@ -153,7 +153,8 @@ class OutputSource:
 
     topic: str
     partition: int
-    first_offset: int
+    first_offset: int | None = None
+    first_offset_absent_reason: str | None = None
     close_offset: int
     close_reason: str
     gap_ranges: int
