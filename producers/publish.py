@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from producers.spool import Spool, SpoolEntry
 from schemas.errors import ConfigError
 from schemas.records import DomainRule
-from schemas.topics import TopicNames
+from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ _DEFAULTS = {
     "compression.type": "zstd",
     "linger.ms": "20",  # one window's reports of a process leave together; small against any window
     "delivery.timeout.ms": "120000",
+    # A batch above the topic's max.message.bytes is refused whole, and librdkafka does not split it.
+    "batch.size": str(MAX_MESSAGE_BYTES // 2),
 }
 _BROKERS = ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")
 _TIMEOUTS = ("delivery.timeout.ms", "message.timeout.ms")

@@ -61,6 +61,7 @@ class LogError(EnclaveScaleError):
     """Something about the input log that a person must see; it stops the worker with exit code 1."""
 
     code = "LOG"
+    remedy = "The message says what happened to the log."
 
 
 class InputLost(LogError):

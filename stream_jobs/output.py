@@ -38,6 +38,8 @@ DEFAULTS = {
     "linger.ms": "5",
     # Below the log adapter's stall time-out (60 s), so that a dead broker shows as PUBLISH_FAILED and not as a stall.
     "delivery.timeout.ms": "30000",
+    # A batch above a topic's max.message.bytes is refused whole, and librdkafka does not split it.
+    "batch.size": str(MAX_MESSAGE_BYTES // 2),
 }
 FLUSH_S = 45.0
 """Wait for acknowledgements, s: above the delivery time-out, which decides."""

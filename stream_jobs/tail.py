@@ -22,6 +22,13 @@ from verifier.signature import load_session_key, verify_record_signature
 logger = logging.getLogger(__name__)
 
 
+class ForeignOutput(EnclaveScaleError):
+    """A record on the output topic that no worker of this fleet computed from this partition."""
+
+    code = "FOREIGN_OUTPUT"
+    remedy = "Somebody else writes to the output topic: check its access list."
+
+
 @dataclass(slots=True)
 class Published:
     """Outputs of one source partition that are on the output topic, from some close offset on.
@@ -93,7 +100,7 @@ class TailReader:
             output = signed.output
             view = self._policies(output.policy_digest)
             if view is None or (output.source.topic, output.source.partition) != source:
-                raise EnclaveScaleError("other policy or source", code="FOREIGN_OUTPUT")
+                raise ForeignOutput("an output of another policy or source")
             verify_output(signed, preimage, view, self._verify)
         except EnclaveScaleError as error:
             logger.warning("output at offset %s ignored: %s %s", message.offset(), error.code, error)

@@ -78,7 +78,8 @@ def spread_of(figures: Sequence[ClassFigures], coverage_w2: float, confidence: f
 
 
 def interval(value: float, low: float, high: float) -> Interval:
-    """Quantise to 1 W; an infinite end means that the data do not bound it and is given as the value's own size."""
+    """Quantise to 1 W; an infinite end means that the data do not bound it and is given as ten times the value."""
+    low = low if math.isfinite(low) else value - 10 * abs(value)
     high = high if math.isfinite(high) else value + 10 * abs(value)
     return Interval(value_w=round(value), low_w=math.floor(low), high_w=math.ceil(high))
 
@@ -93,7 +94,8 @@ def quantile_interval(spread: Spread, probability: float, confidence: float) -> 
     """Quantile of a normal law with the interval's ends of mean and variance taken together (conservative)."""
     z = normal_quantile(probability)
     half = normal_quantile(0.5 + confidence / 2) * math.sqrt(spread.mean_variance_w2)
-    ends = sorted((z * math.sqrt(spread.variance_low_w2), z * math.sqrt(min(spread.variance_high_w2, 1e300))))
+    # Few panes do not bound the variance; at the median (z = 0) nothing of it counts, not even an infinite one.
+    ends = sorted(z * math.sqrt(end) if z else 0.0 for end in (spread.variance_low_w2, spread.variance_high_w2))
     return interval(
         spread.mean_w + z * math.sqrt(spread.variance_w2),
         spread.mean_w - half + ends[0],

@@ -49,15 +49,24 @@ class Side:
         self.world = world
         create_topics(self.kafka, self.topics, partitions=partitions, replication=1)
         self._reader = open_reader(self.kafka)
-        self.producer = Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5"})
+        self.producer = Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5", "batch.size": "200000"})
+        self.errors: list[str] = []
         self.producer.produce(self.topics.policy, value=world.policy_value, key="policy/1", partition=0)
         assert self.producer.flush(20) == 0
 
     def append(self, items: Iterable[Item]) -> None:
+        """Append and wait for every acknowledgement."""
         for item in items:
-            self.producer.produce(self.topics.reports, value=item.value, key=item.key, partition=item.partition)
+            self.producer.produce(
+                self.topics.reports,
+                value=item.value,
+                key=item.key,
+                partition=item.partition,
+                on_delivery=lambda error, _: self.errors.append(str(error)) if error else None,
+            )
             self.producer.poll(0)
         assert self.producer.flush(30) == 0
+        assert not self.errors
 
     def read(self, topic: str) -> list[Message]:
         """Everything on a topic now, partition by partition."""

@@ -43,7 +43,7 @@ def hostile_values(good: bytes, rng: random.Random) -> dict[str, tuple[bytes, st
         "random": (rng.randbytes(500), "MALFORMED"),
         "truncated": (good[: len(good) // 2], "MALFORMED"),
         "largest": (rng.randbytes(biggest), "MALFORMED"),
-        "largest behind our frame": (frame + b"\x00" * biggest, "MALFORMED"),
+        "largest behind our frame": (frame + b"\x00" * biggest, "TRAILING_BYTES"),
         "registry id of nobody": (b"\x00" + (99).to_bytes(4, "big") + good[10:], "SCHEMA_UNKNOWN"),
         "fingerprint of nobody": (SINGLE_OBJECT_MARKER + b"\x01" * 8 + good[10:], "SCHEMA_UNKNOWN"),
         "another schema": (SINGLE_OBJECT_MARKER + pin("SignedPolicy").fingerprint + good[10:], "SCHEMA_UNKNOWN"),

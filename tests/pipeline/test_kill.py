@@ -12,7 +12,7 @@ import pytest
 from stream_jobs.job import METADATA_PREFIX
 from stream_jobs.log_record import START_METADATA
 from tests.broker import KafkaBroker
-from tests.log_fleet import committed_offsets
+from tests.log.fleet import committed_offsets
 from tests.pipeline.kafka_side import Side, WorkerProcess, header, outputs_of, reference, wait_until
 from tests.pipeline.world import WINDOW_MS, World
 from tests.results import write_result
@@ -47,6 +47,9 @@ def run_disturbed(side: Side, tmp_path: Path, kills: int, rng: random.Random) ->
             assert worker.alive(), log.read_text()[-3000:]
             worker.kill()
             worker = WorkerProcess(side, group, log)
+        # Caught up, the worker writes the control records from which restarts begin: they move the resume offset.
+        appended = world.sent + len(world.domains) * (batch + 1)
+        wait_until(lambda mark=appended: sum(side.ends(side.topics.reports)) > mark, "control records", 30)
     expected, _ = reference(side)
     wait_until(lambda: sum(side.ends(side.topics.output)) >= len(expected), "all outputs", 90)
     wait_until(lambda: set(outputs_of(side.read(side.topics.output))) >= set(expected), f"{len(expected)} outputs", 60)

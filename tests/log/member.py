@@ -1,4 +1,4 @@
-"""One worker of the log tests as a process of its own: `python -m tests.log_member '<json>'`.
+"""One worker of the log tests as a process of its own: `python -m tests.log.member '<json>'`.
 
 Its job appends a line per event to a file. Lines written are there even after SIGKILL (the page cache is the
 kernel's), and times are CLOCK_MONOTONIC, comparable between processes:

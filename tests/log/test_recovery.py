@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from tests.broker import KafkaBroker
 from tests.conftest import MakeTopic
-from tests.log_fleet import Fleet, check_history, produce, wait_for
+from tests.log.fleet import Fleet, check_history, produce, wait_for
 
 pytestmark = pytest.mark.broker
 STOP_LIMIT_S = 5.0

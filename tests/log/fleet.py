@@ -1,4 +1,4 @@
-"""Drives `tests.log_member` processes against a real broker and reads back what they wrote."""
+"""Drives `tests.log.member` processes against a real broker and reads back what they wrote."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Fleet:
         full = {"bootstrap": self.bootstrap, "topic": self.topic, "group": self.group, "out": str(path)}
         full |= self.config | config
         log = (self.directory / f"member-{number}.log").open("wb")
-        command = [sys.executable, "-m", "tests.log_member", json.dumps(full)]
+        command = [sys.executable, "-m", "tests.log.member", json.dumps(full)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         log.close()
         self.running.append(process)

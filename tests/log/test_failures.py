@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.broker import KafkaBroker
 from tests.conftest import MakeTopic
-from tests.log_fleet import Fleet, committed_offsets, produce, wait_for
+from tests.log.fleet import Fleet, committed_offsets, produce, wait_for
 
 pytestmark = pytest.mark.broker
 
