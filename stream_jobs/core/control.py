@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from schemas.codec import DecodedRecord, session_id_of
 from schemas.records import ControlRecord
 from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
@@ -56,8 +58,9 @@ def check_author(
 def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, offset: int, append_ms: int) -> bool:
     """Apply a checked control record to its domain; True if it closes the domain for idleness.
 
-    A policy applies from the first window after its control record that starts at or after its effective_from. The
-    first control record met (of the topic, or of a restart) says from which window its policy was in force.
+    A policy applies from the first window after its control record that starts at or after its effective_from. A
+    record that says from which window its policy is in force repeats what an earlier one decided, perhaps one that a
+    restart did not read.
     """
     if append_ms > view.policy.not_after_ms:
         raise Refused("POLICY_EXPIRED", "the policy is past its not_after")
@@ -68,15 +71,26 @@ def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, off
         state.policies.append(PolicyStart(start, view))
     elif state.active.digest != view.digest:
         _switch(state, body, view)
+    elif body.effective_from_ms is not None:
+        state.policies[-1].effective_ms = body.effective_from_ms
     mark = ControlMark(offset, state.effective_from(view.digest), None)
     state.controls.append(mark)
     if body.closed_through_ms is not None:
-        if body.kind == "IDLE_CLOSE":
-            mark.idle_through_ms = body.closed_through_ms
-            state.final_ms = max(state.final_ms, body.closed_through_ms)
-        state.raise_watermark(body.closed_through_ms)
+        moved = state.raise_watermark(body.closed_through_ms)
+        if body.kind == "IDLE_CLOSE" and body.closed_through_ms > state.final_ms:
+            state.final_ms, moved = body.closed_through_ms, True
+        mark.closed_ms = body.closed_through_ms if moved else None
     state.control_watermark_ms = state.watermark_ms
     return body.kind == "IDLE_CLOSE"
+
+
+def begins_between(state: DomainState, body: ControlRecord, view: PolicyView) -> bool:
+    """True if `state` was begun too early: the record repeats the start of a policy that the state has not met.
+
+    A restart reads a partition from where its neediest domain needs it. Of another domain it may meet records from
+    before that domain's own resume offset, where their context is missing, and must not build on them.
+    """
+    return body.effective_from_ms is not None and view.policy.counter > state.active.policy.counter
 
 
 def _switch(state: DomainState, body: ControlRecord, view: PolicyView) -> None:
@@ -89,5 +103,6 @@ def _switch(state: DomainState, body: ControlRecord, view: PolicyView) -> None:
     start = max(
         view.policy.effective_from_ms, state.highest_end_ms, state.watermark_ms, state.policies[-1].effective_ms + 1
     )
-    width = view.domains[state.name].window_ms
+    # Aligned to the windows of both, so that no window of the one overlaps one of the other.
+    width = math.lcm(view.domains[state.name].window_ms, state.active.domains[state.name].window_ms)
     state.policies.append(PolicyStart(-(-start // width) * width, view))

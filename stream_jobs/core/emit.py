@@ -203,7 +203,7 @@ def emission(
         prev_revision_digest=window.last_digest,
         prev_revision_digest_absent_reason=first_revision,
         prev_output_digest=prev_output,
-        prev_output_digest_absent_reason=None if prev_output else "first output of the domain",
+        prev_output_digest_absent_reason=None if prev_output else "first output of the domain, or since it was idle",
         classes=() if withheld else tuple(one.record for one in figures),
         mean=mean_interval(spread) if spread else None,
         mean_absent_reason=withheld,

@@ -4,8 +4,9 @@ No clock, no I/O, no randomness: the same log gives the same decisions, live, af
 record, cheapest check first:
 
 1. decode (total: any bytes give a record or a code)
-2. a policy is in force; key, record and policy name the same domain and this partition
-3. the window is aligned, not in the future, not closed for good
+2. the window is not closed for good; a policy is in force; key, record and policy name the same domain and this
+   partition
+3. the window is aligned and not in the future
 4. the host is enrolled in the domain
 5. the same record again is a duplicate
 6. the signature holds, and the session behind it is proven, fresh and not superseded
@@ -24,7 +25,7 @@ from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord, DomainRule, WindowReport
 from stream_jobs.core.aggregate import add_report
 from stream_jobs.core.checks import check_binding, check_classes, check_window
-from stream_jobs.core.control import apply_control, check_author, policy_named
+from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
 from stream_jobs.core.policies import PolicyLookup, PolicyView
@@ -60,10 +61,13 @@ class PartitionCore:
         self.published = dict(published or {})
         self.domains: dict[str, DomainState] = {}
         self.orphans = Tally()
+        self._counting_from_start = True
 
     @property
     def resume_offset(self) -> int | None:
-        """Offset from which a restart reaches the same state; None before the first control record."""
+        """Offset from which a restart reaches the same state; None while it is where this core began."""
+        if self._counting_from_start:
+            return None
         return min((state.resume_offset for state in self.domains.values()), default=None)
 
     def gap(self, first_missing: int, next_offset: int) -> None:
@@ -114,18 +118,26 @@ class PartitionCore:
         view = policy_named(body, self.config.policies)
         self._place(record, body.domain, view)
         check_author(self.config.verify, decoded, body, view, record.timestamp_ms)
-        state = self.domains.get(body.domain) or DomainState(body.domain, record.offset)
+        state = self.domains.get(body.domain)
+        if state is None or begins_between(state, body, view):
+            state = DomainState(body.domain, record.offset)
         idle = apply_control(state, body, view, record.offset, record.timestamp_ms)
         self.domains[body.domain] = state
         effects = self._publish_due(state, record.offset, "idle_close" if idle else "watermark")
         if idle and not effects:
-            # Counted in the DLQ and the metrics; an idle domain has no output to carry them.
+            # Counted in the DLQ and the metrics; an idle domain has no output to carry them. Its chain of outputs
+            # begins anew, so that a restart need not read back to the last one.
+            self._take_orphans(state)
             state.start_counting()
+            state.last_output = None
             state.forget()
         return effects
 
     def _report(self, decoded: DecodedRecord, body: WindowReport, record: LogRecord) -> list[Effect]:
         state = self.domains.get(body.domain)  # (2)
+        if state is not None and state.closed_for_good(body.window_end_ms):
+            # Before the policy is asked for: superseded policies are forgotten together with their windows.
+            raise Refused("LATE", f"window {body.window_start_ms} ms is closed for good")
         view = state.view_for(body.window_start_ms) if state else None
         if state is None or view is None:
             raise Refused("NO_POLICY", "no policy is in force for this window")
@@ -133,8 +145,6 @@ class PartitionCore:
         check_window(body, rule, record.timestamp_ms, view.policy.limits.clock_skew_tolerance_ms)  # (3)
         if body.window_end_ms > view.policy.not_after_ms:
             raise Refused("POLICY_EXPIRED", "the window ends after the policy's not_after")
-        if state.closed_for_good(body.window_end_ms):
-            raise Refused("LATE", f"window {body.window_start_ms} ms is closed for good")
         host = view.hosts.get(body.host_id)  # (4)
         if host is None or host.domain != body.domain:
             raise Refused("HOST_NOT_ENROLLED", "the host is not enrolled in this domain", field="host_id")
@@ -161,9 +171,9 @@ class PartitionCore:
 
     def _publish_due(self, state: DomainState, offset: int, reason: str) -> list[Effect]:
         effects: list[Effect] = []
-        for window in state.due():
-            state.tally.merge(self.orphans)
-            self.orphans = Tally()
+        due = state.due()
+        for window in due:
+            self._take_orphans(state)
             made = emission(
                 window,
                 state.tally,
@@ -178,9 +188,15 @@ class PartitionCore:
             # What was counted goes into the first output at a position; the others begin at nought.
             state.start_counting()
             effects.append(made)
-        if effects:
-            state.forget()
+        if due:
+            state.forget(min(window.end_ms for window in due))
         return effects
+
+    def _take_orphans(self, state: DomainState) -> None:
+        """Count with this domain what belongs to none."""
+        state.tally.merge(self.orphans)
+        self.orphans = Tally()
+        self._counting_from_start = False
 
     # -- what the live worker should write ---------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ CODES: dict[str, str] = {
     "SESSION_MISMATCH": "The evidence belongs to another session than the record names.",
     "SUPERSEDED_SESSION": "A newer session of this host replaced this one.",
     "EVIDENCE_STALE": "Evidence must be repeated every evidence_interval_windows.",
-    "EVIDENCE_BUDGET": "Too many unknown sessions since the last output; known sessions are not affected.",
     "BINDING_MISMATCH": "The report says other things than its session binding.",
     "CLASS_MISMATCH": "GPU classes differ from enrolment or from the policy's model rules.",
     "SHAPE_INVALID": "Lengths and shapes of the statistics do not fit the grid and the window.",

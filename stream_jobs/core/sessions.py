@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,15 +78,20 @@ def prove_session(
     itself back behind an expired certificate's end, nor forward.
     """
     session = state.sessions.get(body.session_id)
+    if session is not None and not state.reachable(session, view):
+        session = None
     if decoded.evidence is None or decoded.binding_bytes is None:
         if session is None:
             raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
-        key = session.key
+        binding, key = None, session.key
     else:
+        binding = decoded.evidence.binding
         if session_id_of(decoded.binding_bytes) != body.session_id:
             raise Refused("SESSION_MISMATCH", "the evidence binds another session")
-        key = session.key if session else load_session_key(decoded.evidence.binding.session_public_key)
+        key = session.key if session else load_session_key(binding.session_public_key)
     verify_record_signature(key, decoded.preimage, decoded.signature)
+    if (session.host_id if session else binding and binding.host_id) != body.host_id:
+        raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     now_ms = min(body.window_end_ms, append_ms)
     if session is None:
         session = _new_session(verify, state, view, decoded, body, key=key, now_ms=now_ms)
@@ -97,11 +101,15 @@ def prove_session(
         state.seen(body.window_start_ms, offset)
     verified = _under(verify, session, view, body.session_id, now_ms)
     freshness = state.freshness_ms(view)
-    if body.window_start_ms - session.evidence_window_ms > freshness or now_ms > verified.expires_ms:
+    if body.window_start_ms - session.evidence_window_ms > freshness:
         raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
     for other_id in state.by_host.get(body.host_id, ()):
         other = state.sessions[other_id]
-        if other.order > session.order and body.window_start_ms - other.evidence_window_ms <= freshness:
+        if (
+            other.order > session.order
+            and body.window_start_ms - other.evidence_window_ms <= freshness
+            and state.reachable(other, view)
+        ):
             raise Refused("SUPERSEDED_SESSION", "a newer session of this host replaced this one")
     return session, verified
 
@@ -116,32 +124,23 @@ def _new_session(
     key: ec.EllipticCurvePublicKey,
     now_ms: int,
 ) -> SessionState:
-    """Verify an unknown session, within the budget; a refusal is remembered until the next output."""
+    """Verify and register an unknown session.
+
+    Every unknown session is verified: after a restart the proven ones are unknown, too, so that any limit on these
+    checks would let a flood decide which of them are accepted, and differently than before the restart.
+    """
     evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
     if evidence is None or binding_bytes is None:
         raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
-    name = hashlib.sha256(view.digest + (decoded.evidence_bytes or b"")).digest()
-    bad = state.bad_evidence.get(name)
-    if bad is not None:
-        raise EnclaveScaleError(bad[1], code=bad[0], remedy=bad[2])
-    if state.evidence_checks >= view.policy.limits.evidence_checks_per_window:
-        raise Refused("EVIDENCE_BUDGET", "too many unknown sessions since the last output")
-    state.evidence_checks += 1
-    try:
-        if evidence.binding.host_id != body.host_id:
-            raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
-        verified = verify_evidence(
-            verify,
-            evidence,
-            binding_bytes,
-            session_id=body.session_id,
-            view=view,
-            role="host",
-            now_ms=now_ms,
-        )
-    except EnclaveScaleError as error:
-        state.bad_evidence[name] = (error.code, str(error), error.remedy)
-        raise
+    verified = verify_evidence(
+        verify,
+        evidence,
+        binding_bytes,
+        session_id=body.session_id,
+        view=view,
+        role="host",
+        now_ms=now_ms,
+    )
     session = SessionState(
         host_id=body.host_id,
         key=key,
@@ -185,15 +184,15 @@ def _refresh(
         return
     session.evidence = evidence
     session.evidence_window_ms = body.window_start_ms
-    session.verified[view.digest] = verified
+    session.verified = {view.digest: verified}
 
 
 def _under(
     verify: SessionVerifier, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
 ) -> Verified:
-    """The session as judged under `view`; a policy switch judges its evidence anew."""
+    """The session as judged under `view` at `now_ms`; a policy switch judges its evidence anew."""
     verified = session.verified.get(view.digest)
-    if verified is None:
+    if verified is None or not verified.valid_from_ms <= now_ms <= verified.expires_ms:
         verified = verify_evidence(
             verify,
             session.evidence,
@@ -210,12 +209,13 @@ def _under(
 def link(session: SessionState, body: WindowReport, digest: bytes, freshness_ms: int) -> tuple[str, ...]:
     """Link an admitted record into its session's hash chain; returns the flags to count.
 
-    A predecessor older than the evidence's freshness counts as unknown, so that a restart that reads back only so
-    far flags the same.
+    The predecessor is the record with the newest window: a host has one per window, and unlike a sequence number a
+    window can not be ahead of the log for long. One older than the evidence's freshness counts as unknown. Both make
+    a restart that reads back only so far flag the same.
     """
     head = session.chain
     known = head is not None and body.window_start_ms - head.window_start_ms <= freshness_ms
-    if head is None or body.seq > head.seq:
+    if head is None or body.window_start_ms > head.window_start_ms:
         session.chain = ChainHead(body.seq, digest, body.window_start_ms)
     if head is None or not known:
         return () if body.seq == 0 else ("CHAIN_UNLINKED",)

@@ -40,13 +40,17 @@ class Verified(Protocol):
         """Verified grade."""
 
     @property
+    def valid_from_ms(self) -> int:
+        """Begin of validity, UTC milliseconds."""
+
+    @property
     def expires_ms(self) -> int:
         """End of validity, UTC milliseconds."""
 
 
 @dataclass(slots=True)
 class ChainHead:
-    """Newest accepted record of a session."""
+    """Accepted record of a session with the newest window."""
 
     seq: int
     digest: bytes
@@ -130,11 +134,14 @@ class PolicyStart:
 
 @dataclass(slots=True)
 class ControlMark:
-    """A control record from which a restart can learn policy and closed windows."""
+    """A control record from which a restart can learn policy and closed windows.
+
+    `closed_ms`: the end of what it closed itself, None if nothing moved.
+    """
 
     offset: int
     effective_ms: int
-    idle_through_ms: int | None
+    closed_ms: int | None
 
 
 @dataclass(slots=True)
@@ -186,8 +193,6 @@ class DomainState:
         self.control_watermark_ms = -1
         self.last_output: bytes | None = None
         self.tally = Tally()
-        self.evidence_checks = 0
-        self.bad_evidence: dict[bytes, tuple[str, str, str]] = {}
         self.resume_offset = offset
         self._ends: Counter[int] = Counter()
         self._ends_view: bytes | None = None
@@ -223,14 +228,27 @@ class DomainState:
         freshness (evidence of the predecessor in the chain of a record proven by earlier evidence), and two windows
         for rounding. `docs/adr/0002` derives it; `tests/core` proves it by restarting at random positions.
         """
-        rule = self.active.domains[self.name]
         longest = max(self.freshness_ms(start.view) for start in self.policies)
         lateness = max(start.view.policy.limits.lateness_ms for start in self.policies)
-        return 2 * lateness + 3 * longest + 2 * rule.window_ms
+        window_ms = max(start.view.domains[self.name].window_ms for start in self.policies)
+        return 2 * lateness + 3 * longest + 2 * window_ms
+
+    @property
+    def closed_ms(self) -> int:
+        """Windows that end here or before take no more reports. What was once closed for good stays closed, also
+        where a later policy allows more lateness: their first outputs are forgotten."""
+        return max(self.watermark_ms - self.active.policy.limits.lateness_ms, self.final_ms)
 
     def closed_for_good(self, end_ms: int) -> bool:
         """True if a window that ends at `end_ms` takes no more reports."""
-        return end_ms <= max(self.watermark_ms - self.active.policy.limits.lateness_ms, self.final_ms)
+        return end_ms <= self.closed_ms
+
+    def reachable(self, session: SessionState, view: PolicyView) -> bool:
+        """Whether the session's evidence can still count, under `view`, for a window that takes reports.
+
+        Judged at every record, so that it does not show when a session is dropped from memory.
+        """
+        return session.evidence_window_ms + self.freshness_ms(view) > self.closed_ms
 
     def seen(self, window_start_ms: int, offset: int) -> None:
         """Note that the record at `offset` matters to this window: a restart must read it."""
@@ -289,38 +307,47 @@ class DomainState:
     def start_counting(self) -> None:
         """Begin counting anew, after an output or an idle close."""
         self.tally = Tally()
-        self.evidence_checks = 0
-        self.bad_evidence = {}
 
     # -- forgetting --------------------------------------------------------------------------------------------
 
-    def forget(self) -> None:
+    def forget(self, published_ms: int | None = None) -> None:
         """Drop what no later record can reach, and set the offset a restart must read from.
 
-        Called only after an output or an idle close, when every counter starts anew.
+        Called only after an output or an idle close, when every counter starts anew. `published_ms`: the earliest
+        end of the windows just published. A restart must publish them again, however far the watermark leapt over
+        them: there its counters start anew and its chain of outputs goes on.
         """
+        reach_ms = self.context_ms()
+        while len(self.policies) > 1 and self.policies[1].effective_ms <= self.watermark_ms - reach_ms:
+            self.policies.pop(0)
+        self.final_ms = self.closed_ms
         for start in [start for start, window in self.windows.items() if self.closed_for_good(window.end_ms)]:
             del self.windows[start]
-        limit = self.watermark_ms - self.active.policy.limits.lateness_ms
+        views = [start.view for start in self.policies]
         for session_id, session in list(self.sessions.items()):
-            if session.evidence_window_ms + max(self.freshness_ms(start.view) for start in self.policies) <= limit:
-                del self.sessions[session_id]
-                self.by_host[session.host_id].discard(session_id)
-                if not self.by_host[session.host_id]:
-                    del self.by_host[session.host_id]
-        horizon = self.watermark_ms - self.context_ms()
-        width = self.active.domains[self.name].window_ms
-        for start in [start for start in self.first_seen if start + width <= horizon]:
-            del self.first_seen[start]
-        self._set_resume_offset(horizon)
+            if not any(self.reachable(session, view) for view in views):
+                self.drop_session(session_id)
+        newest = self.watermark_ms if published_ms is None else min(published_ms, self.watermark_ms)
+        self._set_resume_offset(newest - reach_ms)
+
+    def drop_session(self, session_id: bytes) -> None:
+        """Forget a session."""
+        session = self.sessions.pop(session_id)
+        self.by_host[session.host_id].discard(session_id)
+        if not self.by_host[session.host_id]:
+            del self.by_host[session.host_id]
 
     def _set_resume_offset(self, horizon_ms: int) -> None:
-        idle = [m.offset for m in self.controls if m.idle_through_ms is not None and m.idle_through_ms > horizon_ms]
-        needed = [*self.first_seen.values(), *idle]
-        earliest = min(self.first_seen, default=self.watermark_ms)
-        usable = [mark for mark in self.controls if mark.effective_ms <= max(earliest, 0)] or self.controls[:1]
-        before = [mark for mark in usable if not needed or mark.offset <= min(needed)] or self.controls[:1]
-        self.resume_offset = before[-1].offset
+        """Begin at the last control record before all that matters, under a policy in force below the horizon."""
+        width = max(start.view.domains[self.name].window_ms for start in self.policies)
+        for start in [start for start in self.first_seen if start + width <= horizon_ms]:
+            del self.first_seen[start]
+        closing = [mark.offset for mark in self.controls if mark.closed_ms is not None and mark.closed_ms > horizon_ms]
+        needed = min([*self.first_seen.values(), *closing], default=None)
+        usable = [
+            mark
+            for mark in self.controls
+            if mark.effective_ms <= horizon_ms and (needed is None or mark.offset <= needed)
+        ]
+        self.resume_offset = (usable or self.controls)[-1 if usable else 0].offset
         self.controls = [mark for mark in self.controls if mark.offset >= self.resume_offset]
-        while len(self.policies) > 1 and self.policies[1].effective_ms <= max(horizon_ms, 0):
-            self.policies.pop(0)

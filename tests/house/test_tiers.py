@@ -24,7 +24,7 @@ def test_plain(): pass
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """A suite of four under our own conftest, in a place without Java and mvn."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").touch()
     for name in ("conftest.py", "broker"):
@@ -37,7 +37,7 @@ def suite(tmp_path: Path) -> Path:
 def run(suite: Path, **environment: str) -> tuple[int, str]:
     clean = {name: value for name, value in os.environ.items() if name not in ("CI", "ENCLAVESCALE_TIER")}
     clean |= {"PATH": str(suite), "PYTHONPATH": str(suite), **environment}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fake.py"]
     done = subprocess.run(command, cwd=suite, env=clean, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
 

@@ -11,7 +11,7 @@ from schemas.errors import EnclaveScaleError
 from stream_jobs.log_client import NoReadOffset, PartitionsLost, TryAgain
 from stream_jobs.log_record import PublishFailed
 from stream_jobs.log_slots import Admission, ProgressWatch, Slot, SlotState
-from tests.log.bench import TP, Bench, Job, record, run
+from tests.log.bench import TP, Bench, Job, record, run, until
 
 
 def test_log_starts_at_the_committed_offset_and_ignores_what_lies_below() -> None:
