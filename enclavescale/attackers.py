@@ -4,7 +4,9 @@
 - a replaying host: sends genuine records again, byte for byte;
 - a host with an unknown measurement: a modified agent on a genuine machine, with a genuine quote that says so.
 
-`python -m enclavescale.attackers FILE`; the file is the JSON form of `AttackSpec`.
+`python -m enclavescale.attackers FILE`; the file is the JSON form of `AttackSpec`. Each sends `records` records and
+the process ends well when all of them are acknowledged: the demo holds event time back until then, so that none of
+them is refused for being late instead.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from enclavescale.errors import NotDelivered
+from enclavescale.gate import Gate
 from enclavescale.producing import ProduceSpec, produce
 from schemas.codec import decode_signed_record, encode_body, encode_signed_record
 from schemas.errors import SchemaError
@@ -24,16 +28,13 @@ from schemas.mapping import from_jsonable
 from schemas.records import WindowReport
 from schemas.topics import TopicNames
 
-RECORDS = 20
-"""Records that each of the first two sends."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
     """Whom the liars pose as; `rogue` is the modified agent's configuration, in the place of an enrolled host."""
 
     bootstrap: str
     partition: int
+    records: int
     tampered_host: str
     replayed_host: str
     rogue: ProduceSpec
@@ -52,46 +53,46 @@ def tampered(value: bytes) -> bytes:
     return encode_signed_record(encode_body(changed), decoded.signature, decoded.evidence)
 
 
-def interfere(spec: AttackSpec, topic: str, stop: threading.Event) -> None:
-    """Tamper with and replay what passes by, `RECORDS` times each."""
+def interfere(spec: AttackSpec, topic: str, stop: threading.Event) -> int:
+    """Tamper with and replay what passes by, `records` times each; returns how many were not acknowledged."""
     consumer = Consumer({"bootstrap.servers": spec.bootstrap, "group.id": "attackers", "enable.auto.commit": "false"})
-    producer = Producer({"bootstrap.servers": spec.bootstrap})
+    producer = Producer({"bootstrap.servers": spec.bootstrap, "acks": "all", "enable.idempotence": "true"})
     consumer.assign([TopicPartition(topic, spec.partition, 0)])
     sent = {spec.tampered_host: 0, spec.replayed_host: 0}
     seen: set[bytes] = set()
-    while not stop.is_set() and min(sent.values()) < RECORDS:
+    while not stop.is_set() and min(sent.values()) < spec.records:
         message = consumer.poll(0.2)
         value = message.value() if message is not None and message.error() is None else None
         if message is None or value is None:
             continue
         body = decode_signed_record(value).body
+        # What the modified agent sends in another's place is left alone: each liar works by himself.
         if not isinstance(body, WindowReport) or body.host_id not in sent or value in seen:
             continue
         forged = value if body.host_id == spec.replayed_host else tampered(value)
         seen |= {value, forged}
-        if sent[body.host_id] < RECORDS:
+        if sent[body.host_id] < spec.records:
             producer.produce(topic, value=forged, key=message.key(), partition=spec.partition)
             sent[body.host_id] += 1
             producer.poll(0)
-    producer.flush(10)
+    left: int = producer.flush(10)
     consumer.close()
-
-
-def _until_stdin_closes(stop: threading.Event) -> None:
-    sys.stdin.read()
-    stop.set()
+    return left + sum(spec.records - count for count in sent.values())
 
 
 def main(path: str) -> None:
-    """Run all three until done or until stdin closes."""
+    """Run all three until done or until stdin closes. Raises NotDelivered if not all could be sent."""
     spec = from_jsonable(AttackSpec, json.loads(Path(path).read_bytes()))
-    stop = threading.Event()
-    threading.Thread(target=_until_stdin_closes, args=(stop,), daemon=True).start()
+    stop, gate = threading.Event(), Gate()
+    threading.Thread(target=gate.listen, args=(sys.stdin, stop), daemon=True).start()
     topic = TopicNames.with_prefix(spec.rogue.topic_prefix).reports
-    thread = threading.Thread(target=interfere, args=(spec, topic, stop))
+    left: list[int] = []
+    thread = threading.Thread(target=lambda: left.append(interfere(spec, topic, stop)))
     thread.start()
-    produce(spec.rogue, {"bootstrap.servers": spec.bootstrap}, stop)
+    summary = produce(spec.rogue, {"bootstrap.servers": spec.bootstrap}, stop, gate)
     thread.join()
+    if left != [0] or summary.acknowledged != spec.records:
+        raise NotDelivered(f"not sent: {left or 'unknown'}, of the modified agent {spec.records - summary.acknowledged}")
 
 
 if __name__ == "__main__":

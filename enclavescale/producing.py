@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
+from enclavescale.gate import Gate, GatedPacer
 from producers.agent import AgentConfig, AgentHost, RunSummary, run
 from producers.config import ClassProfile, HostProfile, Schedule, SessionFacts, session_facts
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
@@ -63,6 +64,8 @@ class ProduceSpec:
     `policy`: path of a signed policy (a value of the policy topic). `tee_directory`: key material of the simulated
     TEE; `tee_image`: the image it claims to measure. `speed` 0 means real time; else event time runs `speed` times
     as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until stopped.
+    `gated`: windows wait until they are released on stdin (`enclavescale.gate`), and the run ends with stdin.
+    Kafka properties stand in the same file, in a table `kafka`.
     """
 
     policy: str
@@ -75,16 +78,19 @@ class ProduceSpec:
     start_ms: int = 0
     origin_ms: int = 0
     evidence_interval: int = 0
-    kafka: tuple[str, ...] = field(default=(), repr=False)
     topic_prefix: str = "enclavescale"
+    gated: bool = False
 
 
 def load_spec(table: Mapping[str, object]) -> ProduceSpec:
-    """Read a `ProduceSpec` from a configuration table. Raises ConfigError that names what is wrong."""
+    """Read a `ProduceSpec` from a configuration table, Kafka properties left aside. Raises ConfigError."""
+    own = {name: value for name, value in table.items() if name != "kafka" and not name.startswith("kafka.")}
     try:
-        return from_jsonable(ProduceSpec, dict(table))
+        return from_jsonable(ProduceSpec, own)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"produce configuration: {error}") from error
+        raise ConfigError(
+            f"produce configuration: {error}", remedy="docs/operations.md has a complete example of this file."
+        ) from error
 
 
 def read_policy(path: Path) -> Policy:
@@ -167,7 +173,9 @@ def agent_host(
     return AgentHost(profile=profile, session=Session(tee, lambda point: host_binding(facts, point, now_ms)))
 
 
-def agent_config(spec: ProduceSpec, kafka: Mapping[str, str], wall_ms: int | None = None) -> AgentConfig:
+def agent_config(
+    spec: ProduceSpec, kafka: Mapping[str, str], wall_ms: int | None = None, gate: Gate | None = None
+) -> AgentConfig:
     """Everything an agent process needs, from its specification."""
     policy = read_policy(Path(spec.policy))
     domains = {host.host_id: host.domain for host in policy.hosts}
@@ -187,7 +195,7 @@ def agent_config(spec: ProduceSpec, kafka: Mapping[str, str], wall_ms: int | Non
         )
     return AgentConfig(
         hosts=hosts,
-        pacer=pacer,
+        pacer=GatedPacer(pacer, gate) if gate is not None else pacer,
         publish=PublishConfig(
             partitions=partitions_of(policy.domains),
             kafka=kafka,
@@ -201,6 +209,8 @@ def agent_config(spec: ProduceSpec, kafka: Mapping[str, str], wall_ms: int | Non
     )
 
 
-def produce(spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event) -> RunSummary:
+def produce(
+    spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None
+) -> RunSummary:
     """Run the agent until its windows are done or `stop` is set."""
-    return run(agent_config(spec, kafka), stop)
+    return run(agent_config(spec, kafka, gate=gate), stop)

@@ -12,7 +12,7 @@ from typing import Any
 from schemas.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "ENCLAVESCALE_KAFKA_"
-"""`ENCLAVESCALE_KAFKA_SASL_USERNAME` is `kafka.sasl.username`."""
+"""`ENCLAVESCALE_KAFKA_SASL_USERNAME` is `kafka.sasl.username`; two underscores stand for one (`LOG__LEVEL`)."""
 
 PROPERTY_PREFIX = "kafka."
 
@@ -42,15 +42,21 @@ def kafka_properties(
     result: dict[str, str] = {}
     for name, value in (os.environ if environment is None else environment).items():
         if name.startswith(ENVIRONMENT_PREFIX):
-            result[name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("_", ".")] = value
+            words = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+            result["_".join(word.replace("_", ".") for word in words)] = value
     given = dict(file or {})
     table = given.get("kafka", {})
-    for name, value in [*_flat(table), *((k.removeprefix(PROPERTY_PREFIX), v) for k, v in given.items() if "." in k)]:
+    if not isinstance(table, Mapping):
+        raise ConfigError("`kafka` is a table of properties", field="kafka")
+    quoted = ((name.removeprefix(PROPERTY_PREFIX), one) for name, one in given.items() if name.startswith(PROPERTY_PREFIX))
+    for name, value in [*_flat(table), *quoted]:
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f"kafka.{name} is neither text, number nor boolean", field=f"kafka.{name}")
         result[name] = str(value).lower() if isinstance(value, bool) else str(value)
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError("a Kafka property is given as name=value", field=name)
+        if not equals:  # what was given may be a secret: it is not shown
+            raise ConfigError("a Kafka property is given as NAME=VALUE", field="kafka")
         result[name.removeprefix(PROPERTY_PREFIX)] = value
     if bootstrap:
         result["bootstrap.servers"] = bootstrap

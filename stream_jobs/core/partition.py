@@ -206,22 +206,27 @@ class PartitionCore:
         `current`: the newest trusted policy; `now_ms`: wall clock; `idle_since_ms`: wall clock of the last record
         per domain. Several workers may write the same: the first in the log counts.
         """
+        rules = {rule.domain: rule for rule in current.policy.domains if rule.partition == self.config.partition}
         result = []
-        for rule in current.policy.domains:
-            if rule.partition != self.config.partition:
-                continue
-            state = self.domains.get(rule.domain)
+        for domain, rule in rules.items():
+            state = self.domains.get(domain)
             if state is None or (
                 state.active.digest != current.digest and state.active.policy.counter < current.policy.counter
             ):
-                result.append(_switch_to(current, rule.domain, None, None, "newest policy"))
-            elif idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(rule.domain, now_ms)):
+                result.append(_switch_to(current, domain, None, None, "newest policy"))
+            elif idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(domain, now_ms)):
                 result.append(idle_close)
             elif state.watermark_ms - state.control_watermark_ms >= state.freshness_ms(state.active):
                 start = state.policies[-1].effective_ms
                 closed = state.watermark_ms if state.watermark_ms >= 0 else None
                 if start <= state.watermark_ms:
-                    result.append(_switch_to(state.active, rule.domain, start, closed, "so that a restart begins here"))
+                    result.append(_switch_to(state.active, domain, start, closed, "so that a restart begins here"))
+        for domain, state in self.domains.items():
+            if domain not in rules and now_ms <= state.active.policy.not_after_ms:
+                # No longer here by the newest policy: closed under its own, so that a restart need not read it.
+                rule = state.active.domains[domain]
+                if idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(domain, now_ms)):
+                    result.append(idle_close)
         return result
 
 
@@ -240,11 +245,21 @@ def _switch_to(
 
 
 def _idle_close(state: DomainState, rule: DomainRule, now_ms: int, since_ms: int) -> ControlWanted | None:
-    """Close a silent domain: everything its hosts reported, and in real time also what they did not."""
-    max_idle_ms = state.active.policy.limits.max_idle_ms
-    if now_ms - since_ms < max_idle_ms:
-        return None
-    through = max(state.highest_end_ms, (now_ms - max_idle_ms) // rule.window_ms * rule.window_ms)
+    """Close a domain whose hosts are silent, all of them or so many that the watermark stands still.
+
+    All: everything that was reported, and in real time also what was not. A majority: what the others reported so
+    long ago, in event time, that the silent ones would be too late for it as well.
+    """
+    limits = state.active.policy.limits
+    if now_ms - since_ms >= limits.max_idle_ms:
+        through = max(state.highest_end_ms, (now_ms - limits.max_idle_ms) // rule.window_ms * rule.window_ms)
+        reason = f"no record for {(now_ms - since_ms) // 1000} s"
+    else:
+        behind_ms = rule.grace_ms + max(limits.max_idle_ms, limits.lateness_ms)
+        through = (state.highest_end_ms - behind_ms) // rule.window_ms * rule.window_ms
+        reason = "most hosts are silent"
+        if through <= state.watermark_ms:
+            return None
     if through <= state.final_ms:
         return None
     return ControlWanted(
@@ -254,7 +269,7 @@ def _idle_close(state: DomainState, rule: DomainRule, now_ms: int, since_ms: int
         content_digest=None,
         effective_from_ms=state.policies[-1].effective_ms,
         closed_through_ms=through,
-        reason=f"no record for {(now_ms - since_ms) // 1000} s",
+        reason=reason,
     )
 
 

@@ -106,8 +106,13 @@ class Crash:
     kept: int | None = None
 
 
-def restart(run: Run, policies: Sequence[PolicyView], crash: Crash) -> tuple[Run, str | None]:
-    """Start again after `crash` and compare with the undisturbed `run`; returns the new run and what differs."""
+def restart(
+    run: Run, policies: Sequence[PolicyView], crash: Crash, resumed: int | None = None
+) -> tuple[Run, str | None]:
+    """Start again after `crash` and compare with the undisturbed `run`; returns the new run and what differs.
+
+    `resumed`: the resume offset that was committed, if not the undisturbed run's own.
+    """
     offset = run.log[crash.at].offset
     outputs = [(at, made) for at, made in run.emissions if at <= offset]
     last = max((at for at, _ in outputs), default=-1)
@@ -118,7 +123,7 @@ def restart(run: Run, policies: Sequence[PolicyView], crash: Crash) -> tuple[Run
     # The adapter settles rejections before it commits and before every output above them.
     settled = run.log[crash.commit].offset
     rejected = max((one.offset for one in run.rejections if one.offset <= settled), default=-1)
-    begin = run.resume[crash.commit]
+    begin = run.resume[crash.commit] if resumed is None else resumed
     log = [record for record in run.log if begin is None or record.offset >= begin]
     again = Run(new_core(policies, dict(published))).feed_all(log)
 
