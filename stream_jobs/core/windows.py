@@ -226,7 +226,7 @@ class DomainState:
 
         Twice the lateness (a record late for a window that was itself late) and three times the evidence's
         freshness (evidence of the predecessor in the chain of a record proven by earlier evidence), and two windows
-        for rounding. `docs/adr/0002` derives it; `tests/core` proves it by restarting at random positions.
+        for rounding. `docs/adr/0011` derives it; `tests/core` proves it by restarting at random positions.
         """
         longest = max(self.freshness_ms(start.view) for start in self.policies)
         lateness = max(start.view.policy.limits.lateness_ms for start in self.policies)
