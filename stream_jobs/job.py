@@ -18,6 +18,7 @@ from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import START_METADATA, LogRecord
 from stream_jobs.output import OutputPublisher
 from stream_jobs.policy_store import PolicyStore
+from stream_jobs.reading import ReadFailed
 from stream_jobs.tail import Published, TailReader
 
 logger = logging.getLogger(__name__)
@@ -171,8 +172,11 @@ class DomainJob:
             return
         self._context.publisher.settle()  # rejections do not wait for the next output
         if now_ms - self._refreshed_ms >= REFRESH_MS:
-            self._context.policies.refresh()
             self._refreshed_ms = now_ms
+            try:
+                self._context.policies.refresh()
+            except ReadFailed as error:  # a broker being elected; what is known still holds until its not_after
+                logger.warning("policies not refreshed: %s", error)
         newest = self._context.policies.newest
         if newest is None:
             return

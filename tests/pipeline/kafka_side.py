@@ -87,6 +87,11 @@ class Side:
         create_topics(self.kafka, other, partitions=self.partitions, replication=1)
         return dataclasses.replace(other, reports=self.topics.reports, policy=self.topics.policy)
 
+    def recreate(self, topic: str) -> None:
+        """Make a topic anew, empty."""
+        create_topics(self.kafka, self.topics, partitions=self.partitions, replication=1)
+        wait_until(lambda: topic in self._reader.list_topics(timeout=10).topics, "the topic")
+
     def close(self) -> None:
         self._reader.close()
 

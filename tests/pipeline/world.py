@@ -36,7 +36,9 @@ class Item:
     value: bytes
 
 
-def world_policy(tee: SimulatedTee, domains: dict[str, int], hosts_per_domain: int, now_ms: int) -> Policy:
+def world_policy(
+    tee: SimulatedTee, domains: dict[str, int], hosts_per_domain: int, now_ms: int, max_idle_ms: int
+) -> Policy:
     """Domains on partitions as given, `hosts_per_domain` hosts of two GPUs in each."""
     base = demo_fleet(
         tee,
@@ -47,7 +49,7 @@ def world_policy(tee: SimulatedTee, domains: dict[str, int], hosts_per_domain: i
         create_time=False,
         evidence_interval=3,
         lateness_ms=LATENESS_MS,
-        max_idle_ms=3_600_000,
+        max_idle_ms=max_idle_ms,
     ).policy
     rule = base.domains[0]
     hosts = tuple(
@@ -84,13 +86,21 @@ def world_policy(tee: SimulatedTee, domains: dict[str, int], hosts_per_domain: i
 class World:
     """The fleet's hosts as they run: `window` makes the reports of one window, faults included."""
 
-    def __init__(self, directory: Path, domains: dict[str, int], hosts_per_domain: int, seed: int):
+    def __init__(
+        self,
+        directory: Path,
+        domains: dict[str, int],
+        hosts_per_domain: int,
+        seed: int,
+        *,
+        max_idle_ms: int = 3_600_000,
+    ):
         self.directory = directory
         self.random = random.Random(seed)
         self.now_ms = int(time.time() * 1000)
         self.tee_directory = directory / "tee"
         self.tee = SimulatedTee.create(self.tee_directory)
-        self.policy = world_policy(self.tee, domains, hosts_per_domain, self.now_ms)
+        self.policy = world_policy(self.tee, domains, hosts_per_domain, self.now_ms, max_idle_ms)
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.policy_value = sign_policy(self.policy, self.key)
         self.signer = public_point(self.key.public_key()).hex()
