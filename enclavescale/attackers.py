@@ -28,6 +28,7 @@ from schemas.mapping import from_jsonable
 from schemas.records import WindowReport
 from schemas.topics import TopicNames
 
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
     """Whom the liars pose as; `rogue` is the modified agent's configuration, in the place of an enrolled host."""
@@ -55,7 +56,8 @@ def tampered(value: bytes) -> bytes:
 
 def interfere(spec: AttackSpec, topic: str, stop: threading.Event) -> int:
     """Tamper with and replay what passes by, `records` times each; returns how many were not acknowledged."""
-    consumer = Consumer({"bootstrap.servers": spec.bootstrap, "group.id": "attackers", "enable.auto.commit": "false"})
+    reading = {"group.id": "attackers", "enable.auto.commit": "false", "fetch.wait.max.ms": "20"}
+    consumer = Consumer({"bootstrap.servers": spec.bootstrap, **reading})
     producer = Producer({"bootstrap.servers": spec.bootstrap, "acks": "all", "enable.idempotence": "true"})
     consumer.assign([TopicPartition(topic, spec.partition, 0)])
     sent = {spec.tampered_host: 0, spec.replayed_host: 0}
@@ -92,7 +94,9 @@ def main(path: str) -> None:
     summary = produce(spec.rogue, {"bootstrap.servers": spec.bootstrap}, stop, gate)
     thread.join()
     if left != [0] or summary.acknowledged != spec.records:
-        raise NotDelivered(f"not sent: {left or 'unknown'}, of the modified agent {spec.records - summary.acknowledged}")
+        raise NotDelivered(
+            f"not sent: {left or 'unknown'}, of the modified agent {spec.records - summary.acknowledged}"
+        )
 
 
 if __name__ == "__main__":

@@ -108,7 +108,10 @@ class Demo:
         )
         self.records = min(ATTACK_RECORDS, options.windows) if options.attacked else 0
         self.liars = [host for host in self.fleet.hosts if self.fleet.domain_of(host.host_id) == "hall-a"][:3]
-        hosts, domains = (host.host_id for host in self.fleet.hosts), (rule.domain for rule in self.fleet.policy.domains)
+        hosts, domains = (
+            (host.host_id for host in self.fleet.hosts),
+            (rule.domain for rule in self.fleet.policy.domains),
+        )
         self.tallies = Tallies(
             self.topics,
             Release(self.start_ms, width, hosts, domains),
@@ -144,7 +147,7 @@ class Demo:
 
     def _step(self, phase: str, show: Show) -> None:
         self.phase = phase
-        show(self.picture())
+        show(self.picture, at_once=True)
 
     def picture(self) -> Picture:
         """What is to be seen now."""
@@ -165,7 +168,8 @@ class Demo:
 
     def _start_broker(self) -> None:
         if not self.embedded:
-            create_topics({"bootstrap.servers": self.bootstrap}, self.topics, partitions=2, replication=1)
+            kafka = {"bootstrap.servers": self.bootstrap, "log_level": "0"}
+            create_topics(kafka, self.topics, partitions=2, replication=1)
             return
         counts = {getattr(self.topics, spec.role): 2 if spec.role in PARTITIONED else 1 for spec in TOPICS}
         arguments = ["enclavescale.embedded", *(f"{name}={count}" for name, count in counts.items())]
@@ -241,7 +245,12 @@ class Demo:
 
     def _consumer(self) -> Consumer:
         consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}-demo", "enable.auto.commit": "false"}
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": f"{self.prefix}-demo",
+                "enable.auto.commit": "false",
+                "fetch.wait.max.ms": "20",  # the mock broker answers an empty fetch only after this time
+            }
         )
         watched = (self.topics.output, self.topics.rejections, self.topics.reports)
         consumer.assign([TopicPartition(topic, partition, 0) for topic in watched for partition in (0, 1)])

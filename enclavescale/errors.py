@@ -16,7 +16,7 @@ class TopicFailed(EnclaveScaleError):
     """A topic is missing, or the cluster refused an operation on it."""
 
     code = "TOPIC_FAILED"
-    remedy = "Compare with `enclavescale topics check`; on a small cluster create with a lower --replication."
+    remedy = "Check the topic's name and this client's rights; on a small cluster create with a lower --replication."
 
 
 class NotDelivered(EnclaveScaleError):

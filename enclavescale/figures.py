@@ -22,11 +22,14 @@ def _ends(estimate: Interval | None) -> list[float] | None:
 
 
 def window_rows(fleet: Fleet, newest: Windows, window_ms: int) -> list[dict[str, Any]]:
-    """One row per window: what the raw readings say (which no reader of the topics ever sees) and what we said."""
+    """One row per window: what the raw readings say (which no reader of the topics ever sees) and what we said.
+
+    `covered` is None where the output withholds its mean.
+    """
     rows = []
     for (domain, start), output in newest.items():
         truth_w = fleet.truth_w(domain, start, start + window_ms)
-        inside = output.mean is not None and output.mean.low_w <= truth_w <= output.mean.high_w
+        inside = None if output.mean is None else bool(output.mean.low_w <= truth_w <= output.mean.high_w)
         rows.append(
             {
                 "domain": domain,
@@ -34,7 +37,7 @@ def window_rows(fleet: Fleet, newest: Windows, window_ms: int) -> list[dict[str,
                 "truth_mw": round(mw(truth_w), 6),
                 "mean_mw": _value(output.mean),
                 "mean_ci_mw": _ends(output.mean),
-                "covered": bool(inside),
+                "covered": inside,
             }
         )
     return rows
@@ -55,7 +58,7 @@ def _domain(domain: str, newest: Windows, rows: list[dict[str, Any]]) -> dict[st
         "margin_ci_mw": _ends(margin),
         "margin_absent_reason": output.margin.margin_absent_reason,
         "windows": len(mine),
-        "covered": sum(row["covered"] for row in mine),
+        "covered": sum(row["covered"] is True for row in mine),
     }
 
 
@@ -79,5 +82,8 @@ def summary(
         "domains": {rule.domain: _domain(rule.domain, newest, rows) for rule in fleet.policy.domains},
         "samples_per_s": round(samples / max(elapsed_s, 1e-3), 1),
         "elapsed_s": round(elapsed_s, 2),
-        "interval_95": {"windows": len(rows), "covered": sum(row["covered"] for row in rows)},
+        "interval_95": {
+            "windows": sum(row["covered"] is not None for row in rows),
+            "covered": sum(row["covered"] is True for row in rows),
+        },
     }

@@ -121,26 +121,14 @@ def _hosts(count: int, gpus: int) -> tuple[list[HostEnrolment], list[HostSpec]]:
     return enrolled, specs
 
 
-def demo_fleet(
-    tee: SimulatedTee,
-    *,
-    hosts: int,
-    gpus: int,
-    window_ms: int,
-    now_ms: int,
-    create_time: bool,
-    evidence_interval: int = 6,
-    lateness_ms: int = 600_000,
-    grace_windows: int = 1,
-    partitions: tuple[int, int] = (0, 1),
-    max_idle_ms: int = 120_000,
-) -> Fleet:
-    """Enrol `hosts` hosts of `gpus` GPUs in two domains. `create_time`: the broker stamps no append times."""
-    enrolled, specs = _hosts(hosts, gpus)
+def _rules(
+    enrolled: list[HostEnrolment], window_ms: int, grace_windows: int, partitions: tuple[int, int]
+) -> tuple[DomainRule, ...]:
+    """A limit of 80 % of the enrolled capacity in each domain that has hosts."""
     capacity = {name: 0 for name, _ in DOMAINS}
     for host in enrolled:
         capacity[host.domain] += host.classes[0].capacity_w
-    rules = tuple(
+    return tuple(
         DomainRule(
             domain=name,
             partition=partition,
@@ -158,6 +146,38 @@ def demo_fleet(
         for (name, _), partition in zip(DOMAINS, partitions, strict=True)
         if capacity[name]
     )
+
+
+def _measurements() -> tuple[Measurement, ...]:
+    return tuple(
+        Measurement(
+            label=image,
+            role=role,
+            tee="tdx",
+            registers=(
+                RegisterRule(register="mrtd", value=simulated_measurement(image), mask_absent_reason="all bits count"),
+            ),
+        )
+        for role, image in (("host", HOST_IMAGE), ("aggregator", AGGREGATOR_IMAGE))
+    )
+
+
+def demo_fleet(
+    tee: SimulatedTee,
+    *,
+    hosts: int,
+    gpus: int,
+    window_ms: int,
+    now_ms: int,
+    create_time: bool,
+    evidence_interval: int = 6,
+    lateness_ms: int = 600_000,
+    grace_windows: int = 1,
+    partitions: tuple[int, int] = (0, 1),
+    max_idle_ms: int = 120_000,
+) -> Fleet:
+    """Enrol `hosts` hosts of `gpus` GPUs in two domains. `create_time`: the broker stamps no append times."""
+    enrolled, specs = _hosts(hosts, gpus)
     policy = Policy(
         version=1,
         counter=1,
@@ -169,25 +189,13 @@ def demo_fleet(
         accepted_sampler_modes=("instant",),
         min_first_mile="NONE",
         sample_hz=SAMPLE_HZ,
-        domains=rules,
+        domains=_rules(enrolled, window_ms, grace_windows, partitions),
         hosts=tuple(sorted(enrolled, key=lambda host: host.host_id)),
         aggregators=(
             AggregatorEnrolment(host_id=AGGREGATOR_ID, platform_ids=(simulated_platform_id(AGGREGATOR_ID).hex(),)),
         ),
         models=tuple(sorted((model.rule() for model in MODELS), key=lambda rule: rule.model)),
-        measurements=tuple(
-            Measurement(
-                label=image,
-                role=role,
-                tee="tdx",
-                registers=(
-                    RegisterRule(
-                        register="mrtd", value=simulated_measurement(image), mask_absent_reason="all bits count"
-                    ),
-                ),
-            )
-            for role, image in (("host", HOST_IMAGE), ("aggregator", AGGREGATOR_IMAGE))
-        ),
+        measurements=_measurements(),
         trust_roots=(tee.trust_root(),),
         tcb_rules=(),
         limits=Limits(

@@ -25,8 +25,14 @@ AHEAD_WINDOWS = 2
 PENDING_BYTES = 3 << 20
 """Reports per partition that the worker may still have before it: the mock broker keeps 5 MiB."""
 
-REPORT_BYTES = 8 << 10
-"""Generous size of one report with evidence."""
+REPORT_BYTES = 2 << 10
+"""Size of one report, evidence spread over the windows it serves."""
+
+EVIDENCE_BYTES = 6 << 10
+"""Size of one evidence: hosts that started together repeat it in the same window."""
+
+MAX_BEHIND = 48
+"""Windows that the worker may be behind at most: hides its fetches' wait of 1.5 s also at high speed."""
 
 LOOK_S = 0.02
 """How often a waiting process looks whether its next window is released, s."""
@@ -74,9 +80,9 @@ class Release:
         self._reported = dict.fromkeys(hosts, start_ms)
         self._closed = dict.fromkeys(domains, start_ms)
         largest = -(-len(self._reported) // max(1, len(self._closed)))
-        pending = PENDING_BYTES // (REPORT_BYTES * max(1, largest))
-        # Between one (the worker must be able to close something) and what hides the round trip.
-        self._behind = GRACE_WINDOWS + min(max(pending - GRACE_WINDOWS, 1), 8)
+        pending = (PENDING_BYTES // max(1, largest) - EVIDENCE_BYTES) // REPORT_BYTES
+        # At least one, or the worker could close nothing.
+        self._behind = GRACE_WINDOWS + min(max(pending - GRACE_WINDOWS, 1), MAX_BEHIND)
 
     def reported(self, host_id: str, end_ms: int) -> None:
         """Note that a host's report for the window ending at `end_ms` is in the log."""

@@ -209,8 +209,6 @@ def agent_config(
     )
 
 
-def produce(
-    spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None
-) -> RunSummary:
+def produce(spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None) -> RunSummary:
     """Run the agent until its windows are done or `stop` is set."""
     return run(agent_config(spec, kafka, gate=gate), stop)

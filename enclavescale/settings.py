@@ -48,7 +48,9 @@ def kafka_properties(
     table = given.get("kafka", {})
     if not isinstance(table, Mapping):
         raise ConfigError("`kafka` is a table of properties", field="kafka")
-    quoted = ((name.removeprefix(PROPERTY_PREFIX), one) for name, one in given.items() if name.startswith(PROPERTY_PREFIX))
+    quoted = (
+        (name.removeprefix(PROPERTY_PREFIX), one) for name, one in given.items() if name.startswith(PROPERTY_PREFIX)
+    )
     for name, value in [*_flat(table), *quoted]:
         if not isinstance(value, str | int | float):
             raise ConfigError(f"kafka.{name} is neither text, number nor boolean", field=f"kafka.{name}")

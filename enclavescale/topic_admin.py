@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
-from schemas.errors import ConfigError
+from enclavescale.errors import TopicFailed
+from enclavescale.reach import metadata
 from schemas.topics import TOPICS, TopicNames, TopicSpec
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 15.0
 PARTITIONED = ("reports", "output", "manifests", "rejections")
 """Roles that share one partition count: output goes to the same partition number as its source."""
 
@@ -32,8 +33,9 @@ def partitions_of(role: str, partitions: int) -> int:
 
 
 def create_topics(kafka: Mapping[str, str], names: TopicNames, *, partitions: int, replication: int) -> dict[str, str]:
-    """Create what is missing; returns `created` or `exists` per topic. Raises ConfigError."""
+    """Create what is missing; returns `created` or `exists` per topic. Raises ClusterUnreachable or TopicFailed."""
     admin = AdminClient(dict(kafka))
+    metadata(admin)  # says sooner and better than a request that there is nobody
     wanted = [
         NewTopic(
             getattr(names, spec.role),
@@ -44,13 +46,13 @@ def create_topics(kafka: Mapping[str, str], names: TopicNames, *, partitions: in
         for spec in TOPICS
     ]
     result = {}
-    for name, future in admin.create_topics(wanted, operation_timeout=TIMEOUT_S).items():
+    for name, future in admin.create_topics(wanted, operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S).items():
         try:
             future.result()
             result[name] = "created"
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                raise ConfigError(f"{name}: {error.args[0].str()}", code="TOPIC_FAILED", field=name) from error
+                raise TopicFailed(f"{name}: {error.args[0].str()}", field=name) from error
             result[name] = "exists"
     return result
 
@@ -71,12 +73,12 @@ def describe_topics(names: TopicNames) -> list[dict[str, object]]:
 
 
 def check_topics(kafka: Mapping[str, str], names: TopicNames, *, partitions: int) -> list[Finding]:
-    """Differences between declared and real topics; none means that a worker may start. Raises ConfigError."""
+    """Differences between declared and real topics; none means that a worker may start.
+
+    Raises ClusterUnreachable or TopicFailed.
+    """
     admin = AdminClient(dict(kafka))
-    try:
-        present = admin.list_topics(timeout=TIMEOUT_S).topics
-    except KafkaException as error:
-        raise ConfigError(f"the cluster does not answer: {error}", code="CLUSTER_UNREACHABLE") from error
+    present = metadata(admin).topics
     findings = []
     for spec in TOPICS:
         name = getattr(names, spec.role)
@@ -95,7 +97,7 @@ def _check_config(admin: AdminClient, name: str, spec: TopicSpec) -> list[Findin
     try:
         found = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result()
     except KafkaException as error:
-        raise ConfigError(f"{name}: {error.args[0].str()}", code="TOPIC_FAILED", field=name) from error
+        raise TopicFailed(f"{name}: {error.args[0].str()}", field=name) from error
     return [
         Finding(name, setting, declared, str(found[setting].value) if setting in found else "unset")
         for setting, declared in spec.config.items()

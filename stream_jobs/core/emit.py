@@ -185,11 +185,13 @@ def emission(
     coverage, dilution = _coverage(window), _dilution(window)
     figures = _figures(window)
     withheld = _withheld(coverage, dilution, figures)
-    spread = None
+    spread = margin_spread = None
     if withheld is None:
         missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
         missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
-        spread = spread_of(figures, coverage_variance_w2(window, missing_w, missing_hosts), CONFIDENCE)
+        coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
+        spread = spread_of(figures, coverage_w2, CONFIDENCE)
+        margin_spread = spread_of(figures, coverage_w2, window.rule.confidence_ppm / 1e6)
     margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
     entries = list(window.entries.values())
     flagged: Counter[str] = Counter(flag for entry in entries for flag in entry.flags)
@@ -209,7 +211,7 @@ def emission(
         mean_absent_reason=withheld,
         quantiles=quantiles(spread) if spread else (),
         ramps=ramps(figures, window.rule.pane_ms) if spread else (),
-        margin=margin_of(window, spread, margin_reason),
+        margin=margin_of(window, margin_spread, margin_reason),
         forecasts=(),
         coverage=coverage,
         power_by=() if withheld else _shares(window),

@@ -124,7 +124,10 @@ def ramps(figures: Sequence[ClassFigures], pane_ms: int) -> tuple[Ramp, ...]:
 
 
 def margin_of(window: Window, spread: Spread | None, reason: str | None) -> Margin:
-    """Limit minus quantile with the policy's confidence; without figures a reason instead of a number."""
+    """Limit minus quantile with the policy's confidence, which `spread` must have been made with, too.
+
+    Without figures a reason instead of a number.
+    """
     rule = window.rule
     estimate = None
     if spread is not None and reason is None:

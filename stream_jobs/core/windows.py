@@ -169,7 +169,11 @@ class Tally:
         self.gap_ranges += other.gap_ranges
         self.gap_records += other.gap_records
         self.refused_tree.extend(other.refused_tree)
-        self.undecodable = sorted([*self.undecodable, *other.undecodable])[:MAX_UNDECODABLE_RANGES]
+        ranges = sorted([*self.undecodable, *other.undecodable])
+        if len(ranges) > MAX_UNDECODABLE_RANGES:
+            rest = ranges[MAX_UNDECODABLE_RANGES - 1 :]
+            ranges[MAX_UNDECODABLE_RANGES - 1 :] = [(rest[0][0], max(last for _, last in rest))]
+        self.undecodable = ranges
 
 
 class DomainState:

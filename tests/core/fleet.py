@@ -209,9 +209,13 @@ def new_session(host_id: str, domain: str | None, created_ms: int, image: str, *
     return Session(provider, lambda point: binding_of(point, host_id, domain, created_ms, **changes))
 
 
-@cache
 def session_of(host_id: str, domain: str | None, order: int = 0, image: str = IMAGE) -> Session:
     """The pooled session number `order` of a host (or aggregator: domain None)."""
+    return _pooled(host_id, domain, order, image)
+
+
+@cache
+def _pooled(host_id: str, domain: str | None, order: int, image: str) -> Session:
     return new_session(host_id, domain, T0 + order, AGGREGATOR_IMAGE if domain is None else image)
 
 

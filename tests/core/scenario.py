@@ -139,7 +139,7 @@ class Scenario:
                 limits = replace(limits, lateness_ms=rng.choice((0, 1, 3, 6)) * W)
             if rng.random() < 0.3:
                 limits = replace(limits, evidence_interval_windows=rng.choice((1, 2, 4)))
-            images = (fleet.IMAGE, fleet.OTHER_IMAGE) if rng.random() < 0.7 else (fleet.OTHER_IMAGE,)
+            images = (fleet.IMAGE, fleet.OTHER_IMAGE) if rng.random() < 0.85 else (fleet.OTHER_IMAGE,)
             later = T0 + rng.choice((0, 0, self.windows // 2, self.windows - 8)) * W + rng.choice((0, 700))
             result.append(
                 fleet.policy_of(members, rules, limits=limits, counter=counter, images=images, effective_from_ms=later)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -50,13 +51,13 @@ def crash_again(rng: random.Random, seed: int, scenario: Scenario, run: Run, aga
 
 def monotone(resume: Sequence[int]) -> None:
     """What was given up is never needed again."""
-    assert all(a <= b for a, b in zip(resume, resume[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(resume))
 
 
-@pytest.mark.parametrize("first", range(0, 160, BATCH))
+@pytest.mark.parametrize("first", range(0, 150, BATCH))
 def test_every_output_after_a_crash_is_the_same(first: int) -> None:
     for seed in range(first, first + BATCH):
-        check(seed, 4)
+        check(seed, 3)
 
 
 @pytest.mark.parametrize("seed", KEPT)
@@ -78,10 +79,10 @@ def test_the_scenarios_have_what_they_promise() -> None:
         gaps += sum(output.source.gap_ranges for output in outputs)
         switched += len({output.policy_counter for output in outputs}) > 1
         several += len(run.emissions) - len({at for at, _ in run.emissions})
-        moved += (run.resume[-1] or 0) > len(run.log) // 3
+        moved += (run.resume[-1] or 0) > len(run.log) // 10
     assert min(late, idle, several, gaps) >= 20
     assert switched >= 4
-    assert moved >= 20
+    assert moved >= 25
     expected = (
         "LATE DUPLICATE EQUIVOCATION SESSION_UNKNOWN EVIDENCE_STALE SUPERSEDED_SESSION NO_POLICY CONTROL_STALE "
         "MEASUREMENT_UNKNOWN QUOTE_SIGNATURE MALFORMED TOMBSTONE HOST_NOT_ENROLLED BINDING_MISMATCH WRONG_PARTITION"

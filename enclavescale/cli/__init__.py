@@ -1,0 +1,30 @@
+"""The command line. Results on stdout, logs on stderr; exit codes 0 ok, 1 failure, 2 usage, 3 refused."""
+
+from __future__ import annotations
+
+import click
+
+from enclavescale.cli.common import EXIT_CODES
+from enclavescale.cli.read import show, tail
+from enclavescale.cli.run import demo, produce_command, worker
+from enclavescale.cli.topics import topics
+from enclavescale.logs import set_up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(package_name="enclavescale")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, the client library's own messages included.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of logs on stderr."
+)
+@click.pass_context
+def main(context: click.Context, verbose: bool, log_format: str) -> None:
+    """Attested, differentially private GPU power telemetry on Apache Kafka."""
+    context.obj = verbose
+    set_up(verbose, log_format == "json")
+
+
+for _command in (demo, produce_command, worker, tail, show, topics):
+    main.add_command(_command)
+
+__all__ = ["main"]

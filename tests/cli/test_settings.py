@@ -1,0 +1,110 @@
+"""Kafka properties from file, environment and options; the documented example; secrets stay secret."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from enclavescale.producing import ProduceSpec, load_spec
+from enclavescale.settings import kafka_properties, load_file
+from schemas.errors import ConfigError
+from tests.cli.conftest import call, process
+
+SECRET = "hunter2-very-secret"
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def test_options_beat_the_file_and_the_file_beats_the_environment() -> None:
+    environment = {
+        "ENCLAVESCALE_KAFKA_BOOTSTRAP_SERVERS": "env:1",
+        "ENCLAVESCALE_KAFKA_SASL_USERNAME": "env",
+        "ENCLAVESCALE_KAFKA_LOG__LEVEL": "3",
+        "ENCLAVESCALE_TIER": "test",
+    }
+    file = {
+        "kafka": {"bootstrap": {"servers": "file:1"}, "socket.keepalive.enable": True},
+        "kafka.linger.ms": 5,
+        "other.name": "not Kafka's",
+    }
+    assert kafka_properties(None, (), None, environment) == {
+        "bootstrap.servers": "env:1",
+        "sasl.username": "env",
+        "log_level": "3",
+    }
+    assert kafka_properties("option:1", ["kafka.linger.ms=7"], file, environment) == {
+        "bootstrap.servers": "option:1",
+        "sasl.username": "env",
+        "log_level": "3",
+        "socket.keepalive.enable": "true",
+        "linger.ms": "7",
+    }
+
+
+def test_there_is_no_default_broker() -> None:
+    with pytest.raises(ConfigError, match="no broker") as caught:
+        kafka_properties(None, (), {}, {})
+    assert caught.value.field == "kafka.bootstrap.servers"
+
+
+@pytest.mark.parametrize("file", [{"kafka": SECRET}, {"kafka": {"sasl.password": [SECRET]}}])
+def test_errors_of_the_file_never_show_a_value(file: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kafka_properties("x:1", (), file, {})
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("pair", [SECRET, f"sasl.pasword={SECRET}", f"security.protocol={SECRET}"])
+def test_errors_of_options_never_show_a_value(pair: str) -> None:
+    done = call("-v", "topics", "check", "--bootstrap", "127.0.0.1:1", "-K", pair, "--json")
+    assert done.exit_code == 2
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_no_log_holds_a_secret(tmp_path: Path) -> None:
+    """The worker, logging all it has, against nobody: from the environment, the file and an option."""
+    config = tmp_path / "kafka.toml"
+    config.write_text(f'[kafka]\n"sasl.username" = "{SECRET}-file"\n')
+    options = ["--bootstrap", "127.0.0.1:1", "--kafka-config", str(config), "--group", "g", "--host-id", "a"]
+    options += ["--policy-signer", "00", "--simulated-tee", str(tmp_path / "tee")]
+    options += ["-K", "security.protocol=SASL_PLAINTEXT", "-K", "sasl.mechanism=PLAIN"]
+    log = ["-v", "--log-format", "json"]
+    done = process(*log, "worker", *options, "--json", timeout_s=60, ENCLAVESCALE_KAFKA_SASL_PASSWORD=SECRET)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"] == "CLUSTER_UNREACHABLE"
+    assert SECRET not in done.stdout + done.stderr
+
+
+def example(tmp_path: Path) -> Path:
+    """The example of `docs/operations.md`, as somebody would copy it."""
+    blocks = re.findall(r"```toml\n(.*?)```", OPERATIONS, re.DOTALL)
+    (block,) = (one for one in blocks if "[[hosts]]" in one)
+    path = tmp_path / "produce.toml"
+    path.write_text(block)
+    return path
+
+
+def test_the_documented_example_of_produce_loads(tmp_path: Path) -> None:
+    table = load_file(example(tmp_path))
+    spec = load_spec(table)
+    assert [host.host_id for host in spec.hosts] == ["hall-a-host000"]
+    properties = kafka_properties(None, (), table, {})
+    assert properties["security.protocol"] == "SASL_SSL"
+    assert "password" not in " ".join(properties), "secrets belong in the environment"
+    documented = {name for name in ProduceSpec.__dataclass_fields__ if f"`{name}`" in OPERATIONS}
+    assert documented == set(ProduceSpec.__dataclass_fields__) - {"gated"}  # the demo's own
+
+
+def test_the_documented_example_runs_up_to_its_policy(tmp_path: Path) -> None:
+    done = call("produce", "--config", str(example(tmp_path)))
+    assert done.exit_code == 2
+    assert "policy.avro" in done.stderr
+
+
+def test_unknown_fields_are_named(tmp_path: Path) -> None:
+    table = {**tomllib.loads(example(tmp_path).read_text()), "polcy": "x"}
+    with pytest.raises(ConfigError, match="polcy"):
+        load_spec(table)

@@ -1,0 +1,195 @@
+"""One forged record per code: exactly that code, and every code of the core is reachable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from stream_jobs.core.effects import Effect
+from stream_jobs.core.refusals import CODES
+from tests.core.fleet import GPUS, LIMITS, PRIVACY, T0, TICKS, gpu_class, report_of, seal, session_of
+from tests.core.replay import remembered
+from tests.core.story import Story, W, code_of, small_policy
+
+VIEW = small_policy(domains=("d",), limits=replace(LIMITS, lateness_ms=W, evidence_interval_windows=1))
+NEWER = small_policy(limits=VIEW.policy.limits, counter=2)
+FOREIGN_CORE = small_policy(limits=VIEW.policy.limits, counter=3, core_version="x")
+SHORT = small_policy(limits=VIEW.policy.limits, not_after_ms=T0 + 2 * W)
+
+Forge = Callable[[Story], list[Effect]]
+
+
+@pytest.fixture(autouse=True)
+def _fast() -> Iterator[None]:
+    with remembered():
+        yield
+
+
+def story_of() -> Story:
+    return Story(VIEW, NEWER, FOREIGN_CORE, SHORT)
+
+
+def begun() -> Story:
+    story = story_of()
+    story.control("POLICY_SWITCH", VIEW)
+    return story
+
+
+def everyone(story: Story, *windows: int) -> None:
+    for window in windows:
+        for number in range(3):
+            story.report(f"h{number}", window)
+
+
+def late(story: Story) -> list[Effect]:
+    everyone(story, 0, 1, 2, 3)
+    return story.report("h0", 0, seq=9)
+
+
+def duplicate(story: Story) -> list[Effect]:
+    story.report("h0", 0)
+    return story.report("h0", 0, evidence=None)
+
+
+def equivocation(story: Story) -> list[Effect]:
+    story.report("h0", 0)
+    return story.report("h0", 0, dropped_reports=1)
+
+
+def superseded(story: Story) -> list[Effect]:
+    story.report("h0", 0, order=1)
+    return story.report("h0", 1, order=0)
+
+
+def stale(story: Story) -> list[Effect]:
+    story.report("h0", 0)
+    return story.report("h0", 3, evidence=None)
+
+
+def rollback(story: Story) -> list[Effect]:
+    story.control("POLICY_SWITCH", NEWER)
+    return story.control("POLICY_SWITCH", VIEW)
+
+
+def wrong_partition(story: Story) -> list[Effect]:
+    session = session_of("h0", "d")
+    return story.put("e", seal(session, report_of(session, T0)).value(session.evidence), T0 + W)
+
+
+def stale_control(story: Story) -> list[Effect]:
+    story.now_ms = T0 + 10**6
+    return story.control("POLICY_SWITCH", VIEW, issued_ms=T0)
+
+
+def classes(**changes: object) -> Forge:
+    return lambda story: story.report("h0", 0, classes=(gpu_class(**changes),))
+
+
+def counts(value: int) -> bytes:
+    return value.to_bytes(4, "little", signed=True) * 16
+
+
+REPORTS: list[tuple[str, str, Forge]] = [
+    ("tombstone", "TOMBSTONE", lambda s: s.put("d", None)),
+    ("late", "LATE", late),
+    ("duplicate", "DUPLICATE", duplicate),
+    ("equivocation", "EQUIVOCATION", equivocation),
+    ("superseded", "SUPERSEDED_SESSION", superseded),
+    ("stale evidence", "EVIDENCE_STALE", stale),
+    ("no evidence", "SESSION_UNKNOWN", lambda s: s.report("h0", 0, evidence=None)),
+    (
+        "evidence of another session",
+        "SESSION_MISMATCH",
+        lambda s: s.report("h0", 0, evidence=session_of("h1", "d").evidence),
+    ),
+    ("key of another domain", "WRONG_PARTITION", wrong_partition),
+    ("a stranger", "HOST_NOT_ENROLLED", lambda s: s.report("h9", 0)),
+    ("the future", "CLOCK_SKEW", lambda s: s.report("h0", 9, at_ms=T0)),
+    (
+        "half a window",
+        "WINDOW_MISALIGNED",
+        lambda s: s.report("h0", 0, window_start_ms=T0 + 1, window_end_ms=T0 + 1 + W),
+    ),
+    ("two windows", "WINDOW_MISALIGNED", lambda s: s.report("h0", 0, window_end_ms=T0 + 2 * W)),
+    ("before the epoch", "NO_POLICY", lambda s: s.report("h0", 0, window_start_ms=-W, window_end_ms=0)),
+    (
+        "another host's name",
+        "BINDING_MISMATCH",
+        lambda s: s.report("h1", 0, session=session_of("h0", "d"), host_id="h1"),
+    ),
+    ("another source", "BINDING_MISMATCH", lambda s: s.report("h0", 0, source="nvml")),
+    ("another rate", "BINDING_MISMATCH", lambda s: s.report("h0", 0, sample_hz=20)),
+    ("another budget", "BINDING_MISMATCH", lambda s: s.report("h0", 0, privacy=replace(PRIVACY, group_size=2))),
+    ("no classes", "CLASS_MISMATCH", lambda s: s.report("h0", 0, classes=())),
+    ("a class twice", "CLASS_MISMATCH", lambda s: s.report("h0", 0, classes=(gpu_class(), gpu_class()))),
+    ("more GPUs", "CLASS_MISMATCH", classes(gpus=GPUS + 1)),
+    ("more capacity", "CLASS_MISMATCH", classes(capacity_w=10**6)),
+    ("other edges", "CLASS_MISMATCH", classes(edges_w=(100, 201))),
+    ("a wider clip range", "CLASS_MISMATCH", classes(clip_high_w=10**6)),
+    ("another quantum", "CLASS_MISMATCH", classes(pane_sum_quantum_mw=0)),
+    ("an average sampler", "PRIVACY_REFUSED", classes(sampler_mode="average")),
+    ("half the cells", "SHAPE_INVALID", classes(transitions=bytes(32))),
+    ("a flat shape", "SHAPE_INVALID", classes(transitions_shape=(16,))),
+    ("no panes", "SHAPE_INVALID", classes(pane_sums=b"", pane_sums_shape=(0,))),
+    ("a pane too many", "SHAPE_INVALID", classes(pane_sums=bytes(12), pane_sums_shape=(3,))),
+    ("an absurd shape", "SHAPE_INVALID", classes(pane_sums_shape=(2**31 - 1,))),
+    ("no schedule", "SHAPE_INVALID", lambda s: s.report("h0", 0, samples_scheduled=0)),
+    ("too many readings", "COUNTS_IMPLAUSIBLE", classes(readings_taken=GPUS * TICKS + 1)),
+    ("negative readings", "COUNTS_IMPLAUSIBLE", classes(readings_taken=-1)),
+    ("large counts", "COUNTS_IMPLAUSIBLE", classes(transitions=counts(2**31 - 1))),
+    ("very negative counts", "COUNTS_IMPLAUSIBLE", classes(transitions=counts(-(2**31)))),
+    ("large sums", "POWER_IMPLAUSIBLE", classes(pane_sums=(2**31 - 1).to_bytes(4, "little") * 2)),
+    ("very negative sums", "POWER_IMPLAUSIBLE", classes(pane_sums=(-(2**31)).to_bytes(4, "little", signed=True) * 2)),
+    ("a better first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="TDISP")),
+    ("an unknown first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="\0")),
+]
+
+CONTROLS: list[tuple[str, str, Forge]] = [
+    ("stale", "CONTROL_STALE", stale_control),
+    ("no content", "CONTROL_INVALID", lambda s: s.control("POLICY_SWITCH", VIEW, content_digest=None)),
+    ("closes nothing", "CONTROL_INVALID", lambda s: s.control("IDLE_CLOSE", VIEW)),
+    ("closes the future", "CONTROL_INVALID", lambda s: s.control("IDLE_CLOSE", VIEW, closed=99)),
+    ("a revocation", "CONTROL_UNSUPPORTED", lambda s: s.control("REVOCATION", VIEW)),
+    ("a strange kind", "CONTROL_UNSUPPORTED", lambda s: s.control("\0" * 1000, VIEW)),
+    ("rollback", "POLICY_ROLLBACK", rollback),
+    ("unknown policy", "POLICY_UNTRUSTED", lambda s: s.control("POLICY_SWITCH", VIEW, content_digest=bytes(32))),
+    ("another core", "CORE_VERSION", lambda s: s.control("POLICY_SWITCH", FOREIGN_CORE)),
+    ("a domain of no policy", "DOMAIN_UNKNOWN", lambda s: s.control("POLICY_SWITCH", VIEW, domain="e")),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "forge"), [case[1:] for case in REPORTS + CONTROLS], ids=[c[0] for c in REPORTS + CONTROLS]
+)
+def test_the_forged_record_is_refused_with_its_code(code: str, forge: Forge) -> None:
+    assert code_of(forge(begun())) == code
+
+
+def test_without_a_policy_nothing_counts() -> None:
+    assert code_of(story_of().report("h0", 0)) == "NO_POLICY"
+
+
+def test_windows_after_a_policy_s_end_are_refused() -> None:
+    story = Story(SHORT)
+    story.control("POLICY_SWITCH", SHORT)
+    assert code_of(story.report("h0", 2)) == "POLICY_EXPIRED"
+
+
+def test_every_code_is_reached() -> None:
+    reached = {case[1] for case in REPORTS + CONTROLS} | {"NO_POLICY", "POLICY_EXPIRED"}
+    assert reached == set(CODES)
+
+
+def test_a_refused_record_changes_nothing_that_an_honest_one_meets() -> None:
+    """All forged reports that do not need history, then an honest window."""
+    story, clean = begun(), begun()
+    for name, _, forge in REPORTS:
+        if name not in {"late", "duplicate", "equivocation", "superseded", "stale evidence", "the future"}:
+            forge(story)
+    for one in (story, clean):
+        everyone(one, 0, 1, 2)
+    ours, theirs = story.outputs[0], clean.outputs[0]
+    assert (ours.accepted, ours.classes, ours.mean) == (theirs.accepted, theirs.classes, theirs.mean)
+    assert sum(one.count for one in ours.refused) == len(story.run.rejections)
