@@ -188,9 +188,12 @@ class LogWorker:
 
         def wait() -> None:
             if not self._finished.wait(self._settings.stop_timeout_s):
+                # Once the adapter has stopped cleanly everything is published and committed; what lingers is the
+                # client's own teardown, which nobody needs to hear of as a failure.
+                clean = self._jobs_ended and self._adapter is not None and self._adapter.failure is None
                 sys.stderr.write("the worker did not stop in time: ending the process\n")
                 sys.stderr.flush()
-                os._exit(EXIT_FAILED)
+                os._exit(EXIT_OK if clean else EXIT_FAILED)
 
         threading.Thread(target=wait, name="hard-exit", daemon=True).start()
 

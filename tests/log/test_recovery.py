@@ -16,7 +16,7 @@ from tests.conftest import MakeTopic
 from tests.log.fleet import Fleet, check_history, produce, wait_for
 
 pytestmark = pytest.mark.broker
-STOP_LIMIT_S = 5.0
+STOP_LIMIT_S = 8.0  # 5 s after which the process ends itself, and a loaded machine's delay in noticing
 
 
 @pytest.fixture
