@@ -71,8 +71,6 @@ def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, off
         state.policies.append(PolicyStart(start, view))
     elif state.active.digest != view.digest:
         _switch(state, body, view)
-    elif body.effective_from_ms is not None:
-        state.policies[-1].effective_ms = body.effective_from_ms
     mark = ControlMark(offset, state.effective_from(view.digest), None)
     state.controls.append(mark)
     if body.closed_through_ms is not None:

@@ -83,7 +83,7 @@ def test_an_idle_domain_lets_go_of_the_log() -> None:
 
 
 def test_what_was_refused_before_the_first_policy_is_counted_once() -> None:
-    """Seeds 2, 41, 51, 56: the first control record was a resume offset before anything had been counted."""
+    """The first control record was a resume offset before anything had been counted."""
     view = small_policy(limits=TIGHT)
     story = Story(view)
     everyone(story, 0)
@@ -98,7 +98,7 @@ def test_what_was_refused_before_the_first_policy_is_counted_once() -> None:
 
 
 def test_a_sequence_number_from_the_future_is_forgotten() -> None:
-    """Seed 58: one report with a huge number stood as the chain's head for ever, in the log's first reader only."""
+    """One report with a huge number stood as the chain's head for ever, in the log's first reader only."""
     view = small_policy(hosts=1, limits=TIGHT, grace_ms=0)
     story = Story(view)
     reaffirm(story, view)
@@ -109,7 +109,7 @@ def test_a_sequence_number_from_the_future_is_forgotten() -> None:
 
 
 def test_a_flood_of_sessions_does_not_decide_what_a_restart_accepts() -> None:
-    """Seed 17: a budget of checks spared sessions known before, and a restart knows none."""
+    """A budget of checks spared sessions known before, and a restart knows none."""
     view = small_policy(limits=replace(TIGHT, evidence_checks_per_window=1))
     story = Story(view)
     reaffirm(story, view)
@@ -214,17 +214,41 @@ def test_another_domains_records_from_before_its_own_resume_offset() -> None:
     for name in names:
         story.control("POLICY_SWITCH", second, domain=name)
     effective = {name: story.run.core.domains[name].policies[-1].effective_ms for name in names}
-    for window in range(3, 12):
+    for window in range(3, 24):
         for number in range(3):
             story.report(f"ah{number}", window, domain="a")
+        for wanted in story.wanted(second):
+            if wanted.domain == "a":
+                story.write(wanted)
+    switched = next(n for n, record in enumerate(story.run.log) if n > 20 and record.key == b"b")
     late = story.control("IDLE_CLOSE", first, domain="b", effective_ms=0, closed=3)
     assert code_of(late) == "POLICY_ROLLBACK"
+    story.now_ms = T0 + 62 * W
     story.control("IDLE_CLOSE", second, domain="b", effective_ms=effective["b"], closed=60)
     story.control("IDLE_CLOSE", second, domain="b", effective_ms=effective["b"], closed=61)
-    story.now_ms = T0 + 62 * W
+    assert switched < (story.run.core.resume_offset or 0) < story.next_offset - 3
     for window in range(62, 68):
         for number in range(3):
             story.report(f"bh{number}", window, domain="b")
+    assert story.outputs[-1].policy_counter == 2
+    story.crash_everywhere()
+
+
+def test_what_an_idle_close_made_final_stays_final() -> None:
+    """A control record after it repeats the watermark, not that no report may come late."""
+    limits = replace(TIGHT, lateness_ms=12 * W)
+    first, second = small_policy(limits=limits), small_policy(limits=limits, counter=2)
+    story = Story(first, second)
+    story.control("POLICY_SWITCH", first)
+    for window in range(3):
+        everyone(story, window)
+    story.now_ms = T0 + 81 * W
+    story.control("IDLE_CLOSE", first, effective_ms=0, closed=40)
+    story.control("IDLE_CLOSE", first, effective_ms=0, closed=80)
+    story.control("POLICY_SWITCH", first, effective_ms=0, closed=80)
+    for window in range(81, 86):
+        everyone(story, window)
+        assert code_of(story.report("h0", window - 7, seq=window)) == "LATE"
     story.crash_everywhere()
 
 
