@@ -128,7 +128,7 @@ def run(
     with Spool(config.spool_path, max_bytes=config.spool_max_bytes, max_age_ms=config.spool_max_age_ms) as spool:
         agents = [HostAgent(host, config, spool) for host in config.hosts]
         publisher = Publisher(config.publish, spool, make_producer)
-        start_ms = config.pacer.first_start_ms()
+        start_ms = _first_start_ms(config, spool)
         while config.windows is None or summary.windows < config.windows:
             if not _wait(config.pacer, start_ms + config.schedule.window_ms, publisher, stop):
                 break
@@ -140,6 +140,17 @@ def run(
         summary.left_in_spool = spool.depth()[0]
     log.info("stopped: %s", summary)
     return summary
+
+
+def _first_start_ms(config: AgentConfig, spool: Spool) -> int:
+    """The pacer's first window, but none that was sealed before: after a restart of a replay, or with the clock set
+    back, another noise for the same readings would cost privacy and look like equivocation."""
+    first_ms, width_ms = config.pacer.first_start_ms(), config.schedule.window_ms
+    sealed_ms = max(spool.sealed_ms(host.profile.host_id) for host in config.hosts)
+    if sealed_ms <= first_ms:
+        return first_ms
+    log.warning("windows up to %d ms were sealed before: going on from there", sealed_ms)
+    return config.pacer.next_start_ms(-(-sealed_ms // width_ms) * width_ms)
 
 
 def _check(config: AgentConfig) -> None:

@@ -110,8 +110,9 @@ class Publisher:
     """Sends what the spool holds and trims what the broker acknowledged. Used from one thread.
 
     After a failed delivery it waits until nothing is in flight and starts again with the oldest entry: order is kept
-    (evidence before what it proves), duplicates are the worker's to count. Entries that no broker will take (too
-    large) are dropped and counted.
+    (evidence before what it proves), duplicates are the worker's to count. What was delivered past a failed report of
+    its host is therefore sent again, too: the worker may have refused it for want of evidence. Entries that no broker
+    will take (too large) are dropped and counted.
     """
 
     def __init__(
@@ -125,8 +126,9 @@ class Publisher:
         self._properties = producer_properties(config.kafka, spool.max_age_ms)
         self._make = make_producer
         self._producer = make_producer(dict(self._properties))
-        self._in_flight: set[int] = set()
-        self._acked: list[int] = []
+        self._in_flight: dict[int, str] = {}
+        self._failed_at: dict[str, int] = {}
+        self._acked: dict[int, str] = {}
         self._refused: list[int] = []
         self._cursor = 0
         self._failed = self._fatal = False
@@ -172,39 +174,47 @@ class Publisher:
                 key=entry.domain.encode(),
                 partition=partition,
                 headers=cloud_event_headers(entry),
-                on_delivery=partial(self._on_delivery, entry.id),
+                on_delivery=partial(self._on_delivery, entry.id, entry.host_id),
             )
         except BufferError:
             return False  # librdkafka's queue is full: the rest waits on disk
         except KafkaException as error:
-            self._on_error(entry.id, error.args[0])
+            self._on_error(entry.id, entry.host_id, error.args[0])
             return entry.id in self._refused
-        self._in_flight.add(entry.id)
+        self._in_flight[entry.id] = entry.host_id
         self._cursor = entry.id
         return True
 
-    def _on_delivery(self, entry_id: int, error: KafkaError | None, _message: object) -> None:
-        self._in_flight.discard(entry_id)
+    def _on_delivery(self, entry_id: int, host_id: str, error: KafkaError | None, _message: object) -> None:
+        self._in_flight.pop(entry_id, None)
         if error is None:
-            self._acked.append(entry_id)
+            self._acked[entry_id] = host_id
         else:
-            self._on_error(entry_id, error)
+            self._on_error(entry_id, host_id, error)
 
-    def _on_error(self, entry_id: int, error: KafkaError) -> None:
+    def _on_error(self, entry_id: int, host_id: str, error: KafkaError) -> None:
         if error.code() in _NEVER:
             log.error("report %d refused for good and dropped: %s", entry_id, error.name())
             self._refused.append(entry_id)
             return
         log.warning("report %d not delivered, will be sent again: %s", entry_id, error.name())
         self._failed = True
+        self._failed_at[host_id] = min(entry_id, self._failed_at.get(host_id, entry_id))
         self._fatal = self._fatal or bool(error.fatal())
         self._not_before = time.monotonic() + RETRY_S
 
     def _trim(self) -> None:
         if self._acked:
-            self._spool.acknowledge(self._acked)
-            self.acknowledged += len(self._acked)
-            self._acked.clear()
+            first = dict(self._failed_at)
+            for entry_id, host_id in self._in_flight.items():
+                first[host_id] = min(entry_id, first.get(host_id, entry_id))
+            done = [
+                entry_id for entry_id, host_id in self._acked.items() if entry_id < first.get(host_id, entry_id + 1)
+            ]
+            self._spool.acknowledge(done)
+            self.acknowledged += len(done)
+            for entry_id in done:
+                del self._acked[entry_id]
         if self._refused:
             self._spool.discard(self._refused)
             self._cursor = max(self._cursor, *self._refused)
@@ -215,4 +225,6 @@ class Publisher:
             # librdkafka: after a fatal error an idempotent producer instance cannot go on.
             self._producer = self._make(dict(self._properties))
         self._failed = self._fatal = False
+        self._failed_at.clear()
+        self._acked.clear()  # delivered past a failure: they are still in the spool and go again
         self._cursor = 0

@@ -60,7 +60,8 @@ class Sealer:
 
     `last_digest` is the newest digest the spool knows of this host (None on a new host): the first report of the
     session names it, so that a restart shows whether reports were lost. Evidence rides on the first report and every
-    `evidence_interval` reports. Raises `ConfigError` if the session is bound to another configuration.
+    `evidence_interval` windows, also where windows were slept through. Raises `ConfigError` if the session is bound to
+    another configuration.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Sealer:
         self._previous = last_digest
         self._seq = 0
         self._evidence_due = 0
+        self._evidence_due_ms = 0
 
     def require_evidence(self) -> None:
         """Attach evidence to the next report: the report that carried it was lost."""
@@ -95,10 +97,12 @@ class Sealer:
         body = encode_body(report)
         preimage = record_preimage(body)
         digest = record_digest(preimage)
-        evidence = self._session.evidence if self._seq >= self._evidence_due else None
+        due = self._seq >= self._evidence_due or start_ms >= self._evidence_due_ms
+        evidence = self._session.evidence if due else None
         value = encode_signed_record(body, self._session.sign(preimage), evidence, self._framing)
         if evidence is not None:
             self._evidence_due = self._seq + self._interval
+            self._evidence_due_ms = start_ms + self._interval * self._schedule.window_ms
         sealed = SealedReport(
             host_id=report.host_id,
             domain=report.domain,

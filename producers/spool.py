@@ -30,8 +30,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, host_id TEXT NOT NULL,"
     " domain TEXT NOT NULL, digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL,"
     " value BLOB NOT NULL)",
-    # Outlives trimming: the first report of the next session names the last digest.
-    "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL)",
+    # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
+    "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS drops (host_id TEXT PRIMARY KEY, reports INTEGER NOT NULL)",
 )
 
@@ -115,8 +115,9 @@ class Spool:
             (*row, now_ms, report.value),
         )
         self._db.execute(
-            "INSERT INTO heads VALUES (?,?) ON CONFLICT (host_id) DO UPDATE SET digest = excluded.digest",
-            (report.host_id, report.digest),
+            "INSERT INTO heads VALUES (?,?,?) ON CONFLICT (host_id) DO UPDATE"
+            " SET digest = excluded.digest, sealed_ms = MAX(sealed_ms, excluded.sealed_ms)",
+            (report.host_id, report.digest, report.window_end_ms),
         )
         return SpoolEntry(int(cursor.lastrowid or 0), *row, report.value)
 
@@ -183,6 +184,10 @@ class Spool:
         """Return the digest of the host's newest report ever appended here, sent or not; None on a new spool."""
         found = self._one("SELECT digest FROM heads WHERE host_id = ?", host_id)
         return None if found is None else bytes(found)
+
+    def sealed_ms(self, host_id: str) -> int:
+        """Return the end of the host's newest window ever appended here, UTC ms; 0 on a new spool."""
+        return int(self._one("SELECT sealed_ms FROM heads WHERE host_id = ?", host_id) or 0)
 
     def dropped(self, host_id: str) -> int:
         """Return how many reports of the host were dropped since the spool was made."""

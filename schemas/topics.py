@@ -35,8 +35,14 @@ TOPICS: tuple[TopicSpec, ...] = (
         key="domain",
         schema="SignedRecord",
         description="Host reports and control records. Explicit partition per domain, named by the policy.",
-        # CLOCK_SKEW rests on the broker's append time.
-        config={**_AUDIT, **_LARGE, "message.timestamp.type": "LogAppendTime"},
+        # CLOCK_SKEW rests on the broker's append time. Stored uncompressed, so that max.message.bytes bounds what a
+        # reader must hold: a compressed batch of a few KiB may unpack to gigabytes. Producers may still compress.
+        config={
+            **_AUDIT,
+            **_LARGE,
+            "message.timestamp.type": "LogAppendTime",
+            "compression.type": "uncompressed",
+        },
     ),
     TopicSpec(
         name="enclavescale.fleet-power.v1",

@@ -14,6 +14,7 @@ from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
+from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import START_METADATA, LogRecord
 from stream_jobs.output import OutputPublisher
@@ -41,6 +42,20 @@ class OutputLost(EnclaveScaleError):
         "The output topic lost records (retention shorter than the reports topic's, or it was made anew). Restore it, "
         "or reset this group's offsets to the start of the reports topic to compute everything again."
     )
+
+
+class LogRemade(EnclaveScaleError):
+    """Outputs are published for records that the reports topic does not have."""
+
+    code = "LOG_REMADE"
+    remedy = (
+        "The reports topic was made anew (or lost records) and the output topic was not: its outputs would be taken "
+        "for those of the new log. Make the other topics anew as well, or work under another topic prefix."
+    )
+
+
+class _Unreadable(Exception):
+    """The policy topic could not be read just now. None of our errors: those the core turns into rejections."""
 
 
 class JobMetrics:
@@ -82,8 +97,14 @@ class DomainJob:
         context.policies.refresh()
         self._published: Published = context.tail.outputs(context.topics.output, source, start)
         self._published.last_rejection = context.tail.last_rejection(context.topics.rejections, source, high_watermark)
-        self._check_tail(metadata)
-        config = CoreConfig(topic, partition, context.policies.lookup, context.verify, context.framing)
+        self._check_tail(metadata, partition)
+        if self._published.last_close >= high_watermark:  # by a worker that was ahead of us, or of another log
+            end = context.tail.end_of(topic, partition, self._published.last_close + 1)
+            if self._published.last_close >= end:
+                raise LogRemade(
+                    f"outputs up to offset {self._published.last_close} are published, the log ends at {end}"
+                )
+        config = CoreConfig(topic, partition, self._lookup, context.verify, context.framing)
         self._core = PartitionCore(config, self._published.digests)
         self._done = start - 1
         self._touched: set[str] = set()
@@ -99,14 +120,24 @@ class DomainJob:
             self._published.last_close,
         )
 
-    def _check_tail(self, metadata: str) -> None:
+    def _check_tail(self, metadata: str, partition: int) -> None:
         if metadata in ("", START_METADATA):
             return
         published = metadata.removeprefix(METADATA_PREFIX)
         if published.lstrip("-").isdigit() and int(published) > self._published.last_close:
+            if self._context.tail.expired(self._context.topics.output, partition):
+                # Nothing was due for longer than the retention: what the commit says still holds.
+                self._published.last_close = int(published)
+                return
             raise OutputLost(
                 f"outputs up to close offset {published} were published, the topic has {self._published.last_close}"
             )
+
+    def _lookup(self, digest: bytes) -> PolicyView | None:
+        try:
+            return self._context.policies.lookup(digest)
+        except ReadFailed as error:  # as a refusal it would decide by the weather: stop, and decide after a restart
+            raise _Unreadable from error
 
     @property
     def _warm(self) -> int:
@@ -124,15 +155,25 @@ class DomainJob:
         return f"{METADATA_PREFIX}{self._published.last_close}"
 
     def process(self, record: LogRecord) -> None:
-        """Decide about a record and publish the decisions. Raises PublishFailed."""
-        for effect in self._core.process(record):
+        """Decide about a record and publish the decisions. Raises PublishFailed, ReadFailed."""
+        before = self._core.resume_offset
+        try:
+            effects = self._core.process(record)
+        except _Unreadable as error:
+            raise ReadFailed(f"no policy could be looked up for offset {record.offset}: {error.__cause__}") from error
+        refused = False
+        for effect in effects:
             if isinstance(effect, Rejection):
                 self._reject(record, effect)
+                refused = True
             else:
                 self._emit(effect)
+        if self._core.resume_offset != before:
+            self._context.publisher.settle()  # an idle close without an output moves it, too
         self._done = record.offset
         self._context.metrics.reports.inc()
-        if record.key is not None:
+        # A refused record says nothing about its key: anybody chooses that.
+        if record.key is not None and not refused:
             self._touched.add(record.key.decode("utf-8", "replace"))
 
     def _reject(self, record: LogRecord, rejection: Rejection) -> None:

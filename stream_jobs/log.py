@@ -385,8 +385,12 @@ class LogAdapter:
             slot.log_start, slot.high_watermark = bounds[slot.tp]
 
     async def _nudge(self, slot: Slot) -> None:
-        """Input is there, all that was taken is done, and nothing arrives: it was dropped on the way. Seek again."""
-        behind = slot.high_watermark > slot.offered and slot.done == slot.offered and self._room.is_set()
+        """Input is there, all that was taken is done, and nothing arrives: it was dropped on the way. Seek again.
+
+        Or it is no record: a transaction's marker at the end of the log, which no consumer ever gets. A broker says.
+        """
+        behind = slot.high_watermark > max(slot.offered, slot.reached) and slot.done == slot.offered
+        behind = behind and self._room.is_set()
         now = self._clock()
         if self._watch.waiting((slot.tp, "nudge"), slot.offered, now, behind=behind) < self._settings.nudge_s:
             return
@@ -396,6 +400,11 @@ class LogAdapter:
         slot.forget_gap()
         logger.info("%s: nothing arrives at offset %d, seeking again", slot.tp, slot.offered)
         with contextlib.suppress(TryAgain, PartitionsLost):
+            expected = slot.offered
+            end = await self._client.empty_until(slot.tp, expected)
+            if slot.state is SlotState.READY and slot.offered == expected and end >= slot.high_watermark:
+                slot.hollow = (expected, end)
+                return
             await self._seek(slot, "nudge")
 
     def _check_progress(self) -> None:

@@ -52,6 +52,9 @@ class GroupClient(Protocol):
     async def first_at(self, tp: TopicPartition, offset: int) -> int | None:
         """The first offset >= `offset` at which there is a record, asked past the group; None: none in time."""
 
+    async def empty_until(self, tp: TopicPartition, offset: int) -> int:
+        """How far from `offset` on there is certainly no record (a transaction's marker is none); asked as above."""
+
 
 class NoReadOffset(defaultdict[Any, Any]):
     """In place of Faust's `Consumer._read_offset`: Faust drops what lies below it, and a stale record still in its
@@ -158,9 +161,18 @@ class FaustGroupClient:
 
     async def first_at(self, tp: TopicPartition, offset: int) -> int | None:
         """See `GroupClient`."""
+        return (await self._probe(tp, offset))[0]
+
+    async def empty_until(self, tp: TopicPartition, offset: int) -> int:
+        """See `GroupClient`."""
+        first, position = await self._probe(tp, offset)
+        return position if first is None else first
+
+    async def _probe(self, tp: TopicPartition, offset: int) -> tuple[int | None, int]:
+        """First offset with a record from `offset` on, None without; where a consumer of its own stands after it."""
         conf, transport = self._app.conf, self._app.transport
 
-        async def work(_: Any) -> int | None:
+        async def work(_: Any) -> tuple[int | None, int]:
             probe = aiokafka.AIOKafkaConsumer(
                 bootstrap_servers=server_list(transport.url, transport.default_port),
                 client_id=conf.broker_client_id,
@@ -174,7 +186,8 @@ class FaustGroupClient:
                 probe.assign([target])
                 probe.seek(target, offset)
                 found = await probe.getmany(target, timeout_ms=int(CALL_TIMEOUT_S * 500), max_records=1)
-                return int(found[target][0].offset) if found.get(target) else None
+                first = int(found[target][0].offset) if found.get(target) else None
+                return first, int(await probe.position(target))
             finally:
                 await probe.stop()
 

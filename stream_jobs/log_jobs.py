@@ -46,7 +46,7 @@ def tick_jobs(slots: list[Slot], now_ms: int) -> None:
         if slot.state is not SlotState.READY or slot.job is None:
             continue
         try:
-            slot.job.tick(now_ms, slot.done >= slot.high_watermark, slot.high_watermark)
+            slot.job.tick(now_ms, slot.reached >= slot.high_watermark, slot.high_watermark)
         except EnclaveScaleError:
             raise
         except Exception as error:

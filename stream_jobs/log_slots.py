@@ -61,6 +61,7 @@ class Slot:
     state: SlotState = SlotState.STARTING
     job: PartitionJob | None = None
     gap_at: int | None = None
+    hollow: tuple[int, int] | None = None  # [first, end) at the log's end without a record, as a broker said
     counts: dict[str, int] = field(default_factory=dict)
 
     def ready(self, job: PartitionJob, start: int, high_watermark: int) -> None:
@@ -95,6 +96,13 @@ class Slot:
         self.gap_at = None
 
     @property
+    def reached(self) -> int:
+        """Next offset to process, or the log's end where nothing is left before it but what is no record."""
+        if self.hollow is not None and self.hollow[0] == self.done == self.offered:
+            return max(self.done, self.hollow[1])
+        return self.done
+
+    @property
     def to_commit(self) -> tuple[int, str] | None:
         """The resume offset with its metadata, if it is ahead of what is committed."""
         point = self.resume_point
@@ -103,7 +111,7 @@ class Slot:
     @property
     def processing_lag(self) -> int:
         """Records in the log that are not processed yet."""
-        return max(0, self.high_watermark - self.done)
+        return max(0, self.high_watermark - self.reached)
 
     @property
     def commit_lag(self) -> int:

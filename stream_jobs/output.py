@@ -24,6 +24,7 @@ from schemas.codec import (
     record_digest,
     record_preimage,
 )
+from schemas.errors import ConfigError
 from schemas.records import ControlRecord, WorkerIdentity
 from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
@@ -41,15 +42,37 @@ DEFAULTS = {
     # A batch above a topic's max.message.bytes is refused whole, and librdkafka does not split it.
     "batch.size": str(MAX_MESSAGE_BYTES // 2),
 }
+FIXED = {"enable.idempotence": ("true",), "acks": ("all", "-1"), "request.required.acks": ("all", "-1")}
+"""What no operator may change: the allowed values."""
+
 FLUSH_S = 45.0
 """Wait for acknowledgements, s: above the delivery time-out, which decides."""
+
+SETTLE_S = 1.0
+"""Longest time rejections go unacknowledged while more are sent, s. A restart takes the highest one it finds as proof
+of those below, so none may time out while later ones, sent long after it, still arrive."""
+
+MAX_KEY_BYTES = 4096
+"""Bytes of a rejected record's key that are kept: with the value at its largest and our headers, the dead letter stays
+below the rejections topic's limit, whatever somebody put on the reports topic."""
 
 SERVICE = "enclavescale-worker"
 
 
 def producer_properties(kafka: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka properties of the worker's producer: ours, then the operator's; consumer-only ones left out."""
+    """librdkafka properties of the worker's producer: ours, then the operator's; consumer-only ones left out.
+
+    Raises ConfigError for what would take the order or the acknowledgements away that a restart relies on.
+    """
+    for name, allowed in FIXED.items():
+        if kafka.get(name, allowed[0]).lower() not in allowed:
+            raise ConfigError(f"{name} must stay {allowed[0]}", field=name)
     return {**DEFAULTS, **{name: value for name, value in kafka.items() if not name.startswith("group.")}}
+
+
+def make_kafka_producer(properties: dict[str, str]) -> Any:
+    """A producer whose own log lines go to this module's logger rather than to stderr."""
+    return Producer(properties, logger=logger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +94,13 @@ class OutputPublisher:
         *,
         framing: Framing,
         wall: Callable[[], float] = time.time,
-        make_producer: Callable[[dict[str, str]], Any] = Producer,
+        make_producer: Callable[[dict[str, str]], Any] = make_kafka_producer,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._producer = make_producer(producer_properties(kafka))
         self._topics, self._identity, self._framing, self._wall = topics, identity, framing, wall
+        self._clock = clock
+        self._unsettled_since: float | None = None
         self._errors: list[str] = []
         self._control_seq = 0
         self._control_head: bytes | None = None
@@ -100,8 +126,17 @@ class OutputPublisher:
         ]
         if rejection.digest is not None:
             headers.append(("enclavescale.record.digest", rejection.digest.hex()))
-        self._produce(self._topics.rejections, record.partition, record.key, kept, headers)
+        key = record.key
+        if key is not None and len(key) > MAX_KEY_BYTES:
+            headers.append(("enclavescale.original.key.size", str(len(key))))
+            key = key[:MAX_KEY_BYTES]
+        self._produce(self._topics.rejections, record.partition, key, kept, headers)
         self.rejections += 1
+        now = self._clock()
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+        elif now - self._unsettled_since >= SETTLE_S:
+            self.settle()
 
     def emit(self, made: Emission) -> None:
         """Publish one output: what was refused below it first, then its manifests, then itself."""
@@ -162,6 +197,7 @@ class OutputPublisher:
     def settle(self) -> None:
         """Wait until everything sent is acknowledged. Raises PublishFailed; then nothing above may be committed."""
         left = self._producer.flush(FLUSH_S)
+        self._unsettled_since = None
         if left or self._errors:
             raise PublishFailed(f"{left} records not acknowledged; {'; '.join(self._errors[:3])}")
 

@@ -7,15 +7,19 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from confluent_kafka import KafkaException
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
 from stream_jobs.core.policies import PolicyView
-from stream_jobs.reading import open_reader, read_range, watermarks
+from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
 from verifier.signature import load_session_key, verify_record_signature
 
 logger = logging.getLogger(__name__)
+
+READ_POLICIES = 16
+"""Policies read at once: at most 128 MiB where every one of them is as large as the topic allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class PolicyStore:
         self._lock = threading.Lock()
 
     def lookup(self, digest: bytes) -> PolicyView | None:
-        """The trusted policy with this digest; reads what is new on the topic before saying None."""
+        """The trusted policy with this digest; reads what is new on the topic before saying None. Raises ReadFailed."""
         with self._lock:
             if digest not in self._views:
                 self._read_new()
@@ -75,7 +79,8 @@ class PolicyStore:
     @property
     def newest(self) -> PolicyView | None:
         """The trusted policy with the highest counter among those read so far."""
-        views = list(self._views.values())
+        with self._lock:
+            views = list(self._views.values())
         return max(views, key=lambda view: (view.policy.counter, view.digest), default=None)
 
     def close(self) -> None:
@@ -83,13 +88,20 @@ class PolicyStore:
         self._consumer.close()
 
     def _read_new(self) -> None:
-        metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        try:
+            metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        except KafkaException as error:
+            raise ReadFailed(f"{self._topic}: {error}") from error
+        if metadata.error is not None:
+            raise ReadFailed(f"{self._topic}: {metadata.error.str()}")
         for partition in sorted(metadata.partitions):
             low, end = watermarks(self._consumer, self._topic, partition, self._timeout_s)
             first = max(low, self._next.get(partition, 0))
-            for message in read_range(self._consumer, self._topic, partition, first, end, self._timeout_s):
-                self._take(message.value() or b"", partition, message.offset() or 0)
-            self._next[partition] = end
+            while first < end:  # a few at a time: one policy may have megabytes
+                upto = min(end, first + READ_POLICIES)
+                for message in read_range(self._consumer, self._topic, partition, first, upto, self._timeout_s):
+                    self._take(message.value() or b"", partition, message.offset() or 0)
+                self._next[partition] = first = upto
 
     def _take(self, value: bytes, partition: int, offset: int) -> None:
         try:

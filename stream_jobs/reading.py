@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -10,9 +11,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from schemas.errors import EnclaveScaleError
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 0.5
 """Longest wait of one poll, s: an end is reached by counting, so this bounds only how soon a dead broker shows."""
 
+MAX_CHUNK = 2_000
+"""Messages held at once when a tail is read backwards: outputs have some 10 KB, dead letters up to 512 KiB."""
 
 PASSING_CODES = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -20,6 +25,8 @@ PASSING_CODES = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
 )
 
 
@@ -41,7 +48,7 @@ def open_reader(kafka: Mapping[str, str]) -> Consumer:
     }
     producer_only = ("acks", "enable.idempotence", "linger.ms", "compression.type", "delivery.timeout.ms")
     shared = {name: value for name, value in kafka.items() if name not in producer_only}
-    return Consumer({**shared, **reading})
+    return Consumer({**shared, **reading}, logger=logger)
 
 
 def read_range(consumer: Consumer, topic: str, partition: int, first: int, end: int, timeout_s: float) -> list[Message]:
@@ -54,19 +61,22 @@ def read_range(consumer: Consumer, topic: str, partition: int, first: int, end: 
     consumer.assign([TopicPartition(topic, partition, first)])
     try:
         found: list[Message] = []
-        idle = 0.0
+        idle, after = 0.0, first
         while True:
-            batch = consumer.consume(1000, POLL_S)
+            # Not more than there can be: librdkafka would wait out the time for messages that never come.
+            batch = consumer.consume(min(1000, end - after), POLL_S)
+            good = [message for message in batch if message.error() is None]
             for message in batch:
                 error = message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if error is not None and error.code() != KafkaError._PARTITION_EOF and not _passes(error):
                     raise ReadFailed(f"{topic}[{partition}]: {error.str()}")
-                if error is None and (message.offset() or 0) < end:
-                    found.append(message)
+            found += [message for message in good if (message.offset() or 0) < end]
+            if found:
+                after = (found[-1].offset() or 0) + 1
             position = consumer.position([TopicPartition(topic, partition)])[0].offset
-            if position >= end or (batch and (batch[-1].offset() or 0) >= end - 1):
+            if position >= end or (good and (good[-1].offset() or 0) >= end - 1):
                 return found
-            idle = 0.0 if batch else idle + POLL_S
+            idle = 0.0 if good else idle + POLL_S
             if idle >= timeout_s:
                 raise ReadFailed(f"{topic}[{partition}] stands at {position}, its end is {end}")
     finally:
@@ -75,9 +85,11 @@ def read_range(consumer: Consumer, topic: str, partition: int, first: int, end: 
 
 def _passing(error: BaseException) -> bool:
     """Errors that pass by themselves: a leader being elected, a topic made a moment ago."""
-    return isinstance(error, KafkaException) and bool(
-        error.args[0].retriable() or error.args[0].code() in PASSING_CODES
-    )
+    return isinstance(error, KafkaException) and _passes(error.args[0])
+
+
+def _passes(error: KafkaError) -> bool:
+    return bool(error.retriable() or error.code() in PASSING_CODES)
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
@@ -99,12 +111,13 @@ def watermarks(consumer: Consumer, topic: str, partition: int, timeout_s: float)
 def backwards(
     consumer: Consumer, topic: str, partition: int, timeout_s: float, chunk: int = 500
 ) -> Iterator[list[Message]]:
-    """Chunks of a partition from its end to its beginning, each in log order, each twice as long as the one before."""
+    """Chunks of a partition from its end to its beginning, each in log order, each up to twice as long as the one
+    before (at most `MAX_CHUNK`)."""
     low, end = watermarks(consumer, topic, partition, timeout_s)
     while end > low:
         first = max(low, end - chunk)
         yield read_range(consumer, topic, partition, first, end, timeout_s)
-        end, chunk = first, chunk * 2
+        end, chunk = first, min(2 * chunk, MAX_CHUNK)
 
 
 __all__ = ["OFFSET_BEGINNING", "ReadFailed", "backwards", "open_reader", "read_range", "watermarks"]

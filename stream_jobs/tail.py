@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,17 @@ from schemas.records import SignedFleetPower
 from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.sessions import SessionVerifier
-from stream_jobs.reading import backwards
+from stream_jobs.reading import backwards, watermarks
 from verifier.errors import EvidenceMissing
 from verifier.signature import load_session_key, verify_record_signature
 
 logger = logging.getLogger(__name__)
+
+LEADER_S = 10.0
+"""How long a new leader's high watermark may lag behind what was read before the election, s."""
+
+DEAD_LETTERS = 32
+"""Dead letters looked at first: 16 MiB at their largest."""
 
 
 class ForeignOutput(EnclaveScaleError):
@@ -111,9 +118,24 @@ class TailReader:
         found.last_close = max(found.last_close, output.source.close_offset)
         return output.source.close_offset
 
+    def end_of(self, topic: str, partition: int, at_least: int) -> int:
+        """The partition's end now; waits a while for `at_least`, as a new leader's may lag. Raises ReadFailed."""
+        deadline = time.monotonic() + LEADER_S
+        while True:
+            _, end = watermarks(self._consumer, topic, partition, self._timeout_s)
+            if end >= at_least or time.monotonic() >= deadline:
+                return end
+            time.sleep(0.25)
+
+    def expired(self, topic: str, partition: int) -> bool:
+        """Whether the partition once held records and all of them have left by retention. Raises ReadFailed."""
+        low, end = watermarks(self._consumer, topic, partition, self._timeout_s)
+        return 0 < low == end
+
     def last_rejection(self, topic: str, source: tuple[str, int], below: int) -> int:
         """Highest source offset below `below` among the rejections of source (topic, partition), -1 without any."""
-        for chunk in backwards(self._consumer, topic, source[1], self._timeout_s):
+        # Few at first: a dead letter may be as large as a report, and the last one is nearly always of this source.
+        for chunk in backwards(self._consumer, topic, source[1], self._timeout_s, chunk=DEAD_LETTERS):
             offsets = [offset for message in chunk if (offset := rejected_offset(message, source)) is not None]
             mine = [offset for offset in offsets if offset < below]
             if mine:

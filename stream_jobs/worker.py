@@ -22,7 +22,7 @@ from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.job import JobContext, JobMetrics
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.policy_store import PolicyStore, PolicyTrust
-from stream_jobs.reading import open_reader
+from stream_jobs.reading import ReadFailed, open_reader
 from stream_jobs.settings import LogSettings
 from stream_jobs.tail import TailReader
 from verifier.cache import SessionCache
@@ -91,14 +91,18 @@ def wait_for_policy(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> PolicyView:
-    """The newest trusted policy; waits up to `wait_s`, then raises ConfigError NO_POLICY."""
+    """The newest trusted policy; waits up to `wait_s`, then raises ConfigError NO_POLICY, or ReadFailed."""
     deadline = clock() + wait_s
     while True:
-        store.refresh()
+        unread = None
+        try:
+            store.refresh()
+        except ReadFailed as error:  # brokers or a topic that are only just coming up
+            unread = error
         if store.newest is not None:
             return store.newest
         if clock() >= deadline:
-            raise ConfigError(
+            raise unread or ConfigError(
                 "no trusted policy on the policy topic",
                 code="NO_POLICY",
                 remedy="Publish a policy signed by one of the trusted signers, then start the worker again.",

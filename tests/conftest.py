@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         long_ones = {"soak", "accept"} & {mark.name for mark in item.iter_markers()}
         keep = not long_ones if tier == "test" else "soak" in long_ones if tier == "soak" else bool(long_ones)
+        keep = keep or item.get_closest_marker("every_tier") is not None
         (wanted if keep else dropped).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)

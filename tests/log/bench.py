@@ -30,6 +30,7 @@ class FakeClient:
         self.held: dict[TopicPartition, tuple[int, str]] = {TP: (10, "job:a")}
         self.limits: dict[TopicPartition, tuple[int, int]] = {TP: (0, 100)}
         self.first: int | None = None
+        self.hollow_to = 0
         self.seeks: list[int] = []
         self.commits: list[tuple[int, str]] = []
         self.errors: list[Exception] = []
@@ -50,6 +51,9 @@ class FakeClient:
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         self.seeks.append(offset)
+
+    async def empty_until(self, tp: TopicPartition, offset: int) -> int:
+        return self.hollow_to
 
     async def first_at(self, tp: TopicPartition, offset: int) -> int | None:
         return self.first

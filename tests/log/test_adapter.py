@@ -96,6 +96,36 @@ def test_log_dropped_tail_is_sought_again() -> None:
     run(test, nudge_s=3.0)
 
 
+def test_log_what_is_no_record_at_the_end_is_no_lag() -> None:
+    """A transaction's marker moves the end of the log, and no consumer ever gets it."""
+
+    async def test(bench: Bench) -> None:
+        bench.client.limits[TP] = (0, 12)
+        job = await bench.assign()
+        await bench.offer(10)
+        await until(lambda: job.next == 11)
+        bench.client.hollow_to = 12
+        for _ in range(3):
+            await bench.adapter.maintain()
+            await until(lambda: not bench.adapter._ticking)
+            bench.now += 3.5
+        assert bench.adapter.stats()[TP].processing_lag == 0
+        await until(lambda: job.ticks[-1:] == [(True, 12)])
+        bench.now += 100.0
+        await bench.adapter.maintain()  # no stall
+        assert bench.client.seeks == [10]
+        bench.client.limits[TP] = (0, 13)
+        bench.client.first = 12
+        await bench.adapter.maintain()
+        assert bench.adapter.stats()[TP].processing_lag == 2
+        await bench.offer(12)
+        await bench.offer(12)
+        await until(lambda: job.next == 13)
+        assert job.seen == [10, (11, 12), 12]
+
+    run(test, nudge_s=3.0)
+
+
 def test_log_deleted_tail_is_input_lost_once_nothing_arrives() -> None:
     async def test(bench: Bench) -> None:
         await bench.assign()

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, Producer
 
 from schemas.codec import SINGLE_OBJECT_MARKER
 from schemas.pins import pin
 from schemas.topics import MAX_MESSAGE_BYTES
+from stream_jobs.output import MAX_KEY_BYTES
 from tests.broker import KafkaBroker
 from tests.pipeline.kafka_side import Side, WorkerProcess, header, outputs_of, reference, wait_until
 from tests.pipeline.world import WINDOW_MS, Item, World
@@ -99,3 +101,32 @@ def test_hostile_bytes_go_to_the_dead_letters_once(kafka: KafkaBroker, tmp_path:
     assert text.count("0 outputs up to offset -1 are published already") == 1, "the partition's job was made anew"
     assert "Traceback" not in text
     assert grown < MAX_GROWTH_KIB
+
+
+@pytest.mark.broker
+def test_hostile_compressed_records_stop_nobody(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """A few KiB that unpack to far more: the broker refuses what exceeds the topic's limit once unpacked. The rest is
+    a dead letter, though its key alone is larger than most records."""
+    world = World(tmp_path, {"hall-a": 0}, 3, SEED)
+    side = Side(kafka.bootstrap, world, 1)
+    worker = WorkerProcess(side, f"{side.prefix}-w", tmp_path / "worker.log")
+    wait_until(lambda: sum(side.ends(side.topics.reports)) >= 1, "the first control record")
+    producer = Producer({**side.kafka, "compression.type": "zstd", "message.max.bytes": "1000000000"})
+    refused: list[object] = []
+    for key, size in ((5, 50_000_000), (600_000, 500_000), (300_000, 200_000)):
+        producer.produce(
+            side.topics.reports,
+            value=bytes(size),
+            key=b"k" * key,
+            partition=0,
+            on_delivery=lambda error, _: refused.append(error and error.code()),
+        )
+        assert producer.flush(30) == 0
+    assert refused == [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.MSG_SIZE_TOO_LARGE, None]
+    wait_until(lambda: side.ends(side.topics.rejections)[0] >= 1, "the rejection")
+    assert worker.alive()
+    assert worker.stop() == 0
+    (letter,) = side.read(side.topics.rejections)
+    assert letter.value() == bytes(200_000)
+    assert letter.key() == b"k" * MAX_KEY_BYTES
+    assert header(letter, "enclavescale.original.key.size") == "300000"

@@ -93,6 +93,17 @@ def test_the_same_window_never_leaves_with_two_noises(tmp_path: Path) -> None:
     assert fresh.evidence is not None
 
 
+@pytest.mark.parametrize("back_ms", [30_000, 10_000])
+def test_a_replay_started_again_seals_no_window_twice(tmp_path: Path, back_ms: int) -> None:
+    """Also what a clock set back over a restart would do."""
+    broker = Broker()
+    go(config(tmp_path, windows=3), broker)
+    again = ReplayPacer(SCHEDULE.window_ms, start_ms=START_MS + 30_000 - back_ms, speed=math.inf)
+    assert go(config(tmp_path, windows=2, pacer=again), broker).reports == 2
+    starts = [record.body.window_start_ms for record in broker.records]  # type: ignore[union-attr]
+    assert starts == [START_MS + window * 10_000 for window in range(5)]
+
+
 def test_it_is_on_disk_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     appended: list[bytes] = []
     original = Spool.append

@@ -88,6 +88,12 @@ def test_evidence_returns_at_once_when_it_was_lost() -> None:
     assert [seal(by, window)[0].has_evidence for window in (1, 2)] == [True, False]
 
 
+def test_evidence_keeps_up_with_windows_slept_through() -> None:
+    """Its age counts in windows, not in reports: the worker would refuse what follows as EVIDENCE_STALE."""
+    by = sealer(session_for(PROFILE), interval=3)
+    assert [seal(by, window)[0].has_evidence for window in (0, 1, 9, 10, 12)] == [True, False, True, False, True]
+
+
 def test_a_new_session_names_the_last_digest_of_the_spool() -> None:
     last = bytes(range(32))
     _, record, body = seal(sealer(session_for(PROFILE), last))

@@ -20,6 +20,7 @@ from verifier.formats.tdx import verify_tdx_quote
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.roots import INTEL_SGX_ROOT, trust_anchors
 
+pytestmark = [pytest.mark.every_tier, pytest.mark.timeout(7200)]
 CASES = {"test": 2_000, "soak": 50_000, "accept": 1_000_000}[os.environ.get("ENCLAVESCALE_TIER", "test")]
 bounded = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
