@@ -12,7 +12,7 @@ from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from enclavescale.gate import Gate, GatedPacer
 from producers.agent import AgentConfig, AgentHost, RunSummary, run
-from producers.config import ClassProfile, HostProfile, Schedule, SessionFacts, session_facts
+from producers.config import ClassProfile, HostProfile, Schedule, host_binding, session_facts
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
 from producers.privacy import Budget, privacy_parameters
 from producers.publish import PublishConfig, partitions_of
@@ -20,7 +20,7 @@ from producers.sample.trace import TraceSource, load_bundled, read_nvidia_smi
 from schemas.codec import decode_signed_policy
 from schemas.errors import ConfigError
 from schemas.mapping import from_jsonable
-from schemas.records import HostEnrolment, Policy, SessionBinding
+from schemas.records import HostEnrolment, Policy
 from schemas.topics import TopicNames
 
 BUNDLED = "bundled:"
@@ -130,33 +130,6 @@ def profile_of(policy: Policy, enrolment: HostEnrolment, spec: HostSpec) -> Host
     return HostProfile(host_id=enrolment.host_id, domain=enrolment.domain, classes=tuple(classes))
 
 
-def host_binding(facts: SessionFacts, point: bytes, now_ms: int) -> SessionBinding:
-    """Binding of a host's session to its key and its effective configuration."""
-    return SessionBinding(
-        protocol="enclavescale/1",
-        role="host",
-        session_public_key=point,
-        host_id=facts.host_id,
-        domain=facts.domain,
-        source=facts.source,
-        sampler_mode=facts.sampler_mode,
-        config_digest=facts.config_digest,
-        sample_hz=facts.sample_hz,
-        window_ms=facts.window_ms,
-        pane_ms=facts.pane_ms,
-        privacy=facts.privacy,
-        clip_ranges=facts.clip_ranges,
-        state_grids=facts.state_grids,
-        gpu_identities_digest_absent_reason="no GPU evidence in this release",
-        beacon_absent_reason="no beacon was given",
-        created_at_ms=now_ms,
-        policy_signers=(),
-        core_version_absent_reason="a host decides nothing",
-        cluster_id_absent_reason="a host is bound to no cluster",
-        topic_ids=(),
-    )
-
-
 def agent_host(
     policy: Policy, spec: HostSpec, tee_directory: Path, image: str, budget: Budget, now_ms: int
 ) -> AgentHost:
@@ -170,7 +143,9 @@ def agent_host(
     tee = SimulatedTee.create(
         tee_directory, platform_id=simulated_platform_id(spec.host_id), mrtd=simulated_measurement(image)
     )
-    return AgentHost(profile=profile, session=Session(tee, lambda point: host_binding(facts, point, now_ms)))
+    return AgentHost(
+        profile=profile, session=Session(tee, lambda point: host_binding(facts, point, created_at_ms=now_ms))
+    )
 
 
 def agent_config(
