@@ -59,6 +59,8 @@ def verify_output(
     evidence = signed.worker.evidence
     if evidence is None:
         raise EvidenceMissing("the output carries no evidence of its worker")
+    if evidence.binding.host_id != signed.worker.host_id:
+        raise ForeignOutput("the worker's host_id differs from its session binding")
     binding_bytes = encode_binding(evidence.binding)
     key = load_session_key(evidence.binding.session_public_key)
     verify_record_signature(key, preimage, signed.signature)

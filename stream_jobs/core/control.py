@@ -42,6 +42,8 @@ def check_author(
         raise EvidenceMissing("a control record carries its author's evidence")
     if session_id_of(decoded.binding_bytes) != body.session_id:
         raise Refused("SESSION_MISMATCH", "the evidence binds another session")
+    if decoded.evidence.binding.host_id != body.host_id:
+        raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     key = load_session_key(decoded.evidence.binding.session_public_key)
     verify_record_signature(key, decoded.preimage, decoded.signature)
     verify_evidence(
@@ -73,13 +75,15 @@ def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, off
         _switch(state, body, view)
     mark = ControlMark(offset, state.effective_from(view.digest), None)
     state.controls.append(mark)
+    raised = False
     if body.closed_through_ms is not None:
-        moved = state.raise_watermark(body.closed_through_ms)
+        moved = raised = state.raise_watermark(body.closed_through_ms)
         if body.kind == "IDLE_CLOSE" and body.closed_through_ms > state.final_ms:
             state.final_ms, moved = body.closed_through_ms, True
         mark.closed_ms = body.closed_through_ms if moved else None
     state.control_watermark_ms = state.watermark_ms
-    return body.kind == "IDLE_CLOSE"
+    # A copy of an earlier close, or a second worker's, moves nothing and must not restart what is counted.
+    return body.kind == "IDLE_CLOSE" and raised
 
 
 def begins_between(state: DomainState, body: ControlRecord, view: PolicyView) -> bool:

@@ -28,7 +28,7 @@ from stream_jobs.core.checks import check_binding, check_classes, check_window
 from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
-from stream_jobs.core.policies import PolicyLookup, PolicyView
+from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.sessions import SessionVerifier, link, prove_session
 from stream_jobs.core.windows import DomainState, Tally, Window
@@ -206,6 +206,8 @@ class PartitionCore:
         `current`: the newest trusted policy; `now_ms`: wall clock; `idle_since_ms`: wall clock of the last record
         per domain. Several workers may write the same: the first in the log counts.
         """
+        if now_ms > current.policy.not_after_ms or current.policy.core_version != CORE_VERSION:
+            return []  # whatever rests on it would be refused
         rules = {rule.domain: rule for rule in current.policy.domains if rule.partition == self.config.partition}
         result = []
         for domain, rule in rules.items():

@@ -93,8 +93,12 @@ def test_a_control_record_kept_for_later_is_stale() -> None:
     kept = story.control("IDLE_CLOSE", view, closed=30)
     assert made_of(kept)
     value = story.run.log[-1].value
+    assert code_of(story.put("d", b"junk")) == "MALFORMED"
+    chained = story.state.last_output
     story.put("d", value)
-    assert story.run.rejections == []  # at once, it says nothing new
+    # At once, it says nothing new: what is counted goes on, and so does the chain of outputs.
+    assert story.state.tally.refused["MALFORMED"] == 1
+    assert story.state.last_output == chained
     limit = view.policy.limits.max_control_age_ms
     assert code_of(story.put("d", value, story.run.log[0].timestamp_ms + 10 * limit)) == "CONTROL_STALE"
     assert code_of(story.control("IDLE_CLOSE", view, closed=31, issued_ms=story.now_ms + limit + 1)) == "CONTROL_STALE"
