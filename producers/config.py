@@ -8,13 +8,9 @@ from dataclasses import dataclass, field, fields
 
 from power_model.grid import Grid
 from producers.sample.source import ReadingSource
+from schemas.contract import FIRST_MILE_GRADES, PROTOCOL
 from schemas.errors import ConfigError
 from schemas.records import Beacon, ClipRange, ConfidentialCompute, PrivacyParameters, SessionBinding, StateGrid
-
-PANE_SUM_QUANTUM_MW = 100
-"""Unit of pane sums, mW: a decimal place finer than any sensor's error, and 2^31 units are 214 MW samples."""
-PROTOCOL = "enclavescale/1"
-FIRST_MILES = ("NONE", "GPU_ATTESTED", "SPDM_MEASURED", "SPDM_SESSION", "TDISP")
 
 _NO_CC = ConfidentialCompute(
     gpu_cc_mode_absent_reason="not_queried",
@@ -89,8 +85,8 @@ class HostProfile:
     def __post_init__(self) -> None:
         if not self.host_id or not self.domain or not self.classes:
             raise ConfigError("a host needs an id, a domain and at least one GPU class", field="host_id")
-        if self.first_mile not in FIRST_MILES:
-            raise ConfigError(f"first_mile must be one of {', '.join(FIRST_MILES)}", field="first_mile")
+        if self.first_mile not in FIRST_MILE_GRADES:
+            raise ConfigError(f"first_mile must be one of {', '.join(FIRST_MILE_GRADES)}", field="first_mile")
         if len({c.model for c in self.classes}) != len(self.classes):
             raise ConfigError("one class per GPU model", field="classes")
         if len({c.source.kind for c in self.classes}) != 1 or len({c.source.sampler_mode for c in self.classes}) != 1:

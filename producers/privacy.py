@@ -15,14 +15,13 @@ from fractions import Fraction
 
 from power_model.noise import discrete_laplace_bound
 from producers.config import ClassProfile, Schedule
+from schemas.contract import group_size_of
 from schemas.errors import ConfigError
 from schemas.records import PrivacyParameters, PrivacyRelease
 
 MICRO = 1_000_000
 TRANSITIONS_L1 = 4
 TRANSITIONS_L2_SQUARED = 6
-AVERAGE_GROUP = 11
-"""Readings that one physical event of 100 ms touches where the sensor averages over one second (10 to 11)."""
 OVERFLOW_PROBABILITY = 2.0**-100
 """Chance per draw, at most, that a noisy value does not fit into 32 bits."""
 MAX_INT32 = 2**31 - 1
@@ -42,11 +41,6 @@ class Budget:
     def __post_init__(self) -> None:
         if min(self.transitions_micro, self.pane_sums_micro, self.w_event_windows) <= 0:
             raise ConfigError("every release needs a positive epsilon; w at least 1", field="budget")
-
-
-def group_size_of(sampler_mode: str) -> int:
-    """Readings one physical event touches: 1 for instant power, 11 for an average, and for legacy, which may be one."""
-    return 1 if sampler_mode == "instant" else AVERAGE_GROUP
 
 
 def event_epsilon_micro(budget: Budget, readings: int) -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
-from producers.config import PANE_SUM_QUANTUM_MW, ClassProfile, HostProfile, Schedule, check_binding, session_facts
+from producers.config import ClassProfile, HostProfile, Schedule, check_binding, session_facts
 from producers.distil import Gaps
 from producers.privatise import Noisy
 from schemas.codec import SINGLE_OBJECT, Framing, encode_body, encode_signed_record, record_digest, record_preimage
+from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, PrivacyParameters, SensorFlag, SessionBinding, SessionEvidence, WindowReport
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -111,7 +110,6 @@ class DomainJob:
         self._idle_since: dict[str, int] = {}
         self._written: dict[ControlWanted, int] = {}
         self._refreshed_ms = 0
-        self.refused: Counter[str] = Counter()
         logger.info(
             "partition %d from offset %d: %d outputs up to offset %d are published already",
             partition,
@@ -182,7 +180,6 @@ class DomainJob:
             return
         self._context.publisher.reject(record, rejection)
         self._context.metrics.refused.labels(rejection.code).inc()
-        self.refused[rejection.code] += 1
 
     def _emit(self, made: Emission) -> None:
         output = made.output

@@ -104,8 +104,6 @@ class OutputPublisher:
         self._errors: list[str] = []
         self._control_seq = 0
         self._control_head: bytes | None = None
-        self.outputs = 0
-        self.rejections = 0
 
     def reject(self, record: LogRecord, rejection: Rejection) -> None:
         """Send a record to the rejections topic: original bytes, the reason in Kafka Connect's headers."""
@@ -131,7 +129,6 @@ class OutputPublisher:
             headers.append(("enclavescale.original.key.size", str(len(key))))
             key = key[:MAX_KEY_BYTES]
         self._produce(self._topics.rejections, record.partition, key, kept, headers)
-        self.rejections += 1
         now = self._clock()
         if self._unsettled_since is None:
             self._unsettled_since = now
@@ -161,7 +158,6 @@ class OutputPublisher:
         )
         self._produce(self._topics.output, output.source.partition, key, value, headers)
         self.settle()
-        self.outputs += 1
 
     def control(self, wanted: ControlWanted, partition: int) -> None:
         """Write a control record into the domain's partition, signed, with evidence."""

@@ -6,7 +6,7 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from schemas.errors import EnclaveScaleError
@@ -118,6 +118,3 @@ def backwards(
         first = max(low, end - chunk)
         yield read_range(consumer, topic, partition, first, end, timeout_s)
         end, chunk = first, min(2 * chunk, MAX_CHUNK)
-
-
-__all__ = ["OFFSET_BEGINNING", "ReadFailed", "backwards", "open_reader", "read_range", "watermarks"]

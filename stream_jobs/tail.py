@@ -10,12 +10,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message
 
-from schemas.codec import Framing, decode_signed_output, encode_binding, record_digest, report_data_of, session_id_of
+from schemas.codec import Framing, decode_signed_output, encode_binding, record_digest, session_id_of
 from schemas.errors import EnclaveScaleError
 from schemas.records import SignedFleetPower
 from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.policies import PolicyView
-from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.reading import backwards, watermarks
 from verifier.errors import EvidenceMissing
 from verifier.signature import load_session_key, verify_record_signature
@@ -64,13 +64,12 @@ def verify_output(
     binding_bytes = encode_binding(evidence.binding)
     key = load_session_key(evidence.binding.session_public_key)
     verify_record_signature(key, preimage, signed.signature)
-    verify(
-        evidence=evidence,
-        binding_bytes=binding_bytes,
-        report_data=report_data_of(binding_bytes),
+    verify_evidence(
+        verify,
+        evidence,
+        binding_bytes,
         session_id=session_id_of(binding_bytes),
-        policy=view.policy,
-        policy_digest=view.digest,
+        view=view,
         role="aggregator",
         now_ms=evidence.binding.created_at_ms,
     )

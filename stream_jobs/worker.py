@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from attester.quote import QuoteProvider
 from attester.session import Session
 from schemas.codec import SINGLE_OBJECT, Framing
+from schemas.contract import PROTOCOL
 from schemas.errors import ConfigError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
@@ -58,7 +59,7 @@ def aggregator_binding(config: WorkerConfig, cluster_id: str | None, now_ms: int
 
     def bind(point: bytes) -> SessionBinding:
         return SessionBinding(
-            protocol="enclavescale/1",
+            protocol=PROTOCOL,
             role="aggregator",
             session_public_key=point,
             host_id=config.host_id,

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from schemas.records import SessionBinding
 from verifier.formats.tdx import VerifiedTdxQuote
 
-FIRST_MILE_GRADES = ("NONE", "GPU_ATTESTED", "SPDM_MEASURED", "SPDM_SESSION", "TDISP")
-"""How far the way from sensor to enclave is authenticated, in rising order (DESIGN §2)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:

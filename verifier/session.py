@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from schemas.contract import FIRST_MILE_GRADES, PROTOCOL
 from schemas.records import EvidenceItem, Policy, SessionBinding, SessionEvidence
-from verifier.claims import FIRST_MILE_GRADES, Claims
+from verifier.claims import Claims
 from verifier.errors import (
     DomainMismatch,
     EvidenceAmbiguous,
@@ -39,8 +40,6 @@ from verifier.limits import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_ITEMS
 from verifier.policy.default import AGGREGATOR, HOST, policy_rules, policy_warnings
 from verifier.signature import load_session_key
 from verifier.trust.roots import TrustAnchor, trust_anchors
-
-PROTOCOL = "enclavescale/1"
 
 CPU_QUOTE_KINDS = frozenset({"tdx_quote_v4", "tdx_quote_v5", "sgx_quote_v3", "snp_report"})
 OTHER_KINDS = frozenset({"snp_certificates", "nvidia_gpu_report", "nvidia_gpu_certificates", "spdm_transcript"})

@@ -11,11 +11,9 @@ from power_model.grid import midpoints_w
 from power_model.noise import discrete_laplace_variance
 from power_model.stationary import stationary
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
+from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
 from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
-
-QUANTUM_MW = 100
-"""Unit of pane sums, mW (design: 0.1 W rounds off far less than the noise)."""
 
 
 def scale_of(report: WindowReport, release: str) -> float:
@@ -52,7 +50,7 @@ def add_report(
         total.transition_variance.append(transition_variance)
         total.pane_variance.append(pane_variance)
         if stated.readings_taken:
-            to_w = QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
+            to_w = PANE_SUM_QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
             mean_w.append(int(sums.sum()) * to_w)
             variance_w2.append(len(sums) * pane_variance * to_w * to_w)
     window.entries[report.host_id] = Entry(
@@ -116,7 +114,7 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
     projected = project_counts(total.transitions, total.gpus * (ticks - 1))
     matrix = transition_matrix(projected)
     factor = enrolled_capacity_w / total.capacity_w if total.capacity_w else 1.0
-    watts = QUANTUM_MW / 1000
+    watts = PANE_SUM_QUANTUM_MW / 1000
     taken = total.readings_taken / (total.gpus * ticks) if total.gpus else 0.0
     variance = math.fsum(total.pane_variance)
     pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
@@ -134,7 +132,7 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
         transitions_shape=total.transitions.shape,
         pane_sums_sum=total.pane_sums.astype("<i8").tobytes(),
         pane_sums_shape=total.pane_sums.shape,
-        pane_sum_quantum_mw=QUANTUM_MW,
+        pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
         transitions_noise_variance_micro=round(math.fsum(total.transition_variance) * 1e6),
         pane_noise_variance_w2=round(variance * pane_w * pane_w),
         histogram_sum_absent_reason="not released by the hosts",

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from schemas.contract import FIRST_MILE_GRADES, PANE_SUM_QUANTUM_MW, group_size_of
 from schemas.records import (
     ClassEnrolment,
     DomainRule,
@@ -18,12 +19,6 @@ from schemas.records import (
 )
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.refusals import Refused
-
-GRADES = ("NONE", "GPU_ATTESTED", "SPDM_MEASURED", "SPDM_SESSION", "TDISP")
-"""Grades of the first mile, worst first (design, section 2)."""
-
-AVERAGE_GROUP = 11
-"""Readings that one physical event of 100 ms touches where the sensor may average over one second."""
 
 NOISE_TAIL = 1e-9
 """Probability with which an honest report may exceed a bound of the physics layer through noise alone, per bound."""
@@ -55,7 +50,9 @@ def check_binding(report: WindowReport, binding: SessionBinding, first_mile: str
     for name, said, bound in pairs:
         if said != bound:
             raise Refused("BINDING_MISMATCH", f"{name} differs from the session binding", field=name)
-    if report.first_mile not in GRADES or GRADES.index(report.first_mile) > GRADES.index(first_mile):
+    if report.first_mile not in FIRST_MILE_GRADES or FIRST_MILE_GRADES.index(
+        report.first_mile
+    ) > FIRST_MILE_GRADES.index(first_mile):
         raise Refused("FIRST_MILE_OVERCLAIMED", f"claims {report.first_mile}, evidence proves {first_mile}")
 
 
@@ -138,7 +135,7 @@ def check_class(
         or stated.capacity_w != enrolled.capacity_w
         or stated.edges_w != model.edges_w
         or (stated.clip_low_w, stated.clip_high_w) != (model.clip_low_w, model.clip_high_w)
-        or stated.pane_sum_quantum_mw != 100
+        or stated.pane_sum_quantum_mw != PANE_SUM_QUANTUM_MW
         or stated.sampler_mode not in view.policy.accepted_sampler_modes
     ):
         raise Refused("CLASS_MISMATCH", f"class {stated.model} differs from enrolment or policy", field="classes")
@@ -175,7 +172,7 @@ def check_classes(
         raise Refused("CLASS_MISMATCH", "GPU classes differ from enrolment", field="classes")
     if report.pane_ms != rule.pane_ms or report.sample_hz != view.policy.sample_hz:
         raise Refused("BINDING_MISMATCH", "pane or sampling rate differs from the policy's", field="pane_ms")
-    group = max((1 if one.sampler_mode == "instant" else AVERAGE_GROUP for one in report.classes), default=1)
+    group = max((group_size_of(one.sampler_mode) for one in report.classes), default=1)
     check_privacy(report.privacy, view.policy.limits.max_epsilon_micro, group)
     for one in report.classes:
         if one.model not in view.models:

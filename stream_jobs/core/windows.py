@@ -73,7 +73,7 @@ class SessionState:
 
 @dataclass(slots=True)
 class Entry:
-    """An accepted report, reduced to what later figures need. `energy`: pane sums added up, in units of the class."""
+    """An accepted report, reduced to what later figures need."""
 
     host_id: str
     digest: bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
+from schemas.contract import FIRST_MILE_GRADES
 from schemas.records import RegisterRule
-from verifier.claims import FIRST_MILE_GRADES, Claims
+from verifier.claims import Claims
 from verifier.errors import (
     FirstMileTooLow,
     MeasurementUnknown,
