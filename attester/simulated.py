@@ -14,10 +14,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attester import pki
 from attester.signing import public_point, sign_raw
 from schemas.records import EvidenceItem, TrustRoot
-from verifier.abi.dcap import KEY_TYPE_ECDSA_P256, TEE_TYPE_TDX, QuoteHeader, SgxReport, SignatureSection
+from verifier.abi.dcap import (
+    CERTIFICATION_PCK_CHAIN,
+    KEY_TYPE_ECDSA_P256,
+    TEE_TYPE_TDX,
+    Certification,
+    QuoteHeader,
+    SignatureSection,
+)
 from verifier.abi.pck import PckExtension
 from verifier.abi.pem import join_chain
-from verifier.abi.tdx import VERSION, TdReport, TdxQuoteV4
+from verifier.abi.quote import Quote, signed_part
+from verifier.abi.sgx import SgxReport
+from verifier.abi.tdx import TdReport
 from verifier.trust.roots import SIMULATED_ROLES
 
 SIMULATED_BANNER = (
@@ -111,11 +120,11 @@ class SimulatedTee:
             rtmrs=rtmrs or (bytes(48),) * 4,
             td_attributes=td_attributes,
         )
-        header = QuoteHeader(version=VERSION, key_type=KEY_TYPE_ECDSA_P256, tee_type=TEE_TYPE_TDX)
+        header = QuoteHeader(version=4, key_type=KEY_TYPE_ECDSA_P256, tee_type=TEE_TYPE_TDX)
         pck = self._pck_of(platform_id or self.platform_id)
         chain = join_chain((pck.der, self._platform_ca.der, self._root.der))
-        section = sign_quote(header.encode() + body.encode(), self._attestation_key, pck.key, chain)
-        return TdxQuoteV4(header=header, body=body, signature=section).encode()
+        section = sign_quote(signed_part(header, body), self._attestation_key, pck.key, chain)
+        return Quote.of(header=header, body=body, signature=section).encode()
 
     def _pck_of(self, platform_id: bytes) -> pki.Issued:
         if platform_id not in self._pck:
@@ -187,5 +196,5 @@ def sign_quote(
         qe_report=report,
         qe_report_signature=sign_raw(pck_key, report.raw),
         auth_data=auth_data,
-        pck_chain=chain,
+        certification=Certification(CERTIFICATION_PCK_CHAIN, chain),
     )

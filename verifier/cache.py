@@ -1,8 +1,8 @@
 """Remember verdicts: a bounded LRU that can never answer what verification would not (DESIGN §6).
 
-A verdict depends on evidence, policy and `now`. The key holds the first two; each entry says for which `now` it is
-certain, and outside of that the evidence is verified again. Verification runs in worker threads: a lock guards the map,
-never a verification.
+A verdict depends on evidence, collateral, policy and `now`. The key holds all but the last; each entry says for which
+`now` it is certain, and outside of that the evidence is verified again. Verification runs in worker threads: a lock
+guards the map, never a verification.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from schemas.records import Policy, SessionEvidence
 from verifier.errors import VerificationError
 from verifier.limits import SESSION_CACHE_ENTRIES
 from verifier.session import VerifiedSession, evidence_digest, verify_session
+from verifier.trust.pck_chain import ChainCache
+from verifier.trust.store import Collateral
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,19 @@ def cache_key(
     session_id: bytes,
     policy_digest: bytes,
     role: str,
+    collateral_digest: bytes = b"",
 ) -> bytes:
-    """SHA-256 over all that a verdict depends on except `now`; 32 bytes."""
+    """SHA-256 over all that a verdict depends on except `now`; 32 bytes. No collateral: an empty digest."""
     digest = hashlib.sha256(b"enclavescale/verdict/1\x00")
-    for part in (evidence_digest(evidence.items, binding_bytes), policy_digest, report_data, session_id, role.encode()):
+    parts = (
+        evidence_digest(evidence.items, binding_bytes),
+        policy_digest,
+        report_data,
+        session_id,
+        role.encode(),
+        collateral_digest,
+    )
+    for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()
 
@@ -53,6 +64,7 @@ class SessionCache:
         self._entries = entries
         self._map: OrderedDict[bytes, _Entry] = OrderedDict()
         self._lock = Lock()
+        self._chains = ChainCache()
         self.hits = 0
         self.misses = 0
 
@@ -70,6 +82,7 @@ class SessionCache:
         policy_digest: bytes,
         role: str,
         now_ms: int,
+        collateral: Collateral | None = None,
     ) -> VerifiedSession:
         """`verify_session` with memory: the same result, the same error. `policy_digest` must be `policy`'s."""
         key = cache_key(
@@ -79,6 +92,7 @@ class SessionCache:
             session_id=session_id,
             policy_digest=policy_digest,
             role=role,
+            collateral_digest=b"" if collateral is None else collateral.digest,
         )
         entry = self._look_up(key, now_ms)
         if entry is None:
@@ -91,6 +105,8 @@ class SessionCache:
                     policy=policy,
                     role=role,
                     now_ms=now_ms,
+                    collateral=collateral,
+                    chains_seen=self._chains,
                 )
                 entry = _Entry(session, session.valid_from_ms, session.expires_ms)
             except VerificationError as error:

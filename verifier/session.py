@@ -5,8 +5,9 @@ The steps, cheapest first (DESIGN §3); the same numbers stand at the code:
  1. The binding speaks our protocol, in the role asked for, with a P-256 key.
  2. The policy enrols its host (or aggregator), in the domain it names.
  3. The evidence is of kinds we verify, one CPU quote first, within limits.
- 4. The quote verifies under the roots built in or named by the policy (`verifier.formats`).
- 5. The policy's rules hold for the verified claims; the first is report data = H(binding).
+ 4. The quote's report data is H(binding), and the quote verifies under the roots built in or named by the policy and
+    the collateral given (`verifier.formats`).
+ 5. The policy's rules hold for the verified claims.
 
 Before all this the caller has checked the record's own signature under the binding's key
 (`verifier.signature.verify_record_signature`): a flood without keys costs no quote verification.
@@ -15,14 +16,14 @@ Before all this the caller has checked the record's own signature under the bind
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.contract import FIRST_MILE_GRADES, PROTOCOL
 from schemas.records import EvidenceItem, Policy, SessionBinding, SessionEvidence
-from verifier.claims import Claims
+from verifier.claims import SessionClaims
 from verifier.errors import (
     DomainMismatch,
     EvidenceAmbiguous,
@@ -32,20 +33,23 @@ from verifier.errors import (
     EvidenceTooLarge,
     HostNotEnrolled,
     ProtocolUnsupported,
+    QuoteVersionUnsupported,
     RoleMismatch,
     VerificationError,
 )
-from verifier.formats.tdx import VerifiedTdxQuote, verify_tdx_quote
+from verifier.formats.dcap import VerifiedQuote, verify_quote
 from verifier.limits import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_ITEMS
-from verifier.policy.default import AGGREGATOR, HOST, policy_rules, policy_warnings
+from verifier.policy.default import AGGREGATOR, HOST, certain_between, policy_rules, policy_warnings
 from verifier.signature import load_session_key
-from verifier.trust.roots import TrustAnchor, trust_anchors
+from verifier.trust.pck_chain import ChainCache
+from verifier.trust.roots import trust_anchors
+from verifier.trust.store import Collateral
 
 CPU_QUOTE_KINDS = frozenset({"tdx_quote_v4", "tdx_quote_v5", "sgx_quote_v3", "snp_report"})
 OTHER_KINDS = frozenset({"snp_certificates", "nvidia_gpu_report", "nvidia_gpu_certificates", "spdm_transcript"})
 
-_TEE_OF_KIND = {"tdx_quote_v4": "tdx"}
-"""CPU quotes this release verifies, and whose roots and measurements count for them."""
+_DCAP_KINDS = {"tdx_quote_v4": ("tdx", 4), "tdx_quote_v5": ("tdx", 5), "sgx_quote_v3": ("sgx", 3)}
+"""CPU quotes this release verifies: the TEE, whose roots and measurements count for them, and the quote's version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class VerifiedSession:
     role: str
     public_key: ec.EllipticCurvePublicKey
     binding: SessionBinding
-    claims: Claims
+    claims: SessionClaims
     root_label: str
     simulated: bool
     first_mile: str
@@ -72,7 +76,7 @@ class VerifiedSession:
     warnings: tuple[str, ...]
 
     def valid_at(self, now_ms: int) -> bool:
-        """Whether every certificate behind this session is valid at `now_ms`."""
+        """Whether certificates and collateral behind this session are valid at `now_ms`, and no grace has ended."""
         return self.valid_from_ms <= now_ms <= self.expires_ms
 
 
@@ -85,12 +89,16 @@ def verify_session(
     policy: Policy,
     role: str,
     now_ms: int,
+    collateral: Collateral | None = None,
+    chains_seen: ChainCache | None = None,
 ) -> VerifiedSession:
-    """Verify the evidence of a session at `now_ms` (UTC milliseconds) under `policy`.
+    """Verify the evidence of a session at `now_ms` (UTC milliseconds) under `policy` and `collateral`.
 
     `binding_bytes` are the Avro bytes `evidence.binding` was decoded from, `report_data` (64 bytes) and `session_id`
-    (32 bytes) what `schemas.codec` computes from them; `role` is "host" or "aggregator". Raises a subclass of
-    `VerificationError`; `ValueError` only for arguments that no input can cause.
+    (32 bytes) what `schemas.codec` computes from them; `role` is "host" or "aggregator". Without collateral (None) no
+    TCB is evaluated, which the policy refuses unless it says `unsafe_allow_unevaluated_tcb`; with it, an item that is
+    missing always refuses. Raises a subclass of `VerificationError`; `ValueError` only for arguments that no input can
+    cause.
     """
     if len(report_data) != 64 or len(session_id) != 32 or role not in (HOST, AGGREGATOR):
         raise ValueError("report_data is 64 bytes, session_id 32, role host or aggregator")
@@ -103,15 +111,28 @@ def verify_session(
     # (3)
     item = cpu_quote_of(evidence.items)
     # (4)
-    tee = _TEE_OF_KIND[item.kind]
-    quote = _VERIFY[item.kind](item.data, trust_anchors(policy.trust_roots, tee), now_ms)
+    tee, version = _DCAP_KINDS[item.kind]
+    quote = verify_quote(
+        quote=item.data,
+        collateral=collateral,
+        trust_roots=trust_anchors(policy.trust_roots, tee),
+        now_ms=now_ms,
+        report_data=report_data,
+        tee=tee,
+        endorsements=(),
+        chains_seen=chains_seen,
+    )
+    check_version(quote, version)
     # (5)
-    claims = Claims(quote=quote, binding=binding, report_data=report_data, first_mile=FIRST_MILE_GRADES[0])
+    claims = SessionClaims(
+        quote=quote, now_ms=now_ms, binding=binding, report_data=report_data, first_mile=FIRST_MILE_GRADES[0]
+    )
+    from_ms, until_ms = certain_between(quote, policy, now_ms)
     try:
         policy_rules(policy, role=role, tee=tee, platform_ids=platform_ids).check(claims)
     except VerificationError as error:
-        # At another time the same evidence might fail earlier, for its certificates' validity.
-        raise error.holding(quote.valid_from_ms, quote.expires_ms) from None
+        # At another time the same evidence might fail earlier, for its validity, or a grace begin or end.
+        raise error.holding(from_ms, until_ms) from None
     return VerifiedSession(
         session_id=session_id,
         host_id=binding.host_id,
@@ -124,8 +145,8 @@ def verify_session(
         simulated=quote.simulated,
         first_mile=claims.first_mile,
         evidence_digest=evidence_digest(evidence.items, binding_bytes),
-        valid_from_ms=quote.valid_from_ms,
-        expires_ms=quote.expires_ms,
+        valid_from_ms=from_ms,
+        expires_ms=until_ms,
         warnings=policy_warnings(policy, platform_ids=platform_ids, tcb_evaluated=quote.tcb_evaluated),
     )
 
@@ -171,7 +192,7 @@ def cpu_quote_of(items: Sequence[EvidenceItem]) -> EvidenceItem:
     for item in items:
         if item.kind not in CPU_QUOTE_KINDS | OTHER_KINDS:
             raise EvidenceKindUnknown(f"evidence kind {item.kind!r}", field="kind")
-        if item.kind not in _VERIFY:
+        if item.kind not in _DCAP_KINDS:
             raise EvidenceKindUnsupported(f"evidence kind {item.kind!r}", field="kind")
     if len(items) != 1:
         raise EvidenceAmbiguous(f"{len(items)} CPU quotes", field="items")
@@ -191,9 +212,7 @@ def evidence_digest(items: Sequence[EvidenceItem], binding_bytes: bytes) -> byte
     return digest.digest()
 
 
-def _tdx_v4(data: bytes, roots: Sequence[TrustAnchor], now_ms: int) -> VerifiedTdxQuote:
-    return verify_tdx_quote(quote=data, trust_roots=roots, now_ms=now_ms)
-
-
-_VERIFY: dict[str, Callable[[bytes, Sequence[TrustAnchor], int], VerifiedTdxQuote]] = {"tdx_quote_v4": _tdx_v4}
-"""The verifier of each kind of CPU quote; later formats enter here."""
+def check_version(quote: VerifiedQuote, version: int) -> None:
+    """The quote is of the version its evidence kind names. `QuoteVersionUnsupported`."""
+    if quote.quote_version != version:
+        raise QuoteVersionUnsupported(f"a quote of version {quote.quote_version}, labelled {version}", field="kind")

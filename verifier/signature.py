@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from verifier.errors import SessionKeyInvalid, SignatureInvalid, SignatureNotLowS
@@ -16,7 +18,7 @@ RAW_SIGNATURE_BYTES = 64
 UNCOMPRESSED_POINT_BYTES = 65
 
 _HALF_ORDER = P256_ORDER // 2
-_ECDSA_SHA256 = ec.ECDSA(SHA256())
+_ECDSA_SHA256 = ec.ECDSA(Prehashed(SHA256()))
 _P256 = ec.SECP256R1()
 
 
@@ -45,7 +47,7 @@ def verify_raw(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes)
     """Whether `signature` (r‖s, 64 bytes big-endian, either s) over `message` verifies under `key`."""
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        key.verify(encode_dss_signature(r, s), message, _ECDSA_SHA256)
+        key.verify(encode_dss_signature(r, s), sha256(message).digest(), _ECDSA_SHA256)
     except InvalidSignature:
         return False
     return True

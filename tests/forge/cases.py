@@ -55,13 +55,13 @@ BYTES = [
     mint_case("huge signature length", "QUOTE_MALFORMED", None, quote=edit(632, b"\xff" * 4)),
     mint_case("huge inner length", "QUOTE_MALFORMED", None, quote=edit(SIGNATURE_SECTION + 130, b"\xff" * 4)),
     mint_case("huge auth length", "QUOTE_MALFORMED", None, quote=edit(SIGNATURE_SECTION + 582, b"\xff\xff")),
-    mint_case("trailing byte", "QUOTE_MALFORMED", None, quote=lambda q: q + bytes(10) + b"\x01"),
+    mint_case("trailing byte", "QUOTE_MALFORMED", "padding", quote=lambda q: q + bytes(10) + b"\x01"),
     mint_case("too long", "QUOTE_MALFORMED", None, quote=lambda q: q + bytes(40_000)),
-    mint_case("outer type 5", "QUOTE_MALFORMED", None, quote=edit(SIGNATURE_SECTION + 128, b"\x05\x00")),
+    mint_case("outer type 5", "QUOTE_MALFORMED", "outer_type", quote=edit(SIGNATURE_SECTION + 128, b"\x05\x00")),
     mint_case("inner type 6", "QUOTE_MALFORMED", None, quote=edit(SIGNATURE_SECTION + 616, b"\x06\x00")),
     mint_case("inner type 1", "CERTIFICATION_UNSUPPORTED", None, quote=edit(SIGNATURE_SECTION + 616, b"\x01\x00")),
-    mint_case("version 5", "QUOTE_VERSION_UNSUPPORTED", "version", header=replace(HEADER, version=5)),
-    mint_case("SGX tee type", "TEE_TYPE_UNSUPPORTED", "tee_type", header=replace(HEADER, tee_type=0)),
+    mint_case("version 6", "QUOTE_VERSION_UNSUPPORTED", None, header=replace(HEADER, version=6)),
+    mint_case("unknown tee type", "TEE_TYPE_UNSUPPORTED", "tee_type", header=replace(HEADER, tee_type=0x82)),
     mint_case("P-384 key type", "KEY_TYPE_UNSUPPORTED", "header", header=replace(HEADER, key_type=3)),
     mint_case("foreign vendor", "QE_VENDOR_UNKNOWN", "header", header=replace(HEADER, qe_vendor_id=bytes(16))),
 ]
@@ -156,9 +156,9 @@ TD = [
 ]  # fmt: skip
 
 POLICY = [
-    Case(name="report data of another binding", code="REPORT_DATA_MISMATCH", step="ReportDataBinds",
+    Case(name="report data of another binding", code="REPORT_DATA_MISMATCH", step="report_data",
          report_data=lambda d: bytes(64)),
-    Case(name="report data equal in its first half", code="REPORT_DATA_MISMATCH", step="ReportDataBinds",
+    Case(name="report data equal in its first half", code="REPORT_DATA_MISMATCH", step="report_data",
          report_data=lambda d: d[:32] + bytes(32)),
     Case(name="TCB not evaluated", code="TCB_UNEVALUATED", step="TcbEvaluated",
          policy={"unsafe_allow_unevaluated_tcb": False}),
@@ -222,6 +222,8 @@ SESSION = [
     Case(name="unknown evidence", code="EVIDENCE_KIND_UNKNOWN", step="items", items=beside("tpm_quote")),
     Case(name="unsupported evidence", code="EVIDENCE_KIND_UNSUPPORTED", step="items",
          items=beside("nvidia_gpu_report")),
+    Case(name="a quote of another version than its kind", code="QUOTE_VERSION_UNSUPPORTED", step="kind",
+         items=lambda item: (replace(item, kind="tdx_quote_v5"),)),
     Case(name="two quotes", code="EVIDENCE_AMBIGUOUS", step="items", items=lambda item: (item, item)),
     Case(name="too many items", code="EVIDENCE_TOO_LARGE", step="items", items=lambda item: (item,) * 100),
     Case(name="too many bytes", code="EVIDENCE_TOO_LARGE", step="items",

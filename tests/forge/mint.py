@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from attester import pki
 from attester.signing import public_point, sign_raw
 from attester.simulated import TD_ATTRIBUTES, platform, qe_report, simulated_measurement, td_report
-from verifier.abi.dcap import QuoteHeader, SgxReport, SignatureSection
+from verifier.abi.dcap import CERTIFICATION_PCK_CHAIN, Certification, QuoteHeader, SignatureSection
 from verifier.abi.pem import join_chain
-from verifier.abi.tdx import TdReport, TdxQuoteV4
+from verifier.abi.quote import Quote, signed_part
+from verifier.abi.sgx import SgxReport
+from verifier.abi.tdx import TdReport
 
 HOST_ID = "host-1"
 PLATFORM_ID = bytes(range(1, 17))
@@ -76,15 +78,17 @@ class Mint:
         report = self.qe(qe_report(self.binding(hashlib.sha256(point + auth).digest() + bytes(32))))
         section = SignatureSection(
             quote_signature=sign_raw(
-                stranger if self.quote_signed_by_stranger else attestation, self.header.encode() + body.encode()
+                stranger if self.quote_signed_by_stranger else attestation, signed_part(self.header, body)
             ),
             attestation_key=point,
             qe_report=report,
             qe_report_signature=sign_any_s(stranger if self.qe_signed_by_stranger else pck.key, report.raw),
             auth_data=auth,
-            pck_chain=self.chain_text(join_chain(self.chain((pck.der, ca.der, root.der)))),
+            certification=Certification(
+                CERTIFICATION_PCK_CHAIN, self.chain_text(join_chain(self.chain((pck.der, ca.der, root.der))))
+            ),
         )
-        quote = TdxQuoteV4(header=self.header, body=body, signature=self.section(section))
+        quote = Quote.of(header=self.header, body=body, signature=self.section(section))
         return self.quote(quote.encode()), trusted.der
 
 

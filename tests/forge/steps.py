@@ -11,12 +11,14 @@ from attester.simulated import platform
 from tests.forge.mint import PLATFORM_ID
 from tests.forge.world import KEY
 from verifier import session
-from verifier.abi import tdx as abi_tdx
-from verifier.formats import tdx
-from verifier.policy import base
+from verifier.abi import dcap as abi_dcap
+from verifier.abi import quote as abi_quote
+from verifier.formats import dcap
+from verifier.policy import base, rules
 from verifier.policy import session as session_policy
 from verifier.policy import tdx as td_policy
 from verifier.trust import chain as chains
+from verifier.trust import pck_chain
 from verifier.trust.chain import Chain
 from verifier.trust.roots import SIMULATED_ROLES, TrustAnchor
 
@@ -43,16 +45,15 @@ def _rule(module: Any, name: str) -> tuple[Any, str, Any]:
     return getattr(module, name), "check", nothing
 
 
-_TD_RULES = ("NoDebug", "NoUntrustedBits", "SeptVeDisabled", "NotMigratable", "NoReservedBits", "ProductionModule")
-_SESSION_RULES = (
-    "ReportDataBinds", "RegisterMatches", "PlatformEnrolled", "TcbEvaluated", "SourceAccepted", "SamplerModeAccepted",
-    "FirstMileAtLeast",
-)  # fmt: skip
+_RULES = ("NoDebug", "RegisterMatches", "PlatformEnrolled", "TcbEvaluated")
+_TD_RULES = ("NoUntrustedBits", "SeptVeDisabled", "NotMigratable", "NoReservedBits", "ProductionModule")
+_SESSION_RULES = ("SourceAccepted", "SamplerModeAccepted", "FirstMileAtLeast")
 
 STEPS: dict[str, tuple[Any, str, Any]] = {
-    "version": (abi_tdx, "VERSION", 5),
-    "tee_type": (abi_tdx, "TEE_TYPE_TDX", 0),
-    "header": (tdx, "check_header", nothing),
+    "tee_type": (abi_quote, "check_tee_type", nothing),
+    "padding": (abi_quote, "check_padding", nothing),
+    "outer_type": (abi_dcap, "check_outer_type", nothing),
+    "header": (dcap, "check_header", nothing),
     "chain": (chains, "build_chain", positional),
     "anchor": (chains, "find_anchor", own_root),
     "roles": (chains, "check_roles", nothing),
@@ -62,11 +63,13 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "keys": (chains, "check_keys", nothing),
     "signatures": (chains, "check_signatures", nothing),
     "validity": (chains, "check_validity", nothing),
-    "qe_report": (tdx, "check_qe_report_signature", nothing),
-    "qe_binding": (tdx, "check_qe_binding", nothing),
-    "qe_identity": (tdx, "check_qe_identity", nothing),
-    "quote_signature": (tdx, "check_quote_signature", nothing),
-    "platform": (tdx, "platform_of", lambda leaf: platform(PLATFORM_ID)),
+    "qe_report": (dcap, "check_qe_report_signature", nothing),
+    "qe_binding": (dcap, "check_qe_binding", nothing),
+    "qe_identity": (dcap, "check_quoting_enclave", nothing),
+    "quote_signature": (dcap, "check_quote_signature", nothing),
+    "platform": (pck_chain, "platform_of", lambda leaf: platform(PLATFORM_ID)),
+    "report_data": (dcap, "check_report_data", nothing),
+    "kind": (session, "check_version", nothing),
     "binding": (session, "check_binding", nothing),
     "key": (session, "load_session_key", lambda point: KEY.public_key()),
     "enrolled": (session, "enrolled_platforms", lambda *_: (PLATFORM_ID.hex(),)),
@@ -74,6 +77,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "items": (session, "cpu_quote_of", lambda items: items[0]),
     "AnyOf": (base.AnyOf, "check", nothing),
     "AllOf-empty": (base.AllOf, "check", holds_if_empty),
+    **{name: _rule(rules, name) for name in _RULES},
     **{name: _rule(td_policy, name) for name in _TD_RULES},
     **{name: _rule(session_policy, name) for name in _SESSION_RULES},
 }

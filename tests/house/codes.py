@@ -1,4 +1,4 @@
-"""Every stable error code, read from the source: `python -m tests.house.codes` writes docs/codes.md."""
+"""Every stable error code, read from the source: `python -m tests.house.codes` writes the pages of codes in docs/."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ a dead letter, the label of a metric and a field of the JSON, and it keeps its m
 | code | where | what to do |
 |---|---|---|
 """
+
+VERDICTS = ROOT / "docs" / "verdict-codes.md"
+VERDICTS_HEAD = """# Verdict codes
+
+Written by `make docs` from the source; a test compares. Why evidence is refused: one stable code per cause, with what a
+person can do about it. They stand in `codes` and `errors` of `enclavescale verify --json`, and in dead letters. A
+verdict names every rule of the policy that does not hold; a failed verification ends at its first cause, and `verified`
+says how far it came. [All codes of the program](codes.md).
+"""
+TOPICS = ("quote", "certificates", "collateral", "policy", "session")
+"""Modules of `verifier/errors` in the order in which verification meets them."""
 
 
 @dataclass
@@ -93,6 +104,30 @@ def render() -> str:
     return HEAD + "".join(rows)
 
 
+def _causes(topic: str) -> Iterator[tuple[str, str, str]]:
+    """Code, meaning and remedy of every class in a module of `verifier/errors`, in the module's order."""
+    tree = next(tree for path, tree in modules() if path == ROOT / "verifier" / "errors" / f"{topic}.py")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            code, remedy = _class_code(node)
+            yield code, " ".join((ast.get_docstring(node) or "").split()), remedy
+
+
+def render_verdicts() -> str:
+    """The page of the verifier's codes, a table per topic."""
+    blocks = [VERDICTS_HEAD]
+    for topic in TOPICS:
+        rows = "".join(f"| `{code}` | {meaning} | {remedy} |\n" for code, meaning, remedy in _causes(topic))
+        blocks.append(f"## {topic.capitalize()}\n\n| code | means | what to do |\n|---|---|---|\n{rows}")
+    return "\n".join(blocks)
+
+
+def main() -> None:
+    """Write both pages."""
+    for page, text in ((PAGE, render()), (VERDICTS, render_verdicts())):
+        page.write_text(text)
+        print(f"wrote {page.relative_to(ROOT)}")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(render())
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    main()

@@ -100,6 +100,21 @@ def test_codes_page_is_what_the_source_says() -> None:
     assert codes.PAGE.read_text() == codes.render(), "run `make docs`"
 
 
+def test_verdict_codes_page_is_what_the_source_says() -> None:
+    assert codes.VERDICTS.read_text() == codes.render_verdicts(), "run `make docs`"
+
+
+def test_verdict_codes_page_has_every_cause_once() -> None:
+    from verifier import errors
+
+    named = re.findall(r"^\| `(\w+)` \|", codes.VERDICTS.read_text(), re.MULTILINE)
+    causes = {one.code for one in vars(errors).values() if isinstance(one, type)} - {errors.VerificationError.code}
+    assert sorted(named) == sorted(causes)
+    assert {path.stem for path in (ROOT / "verifier" / "errors").glob("*.py")} - {"__init__", "base"} == set(
+        codes.TOPICS
+    )
+
+
 def test_every_code_has_a_remedy() -> None:
     assert [code for code, one in codes.collect().items() if not one.remedy] == []
 

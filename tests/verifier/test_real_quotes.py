@@ -10,10 +10,10 @@ import pytest
 
 from tests.forge.world import binding, policy
 from tests.verifier.vectors import CARRIED, DATA, Carried, shared_anchors, shared_quote, shared_tdx_v4
-from verifier.abi.tdx import parse_tdx_quote_v4
-from verifier.claims import Claims
+from verifier.abi.quote import parse_quote
+from verifier.claims import SessionClaims
 from verifier.errors import CertExpired, CertNotYetValid, RootUntrusted, TcbUnevaluated, VerificationError
-from verifier.formats.tdx import verify_tdx_quote
+from verifier.formats.dcap import verify_quote
 from verifier.policy import policy_rules
 from verifier.trust.roots import INTEL_SGX_ROOT
 
@@ -36,9 +36,11 @@ def case_id(case: dict[str, Any]) -> str:
     return str(case["id"])
 
 
-def claims_of(quote: bytes, now_ms: int) -> Claims:
-    verified = verify_tdx_quote(quote=quote, trust_roots=[INTEL_SGX_ROOT], now_ms=now_ms)
-    return Claims(quote=verified, binding=binding(), report_data=verified.report_data, first_mile="NONE")
+def claims_of(quote: bytes, now_ms: int) -> SessionClaims:
+    verified = verify_quote(collateral=None, quote=quote, trust_roots=[INTEL_SGX_ROOT], now_ms=now_ms)
+    return SessionClaims(
+        quote=verified, now_ms=now_ms, binding=binding(), report_data=verified.report_data, first_mile="NONE"
+    )
 
 
 @pytest.mark.parametrize("case", CARRIED, ids=CARRIED_IDS)
@@ -75,14 +77,14 @@ def test_validity_has_two_sides(case: Carried) -> None:
 def test_the_pin_decides_not_the_quotes_root(case: Carried) -> None:
     other = replace(INTEL_SGX_ROOT, spki=INTEL_SGX_ROOT.spki[:-1] + b"\x00")
     with pytest.raises(RootUntrusted):
-        verify_tdx_quote(quote=case.quote, trust_roots=[other], now_ms=case.at_ms)
+        verify_quote(collateral=None, quote=case.quote, trust_roots=[other], now_ms=case.at_ms)
 
 
 @pytest.mark.parametrize("case", CARRIED, ids=CARRIED_IDS)
 @pytest.mark.parametrize("padding", [0, 1, 3064])
 def test_round_trip_is_exact(case: Carried, padding: int) -> None:
     quote = case.quote + bytes(padding)
-    assert parse_tdx_quote_v4(quote).encode() == quote
+    assert parse_quote(quote).encode() == quote
     claims_of(quote, case.at_ms)
 
 
@@ -90,7 +92,7 @@ def test_round_trip_is_exact(case: Carried, padding: int) -> None:
 @pytest.mark.parametrize("case", REAL, ids=case_id)
 def test_shared_real_quote(case: dict[str, Any]) -> None:
     quote = shared_quote(case)
-    assert parse_tdx_quote_v4(quote).encode() == quote
+    assert parse_quote(quote).encode() == quote
     claims = claims_of(quote, case["at"] * 1000)
     assert claims.quote.report_data.hex() == case["report_data"]
     assert claims.quote.pck.fmspc.hex() == case["fmspc"]
@@ -111,7 +113,9 @@ def test_shared_real_quote(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", DERIVED, ids=case_id)
 def test_shared_derived_quote_is_refused_for_its_reason(case: dict[str, Any]) -> None:
     with pytest.raises(VerificationError) as caught:
-        verify_tdx_quote(quote=shared_quote(case), trust_roots=shared_anchors(case), now_ms=case["at"] * 1000)
+        verify_quote(
+            collateral=None, quote=shared_quote(case), trust_roots=shared_anchors(case), now_ms=case["at"] * 1000
+        )
     assert caught.value.code in CRYPTO_REASONS[case["expected"]["reason"]]
 
 
@@ -119,10 +123,10 @@ def test_shared_derived_quote_is_refused_for_its_reason(case: dict[str, Any]) ->
 @pytest.mark.parametrize("case", SYNTHETIC, ids=case_id)
 def test_shared_synthetic_quote_needs_its_own_root(case: dict[str, Any]) -> None:
     quote, now_ms = shared_quote(case), case["at"] * 1000
-    verified = verify_tdx_quote(quote=quote, trust_roots=shared_anchors(case), now_ms=now_ms)
+    verified = verify_quote(collateral=None, quote=quote, trust_roots=shared_anchors(case), now_ms=now_ms)
     assert verified.root_label == "corpus"
     with pytest.raises(RootUntrusted):
-        verify_tdx_quote(quote=quote, trust_roots=[INTEL_SGX_ROOT], now_ms=now_ms)
+        verify_quote(collateral=None, quote=quote, trust_roots=[INTEL_SGX_ROOT], now_ms=now_ms)
 
 
 @pytest.mark.parametrize("case", CARRIED, ids=CARRIED_IDS)

@@ -13,6 +13,7 @@ from attester.simulated import SimulatedTee
 from schemas.codec import report_data_of
 from tests.forge.mint import HOST_ID, MRTD, PLATFORM_ID
 from tests.forge.world import GENUINE, NOW_MS, binding, policy
+from tests.verifier.quote_claims import UP_TO_DATE
 from verifier import verdict
 from verifier.errors import RoleMismatch
 from verifier.session import VerifiedSession, evidence_digest, verify_session
@@ -67,7 +68,7 @@ def test_accepted_verdict_is_json_and_shows_the_simulation() -> None:
 
 def test_affirming_needs_evaluated_hardware_and_no_switch() -> None:
     session = GENUINE.judge()
-    quote = replace(session.claims.quote, tcb_evaluated=True, simulated=False)
+    quote = replace(session.claims.quote, tcb=UP_TO_DATE, simulated=False)
     clean = replace(session, claims=replace(session.claims, quote=quote), simulated=False, warnings=())
     cpu = verdict.accepted(clean, policy_digest=DIGEST, now_ms=NOW_MS)["submods"]["cpu"]
     assert cpu["ear.status"] == "affirming"

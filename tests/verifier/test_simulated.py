@@ -14,8 +14,8 @@ from attester.simulated import SIMULATED_BANNER, SimulatedTee, simulated_measure
 from schemas.errors import ConfigError
 from tests.forge.world import NOW_MS
 from verifier.abi.pem import split_chain
-from verifier.abi.tdx import parse_tdx_quote_v4
-from verifier.formats.tdx import verify_tdx_quote
+from verifier.abi.quote import parse_quote
+from verifier.formats.dcap import verify_quote
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.roots import anchor_of
 
@@ -36,7 +36,7 @@ def test_processes_that_race_share_one_root(tmp_path: Path) -> None:
 def test_a_quote_of_one_process_verifies_under_the_root_of_another(tmp_path: Path) -> None:
     one, other = SimulatedTee.create(tmp_path), SimulatedTee.create(tmp_path)
     quote = one.quote(b"\x07" * 64)[0].data
-    verified = verify_tdx_quote(quote=quote, trust_roots=[anchor_of(other.trust_root())], now_ms=NOW_MS)
+    verified = verify_quote(collateral=None, quote=quote, trust_roots=[anchor_of(other.trust_root())], now_ms=NOW_MS)
     assert verified.simulated
     assert verified.report_data == b"\x07" * 64
 
@@ -49,8 +49,8 @@ def test_a_broken_root_file_is_the_operators_to_mend(tmp_path: Path, content: by
 
 
 def test_every_certificate_says_that_it_is_simulated() -> None:
-    quote = parse_tdx_quote_v4(SimulatedTee.create().mint(bytes(64)))
-    for data in split_chain(quote.signature.pck_chain):
+    quote = parse_quote(SimulatedTee.create().mint(bytes(64)))
+    for data in split_chain(quote.signature.certification.pck_chain):
         assert "EnclaveScale SIMULATED" in parse_certificate(data).common_name
     assert "SIMULATED" in SIMULATED_BANNER
 
@@ -60,7 +60,7 @@ def test_platforms_and_images_are_what_was_asked_for() -> None:
     ids = simulated_platform_id("host-7")
     mrtd, rtmrs = simulated_measurement("image"), tuple(bytes([i]) * 48 for i in range(4))
     quote = tee.mint(bytes(64), mrtd=mrtd, platform_id=ids, rtmrs=rtmrs)  # type: ignore[arg-type]
-    verified = verify_tdx_quote(quote=quote, trust_roots=[anchor_of(tee.trust_root())], now_ms=NOW_MS)
+    verified = verify_quote(collateral=None, quote=quote, trust_roots=[anchor_of(tee.trust_root())], now_ms=NOW_MS)
     assert verified.platform_ids[0] == ids.hex()
     assert verified.registers["mrtd"] == mrtd
     assert verified.registers["rtmr3"] == rtmrs[3]

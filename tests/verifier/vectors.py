@@ -1,4 +1,4 @@
-"""Real quotes: two carried here, many more beside the checkout where the shared corpus is mounted."""
+"""Real quotes: four carried here, many more beside the checkout where the shared corpus is mounted."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ CARRIED = [
     Carried("tdx_v4-f1c85033.quote.bin", 1_751_624_191_000, "b0c06f000000"),
     Carried("tdx_v4-00b2526a.quote.bin", 1_750_325_734_000, "00806f050000"),
 ]
+"""TDX v4."""
+
+CARRIED_SGX_V3 = Carried("sgx_v3-f8b81014.quote.bin", 1_751_624_924_000, "00a067110000")
+CARRIED_TDX_V5 = Carried("tdx_v5-cf77a6e9.quote.bin", 1_771_980_350_000, "90c06f000000")
 
 
 @cache

@@ -15,8 +15,7 @@ OCTET_STRING = 0x04
 OBJECT_ID = 0x06
 ENUMERATED = 0x0A
 SEQUENCE = 0x30
-CONTEXT_0 = 0xA0
-"""Constructed [0]: the version field of a certificate."""
+SET = 0x31
 
 
 class DerError(ValueError):
@@ -45,24 +44,41 @@ class Der:
         return self.content
 
 
-def read_one(data: bytes, what: str) -> tuple[Der, bytes]:
-    """The first DER value of `data` and the bytes after it."""
-    if len(data) < 2:
+def span(data: bytes, at: int, end: int, what: str) -> tuple[int, int, int]:
+    """(identifier, start, stop) of the content of the DER value that begins at `at` and lies before `end`.
+
+    Copies nothing; `end` is at most the length of `data`.
+    """
+    if end - at < 2:
         raise DerError(f"{what}: truncated")
-    tag, size, start = data[0], data[1], 2
+    tag, size, start = data[at], data[at + 1], at + 2
     if tag & 0x1F == 0x1F:
         raise DerError(f"{what}: multi-byte tag")
     if size & 0x80:
         octets = size & 0x7F
         # Three length octets reach beyond every limit of ours; zero of them would be the indefinite form.
-        if not 1 <= octets <= 3 or len(data) < 2 + octets:
+        if not 1 <= octets <= 3 or end - start < octets:
             raise DerError(f"{what}: length")
-        size, start = int.from_bytes(data[2 : 2 + octets], "big"), 2 + octets
-        if size < 0x80 or data[2] == 0:
+        size, start = int.from_bytes(data[start : start + octets], "big"), start + octets
+        if size < 0x80 or data[at + 2] == 0:
             raise DerError(f"{what}: length is not minimal")
-    if len(data) - start < size:
-        raise DerError(f"{what}: needs {size} bytes, {len(data) - start} are left")
-    return Der(tag, data[start : start + size]), data[start + size :]
+    if end - start < size:
+        raise DerError(f"{what}: needs {size} bytes, {end - start} are left")
+    return tag, start, start + size
+
+
+def span_of(data: bytes, at: int, end: int, tag: int, what: str) -> tuple[int, int]:
+    """(start, stop) as `span`, if the identifier is `tag`."""
+    found, start, stop = span(data, at, end, what)
+    if found != tag:
+        raise DerError(f"{what}: tag {found:#04x} instead of {tag:#04x}")
+    return start, stop
+
+
+def read_one(data: bytes, what: str) -> tuple[Der, bytes]:
+    """The first DER value of `data` and the bytes after it."""
+    tag, start, stop = span(data, 0, len(data), what)
+    return Der(tag, data[start:stop]), data[stop:]
 
 
 def read_all(data: bytes, what: str) -> Der:
@@ -89,14 +105,19 @@ def read_sequence(value: Der, what: str, depth: int = 0) -> tuple[Der, ...]:
 
 def read_unsigned(value: Der, what: str, maximum: int, tag: int = INTEGER) -> int:
     """A non-negative INTEGER (or ENUMERATED) of at most `maximum`, minimally encoded."""
-    content = value.expect(tag, what)
+    return unsigned_of(value.expect(tag, what), what, maximum)
+
+
+def unsigned_of(content: bytes, what: str, maximum: int) -> int:
+    """The number of an INTEGER's (or ENUMERATED's) content octets, as `read_unsigned`."""
     if not content or content[0] & 0x80:
         raise DerError(f"{what}: empty or negative")
     if len(content) > 1 and content[0] == 0 and not content[1] & 0x80:
         raise DerError(f"{what}: not minimal")
     number = int.from_bytes(content, "big")
     if number > maximum:
-        raise DerError(f"{what}: {number} exceeds {maximum}")
+        # Not the number itself: one of some thousand digits cannot even be written.
+        raise DerError(f"{what}: exceeds {maximum}")
     return number
 
 

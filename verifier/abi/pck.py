@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from verifier.abi import der
 from verifier.abi.der import Der, DerError
 from verifier.errors import PckExtensionInvalid
+from verifier.limits import MAX_DER_ELEMENTS
 
 PCK_EXTENSION_OID = "1.2.840.113741.1.13.1"
 
@@ -69,54 +70,95 @@ def parse_pck_extension(data: bytes) -> PckExtension:
         raise PckExtensionInvalid(f"PCK extension: {error}", field="pck_extension") from error
 
 
+class _Fields:
+    """The {OID, value} pairs of a sequence by the OID's last number; every OID must lie directly under its arc."""
+
+    __slots__ = ("_data", "_spans")
+
+    def __init__(self, data: bytes, arc: tuple[int, ...] = ()) -> None:
+        self._data = data
+        spans = self._spans = dict[int, tuple[int, int, int]]()
+        oid, span = _oid_prefix(arc), der.span
+        at, end, to_number = 0, len(data), len(oid)
+        while at < end:
+            tag, start, at = span(data, at, end, "pair")
+            number_at = start + to_number
+            if tag != der.SEQUENCE or number_at >= at or not data.startswith(oid, start) or data[number_at] >= 0x80:
+                raise DerError("not a pair of an OID of the extension and a value")
+            number, found = data[number_at], span(data, number_at + 1, at, "value")
+            if found[2] != at:
+                raise DerError("a pair of more than two elements")
+            if number in spans or len(spans) == MAX_DER_ELEMENTS:
+                raise DerError(f"field {'.'.join(map(str, (*arc, number)))} twice, or too many fields")
+            spans[number] = found
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._spans
+
+    def content(self, number: int, what: str, tag: int) -> bytes:
+        """The content octets of a field whose identifier must be `tag`."""
+        found = self._spans.get(number)
+        if found is None:
+            raise DerError(f"{what} is missing")
+        if found[0] != tag:
+            raise DerError(f"{what}: tag {found[0]:#04x} instead of {tag:#04x}")
+        return self._data[found[1] : found[2]]
+
+    def octets(self, number: int, what: str, size: int) -> bytes:
+        """An OCTET STRING of `size` bytes."""
+        content = self.content(number, what, der.OCTET_STRING)
+        if len(content) != size:
+            raise DerError(f"{what}: {len(content)} bytes instead of {size}")
+        return content
+
+    def unsigned(self, number: int, what: str, maximum: int, tag: int = der.INTEGER) -> int:
+        """A number from 0 to `maximum`."""
+        return der.unsigned_of(self.content(number, what, tag), what, maximum)
+
+    def small(self, numbers: range, what: str) -> tuple[int, ...]:
+        """Numbers from 0 to 255; those of one octet, as nearly all are, are read in place."""
+        found = []
+        for number in numbers:
+            tag, start, stop = self._spans.get(number, (0, 0, 0))
+            if tag == der.INTEGER and stop - start == 1 and self._data[start] < 0x80:
+                found.append(self._data[start])
+            else:
+                found.append(self.unsigned(number, what, 0xFF))
+        return tuple(found)
+
+    def boolean(self, number: int, what: str) -> bool | None:
+        """A BOOLEAN, None if the field is absent."""
+        if number not in self._spans:
+            return None
+        return der.read_boolean(Der(der.BOOLEAN, self.content(number, what, der.BOOLEAN)), what)
+
+    def sequence(self, number: int, what: str) -> _Fields:
+        """The fields inside a field."""
+        return _Fields(self.content(number, what, der.SEQUENCE), (number,))
+
+
 def _parse(data: bytes) -> PckExtension:
-    fields = _fields(der.read_all(data, "extension"), (), 0)
-    tcb = _fields(_required(fields, 2, "tcb"), (2,), 2)
-    instance, configuration = fields.get(6), fields.get(7)
+    fields = _Fields(der.read_all(data, "extension").expect(der.SEQUENCE, "extension"))
+    tcb = fields.sequence(2, "tcb")
+    flags = fields.sequence(7, "configuration") if 7 in fields else None
     return PckExtension(
-        ppid=der.read_octets(_required(fields, 1, "ppid"), "ppid", 16),
-        component_svns=tuple(
-            der.read_unsigned(_required(tcb, i + 1, f"tcb.{i + 1}"), f"tcb.{i + 1}", 0xFF) for i in range(_COMPONENTS)
-        ),
-        pce_svn=der.read_unsigned(_required(tcb, _PCE_SVN, "pce_svn"), "pce_svn", 0xFFFF),
-        cpu_svn=der.read_octets(_required(tcb, _CPU_SVN, "cpu_svn"), "cpu_svn", 16),
-        pce_id=der.read_octets(_required(fields, 3, "pce_id"), "pce_id", 2),
-        fmspc=der.read_octets(_required(fields, 4, "fmspc"), "fmspc", 6),
-        sgx_type=der.read_unsigned(_required(fields, 5, "sgx_type"), "sgx_type", 2, der.ENUMERATED),
-        platform_instance_id=None if instance is None else der.read_octets(instance, "platform_instance_id", 16),
-        configuration=None if configuration is None else _configuration(configuration),
+        ppid=fields.octets(1, "ppid", 16),
+        component_svns=tcb.small(range(1, _COMPONENTS + 1), "component_svn"),
+        pce_svn=tcb.unsigned(_PCE_SVN, "pce_svn", 0xFFFF),
+        cpu_svn=tcb.octets(_CPU_SVN, "cpu_svn", 16),
+        pce_id=fields.octets(3, "pce_id", 2),
+        fmspc=fields.octets(4, "fmspc", 6),
+        sgx_type=fields.unsigned(5, "sgx_type", 2, der.ENUMERATED),
+        platform_instance_id=fields.octets(6, "platform_instance_id", 16) if 6 in fields else None,
+        configuration=(flags.boolean(1, "dynamic"), flags.boolean(2, "cached_keys"), flags.boolean(3, "smt"))
+        if flags is not None
+        else None,
     )
 
 
-def _configuration(value: Der) -> tuple[bool | None, bool | None, bool | None]:
-    flags = _fields(value, (7,), 2)
-    dynamic, cached, smt = (
-        der.read_boolean(flags[number], f"configuration.{number}") if number in flags else None for number in (1, 2, 3)
-    )
-    return dynamic, cached, smt
-
-
-def _fields(value: Der, arc: tuple[int, ...], depth: int) -> dict[int, Der]:
-    """The {OID, value} pairs of a sequence by the OID's last number; every OID must lie directly under `arc`."""
-    found: dict[int, Der] = {}
-    prefix = _ARC + bytes(arc)
-    for element in der.read_sequence(value, "pairs", depth):
-        pair = der.read_sequence(element, "pair", depth + 1)
-        if len(pair) != 2:
-            raise DerError(f"a pair of {len(pair)} elements")
-        oid = pair[0].expect(der.OBJECT_ID, "oid")
-        if len(oid) != len(prefix) + 1 or oid[:-1] != prefix or oid[-1] >= 0x80:
-            raise DerError("an OID from elsewhere")
-        if oid[-1] in found:
-            raise DerError(f"field {'.'.join(map(str, (*arc, oid[-1])))} twice")
-        found[oid[-1]] = pair[1]
-    return found
-
-
-def _required(fields: dict[int, Der], number: int, what: str) -> Der:
-    if number not in fields:
-        raise DerError(f"{what} is missing")
-    return fields[number]
+def _oid_prefix(arc: tuple[int, ...]) -> bytes:
+    """DER of the OID of a field under `arc` but for its last number, which is one octet."""
+    return bytes([der.OBJECT_ID, len(_ARC) + len(arc) + 1]) + _ARC + bytes(arc)
 
 
 def _pair(arc: tuple[int, ...], value: Der) -> Der:

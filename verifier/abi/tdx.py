@@ -1,35 +1,24 @@
-"""TDX quote version 4 with a TD report 1.0 (Intel "TDX DCAP Quoting Library API" App. A; ATTESTATION.md §1.3, §1.4)."""
+"""TD reports 1.0, 1.5 and 1.5 extended (Intel "TDX DCAP Quoting Library API" App. A; ATTESTATION.md §1.3)."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, fields
 
-from verifier.abi.dcap import (
-    HEADER_BYTES,
-    TEE_TYPE_TDX,
-    QuoteHeader,
-    SignatureSection,
-    parse_header,
-    parse_signature_section,
-)
-from verifier.abi.reader import Reader
-from verifier.errors import QuoteMalformed, QuoteVersionUnsupported, TeeTypeUnsupported
-from verifier.limits import MAX_QUOTE_BYTES
-
-VERSION = 4
 TD_REPORT_10_BYTES = 584
-
-_SIZES = {
-    "tee_tcb_svn": 16, "mrseam": 48, "mrsignerseam": 48, "seam_attributes": 8, "td_attributes": 8, "xfam": 8,
-    "mrtd": 48, "mrconfigid": 48, "mrowner": 48, "mrownerconfig": 48, "rtmr0": 48, "rtmr1": 48, "rtmr2": 48,
-    "rtmr3": 48, "report_data": 64,
-}  # fmt: skip
-"""Fields of a TD report 1.0 in order, with their bytes."""
+TD_REPORT_15_BYTES = 648
+TD_REPORT_15_EXTENDED_BYTES = 885
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TdReport:
-    """A TD report 1.0: raw fields, named as in Intel's specification; 48-byte registers, 64-byte report data."""
+    """A TD report: raw fields in their order; 48-byte registers, 64-byte report data.
+
+    1.0 ends with `report_data`. 1.5 adds `tee_tcb_svn_2` (16 bytes: the SVN of the TDX module that runs now, where
+    `tee_tcb_svn` is the one at launch) and `mrservicetd` (48). 1.5 extended adds the rest: `vm_id` 1, `td_id` 32,
+    `device_info` 48, the service TD at launch (hash 48, attributes 8), CPUSVN 16, TEE_TCB_SVN 16 and FMSPC 12 of the
+    platform at launch, the service TD now (48, 8). What a report does not have is None.
+    """
 
     tee_tcb_svn: bytes
     mrseam: bytes
@@ -46,20 +35,43 @@ class TdReport:
     rtmr2: bytes
     rtmr3: bytes
     report_data: bytes
+    tee_tcb_svn_2: bytes | None = None
+    mrservicetd: bytes | None = None
+    vm_id: bytes | None = None
+    td_id: bytes | None = None
+    device_info: bytes | None = None
+    initial_servtd_hash: bytes | None = None
+    initial_servtd_attributes: bytes | None = None
+    initial_cpusvn: bytes | None = None
+    initial_tee_tcb_svn: bytes | None = None
+    initial_fmspc: bytes | None = None
+    current_servtd_hash: bytes | None = None
+    current_servtd_attributes: bytes | None = None
 
     def encode(self) -> bytes:
-        """584 bytes."""
-        return b"".join(getattr(self, field.name) for field in fields(self))
+        """584, 648 or 885 bytes."""
+        return b"".join(filter(None, (getattr(self, name) for name in _NAMES)))
 
     def registers(self) -> dict[str, bytes]:
-        """The measured registers a policy may name (schemas: RegisterRule.register)."""
-        names = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig")
-        return {name: getattr(self, name) for name in names}
+        """The measured registers a policy may name (schemas: RegisterRule.register), 48 bytes each."""
+        registers = {name: getattr(self, name) for name in _REGISTERS}
+        if self.mrservicetd is not None:
+            registers["mrservicetd"] = self.mrservicetd
+        return registers
 
 
-def parse_td_report(reader: Reader) -> TdReport:
-    """The next 584 bytes as a TD report 1.0."""
-    return TdReport(**{name: reader.take(size, name) for name, size in _SIZES.items()})
+_NAMES = tuple(field.name for field in fields(TdReport))
+_REGISTERS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrseam")
+_FORMAT_10 = "<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s"
+_FORMAT_15 = _FORMAT_10 + "16s48s"
+_FORMAT_15_EXTENDED = _FORMAT_15 + "1s32s48s48s8s16s16s12s48s8s"
+_LAYOUTS = {layout.size: layout for layout in map(struct.Struct, (_FORMAT_10, _FORMAT_15, _FORMAT_15_EXTENDED))}
+"""Layouts by bytes: 584, 648, 885."""
+
+
+def parse_td_report(data: bytes) -> TdReport:
+    """The TD report of exactly `data`: 584, 648 or 885 bytes say which one it is, else `KeyError`."""
+    return TdReport(**dict(zip(_NAMES, _LAYOUTS[len(data)].unpack(data), strict=False)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,45 +122,3 @@ class TdAttributes:
     def reserved(self) -> int:
         """Bits nobody defined for us."""
         return self.bits & ~self.KNOWN_MASK
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TdxQuoteV4:
-    """A parsed quote: nothing in it is verified. `padding` counts the zero bytes after it."""
-
-    header: QuoteHeader
-    body: TdReport
-    signature: SignatureSection
-    padding: int = 0
-
-    @property
-    def signed_bytes(self) -> bytes:
-        """What the quote signature covers: header and body, 632 bytes, equal to the input's."""
-        return self.header.encode() + self.body.encode()
-
-    def encode(self) -> bytes:
-        """The quote's bytes; for a parsed quote exactly those it was parsed from."""
-        section = self.signature.encode()
-        return self.signed_bytes + len(section).to_bytes(4, "little") + section + bytes(self.padding)
-
-
-def parse_tdx_quote_v4(quote: bytes) -> TdxQuoteV4:
-    """Parse a quote. Zero padding after it is accepted, other trailing bytes are not.
-
-    Raises `QuoteMalformed`, `QuoteVersionUnsupported`, `TeeTypeUnsupported` or `CertificationUnsupported`.
-    """
-    if not HEADER_BYTES <= len(quote) <= MAX_QUOTE_BYTES:
-        raise QuoteMalformed(f"a quote of {len(quote)} bytes", field="quote")
-    reader = Reader(quote)
-    header = parse_header(reader)
-    # Version and TEE type say which layout follows; nothing else is read before them.
-    if header.version != VERSION:
-        raise QuoteVersionUnsupported(f"quote version {header.version}", field="version")
-    if header.tee_type != TEE_TYPE_TDX:
-        raise TeeTypeUnsupported(f"tee_type {header.tee_type:#x}", field="tee_type")
-    body = parse_td_report(reader)
-    section = reader.take(reader.u32("signature_size"), "signature_section")
-    padding = reader.rest()
-    if padding.strip(b"\x00"):
-        raise QuoteMalformed("bytes other than zero after the quote", field="padding")
-    return TdxQuoteV4(header=header, body=body, signature=parse_signature_section(section), padding=len(padding))

@@ -32,6 +32,7 @@ from verifier.errors.collateral import (
 from verifier.errors.policy import (
     AdvisoryRefused,
     DebugEnabled,
+    EnclaveAttributesRefused,
     FirstMileTooLow,
     IsvSvnTooLow,
     MeasurementUnknown,
@@ -48,6 +49,7 @@ from verifier.errors.policy import (
     TcbUnevaluated,
     TdAttributesRefused,
     TdxModuleMismatch,
+    TeeRefused,
 )
 from verifier.errors.quote import (
     CertificationUnsupported,
@@ -98,6 +100,7 @@ __all__ = [
     "CrlIssuer",
     "DebugEnabled",
     "DomainMismatch",
+    "EnclaveAttributesRefused",
     "EvidenceAmbiguous",
     "EvidenceKindUnknown",
     "EvidenceKindUnsupported",
@@ -137,6 +140,7 @@ __all__ = [
     "TcbUnevaluated",
     "TdAttributesRefused",
     "TdxModuleMismatch",
+    "TeeRefused",
     "TeeTypeUnsupported",
     "TrustRootInvalid",
     "VerificationError",

@@ -13,10 +13,10 @@ class NoTrustRoots(VerificationError):
 
 
 class TrustRootInvalid(VerificationError):
-    """A root in the policy that is no usable certificate."""
+    """A root that is no usable certificate."""
 
     code = "TRUST_ROOT_INVALID"
-    remedy = "Correct policy.trust_roots: a DER certificate with a P-256 key."
+    remedy = "Give a certificate with a P-256 key: policy.trust_roots takes DER, --trust-root DER or PEM."
 
 
 class CertChainInvalid(VerificationError):
@@ -58,7 +58,7 @@ class RootUntrusted(VerificationError):
     """A chain that ends at a root nobody named."""
 
     code = "ROOT_UNTRUSTED"
-    remedy = "If the root is meant to be trusted, name it in policy.trust_roots."
+    remedy = "If the root is meant to be trusted, name it in policy.trust_roots, or with --trust-root."
 
 
 class CertExpired(VerificationError):

@@ -13,17 +13,24 @@ class PolicyEmpty(VerificationError):
 
 
 class ReportDataMismatch(VerificationError):
-    """A quote made for something else than this session binding."""
+    """A quote made for something else than is expected: another session binding, another challenge."""
 
     code = "REPORT_DATA_MISMATCH"
-    remedy = "Quote again with the report data of this binding."
+    remedy = "Quote again with the report data that is expected; all 64 bytes of it count."
+
+
+class TeeRefused(VerificationError):
+    """A kind of TEE the policy does not accept."""
+
+    code = "TEE_REFUSED"
+    remedy = "Attest from a TEE the policy names, or have the policy accept this one."
 
 
 class DebugEnabled(VerificationError):
-    """A debuggable TD: its memory can be read."""
+    """A debuggable TD or enclave: its memory can be read."""
 
     code = "DEBUG_ENABLED"
-    remedy = "Start the TD without the DEBUG attribute."
+    remedy = "Start the TD or enclave without the DEBUG attribute."
 
 
 class TdAttributesRefused(VerificationError):
@@ -31,6 +38,13 @@ class TdAttributesRefused(VerificationError):
 
     code = "TD_ATTRIBUTES"
     remedy = "Start the TD with SEPT_VE_DISABLE and without MIGRATABLE or TUD bits."
+
+
+class EnclaveAttributesRefused(VerificationError):
+    """Attributes of an enclave that the policy does not accept."""
+
+    code = "ENCLAVE_ATTRIBUTES"
+    remedy = "Start the enclave with the attributes the policy demands."
 
 
 class TdxModuleMismatch(VerificationError):
@@ -58,7 +72,7 @@ class PlatformNotEnrolled(VerificationError):
     """A genuine platform that is not the enrolled one."""
 
     code = "PLATFORM_NOT_ENROLLED"
-    remedy = "Enrol the platform id of this machine under its host_id."
+    remedy = "Enrol this machine: its platform id under its host_id, or under `platforms` in a policy file."
 
 
 class SourceRefused(VerificationError):

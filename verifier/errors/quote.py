@@ -44,7 +44,7 @@ class CertificationUnsupported(VerificationError):
     """Certification data without a PCK chain inside."""
 
     code = "CERTIFICATION_UNSUPPORTED"
-    remedy = "Configure the quote provider to embed the PCK chain (certification data type 5)."
+    remedy = "Have the quote provider embed the PCK chain (type 5), or give the PCK certificate as an endorsement."
 
 
 class QeReportSignature(VerificationError):
@@ -62,10 +62,10 @@ class QeBinding(VerificationError):
 
 
 class QeIdentity(VerificationError):
-    """A quoting enclave that is not the vendor's TD quoting enclave."""
+    """A quoting enclave that is not the vendor's for this TEE, as its signed identity describes it."""
 
     code = "QE_IDENTITY"
-    remedy = "Use Intel's TD quoting enclave, in production mode."
+    remedy = "Use Intel's quoting enclave for this TEE, in production mode."
 
 
 class QuoteSignature(VerificationError):

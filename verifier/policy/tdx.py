@@ -1,24 +1,23 @@
-"""Rules on a TD's own state (ATTESTATION.md §7, defaults that refuse)."""
+"""Rules on a TD's own state (ATTESTATION.md §7, defaults that refuse). They judge quotes of TDs only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from verifier.abi.tdx import TdAttributes, TdReport
 from verifier.claims import Claims
-from verifier.errors import DebugEnabled, TdAttributesRefused, TdxModuleMismatch
+from verifier.errors import ServiceTdBound, TdAttributesRefused, TdxModuleMismatch, TeeTypeUnsupported
 
 _XFAM_ALWAYS = 0b11
 """x87 and SSE: always 1 in a TD that a TDX module started."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoDebug:
-    """DEBUG clear: the host of a debuggable TD reads its memory."""
-
-    def check(self, claims: Claims) -> None:
-        """`DebugEnabled`."""
-        if claims.quote.attributes.debug:
-            raise DebugEnabled("the TD was started with DEBUG", field="td_attributes")
+def td_of(claims: Claims) -> tuple[TdReport, TdAttributes]:
+    """The TD report and its decoded attributes. `TeeTypeUnsupported` for anything but a TD."""
+    body, attributes = claims.quote.body, claims.quote.attributes
+    if not isinstance(body, TdReport) or attributes is None:
+        raise TeeTypeUnsupported("a rule on TDs for a quote of no TD", field="tee_type")
+    return body, attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,9 @@ class NoUntrustedBits:
 
     def check(self, claims: Claims) -> None:
         """`TdAttributesRefused`."""
-        if claims.quote.attributes.tud & ~1:
-            raise TdAttributesRefused(f"TUD bits {claims.quote.attributes.tud:#04x}", field="td_attributes")
+        _, attributes = td_of(claims)
+        if attributes.tud & ~1:
+            raise TdAttributesRefused(f"TUD bits {attributes.tud:#04x}", field="td_attributes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class SeptVeDisabled:
 
     def check(self, claims: Claims) -> None:
         """`TdAttributesRefused`."""
-        if not claims.quote.attributes.sept_ve_disable:
+        if not td_of(claims)[1].sept_ve_disable:
             raise TdAttributesRefused("SEPT_VE_DISABLE is clear", field="td_attributes")
 
 
@@ -47,7 +47,7 @@ class NotMigratable:
 
     def check(self, claims: Claims) -> None:
         """`TdAttributesRefused`."""
-        if claims.quote.attributes.migratable:
+        if td_of(claims)[1].migratable:
             raise TdAttributesRefused("the TD is MIGRATABLE", field="td_attributes")
 
 
@@ -57,9 +57,10 @@ class NoReservedBits:
 
     def check(self, claims: Claims) -> None:
         """`TdAttributesRefused`."""
-        if claims.quote.attributes.reserved:
-            raise TdAttributesRefused(f"reserved bits {claims.quote.attributes.reserved:#x}", field="td_attributes")
-        if claims.quote.body.xfam[0] & _XFAM_ALWAYS != _XFAM_ALWAYS:
+        body, attributes = td_of(claims)
+        if attributes.reserved:
+            raise TdAttributesRefused(f"reserved bits {attributes.reserved:#x}", field="td_attributes")
+        if body.xfam[0] & _XFAM_ALWAYS != _XFAM_ALWAYS:
             raise TdAttributesRefused("XFAM lacks x87 or SSE", field="xfam")
 
 
@@ -69,5 +70,40 @@ class ProductionModule:
 
     def check(self, claims: Claims) -> None:
         """`TdxModuleMismatch`."""
-        if any(claims.quote.body.seam_attributes) or any(claims.quote.body.mrsignerseam):
+        body, _ = td_of(claims)
+        if any(body.seam_attributes) or any(body.mrsignerseam):
             raise TdxModuleMismatch("not a production TDX module", field="mrsignerseam")
+
+
+@dataclass(frozen=True, slots=True)
+class NoServiceTd:
+    """MRSERVICETD zero, or one of those allowed (48 bytes each): a service TD may move or read the TD's state.
+
+    TD reports 1.0 do not have the field, and the TDs that make them no service TD that would show: they pass.
+    """
+
+    allowed: tuple[bytes, ...] = ()
+
+    def check(self, claims: Claims) -> None:
+        """`ServiceTdBound`."""
+        bound = td_of(claims)[0].mrservicetd
+        if bound is not None and any(bound) and bound not in self.allowed:
+            raise ServiceTdBound(f"service TD {bound.hex()}", field="mrservicetd")
+
+
+@dataclass(frozen=True, slots=True)
+class TdFieldMatches:
+    """`td_attributes` or `xfam` equals the expected 8 bytes in the bits of the mask."""
+
+    field: str
+    value: bytes
+    mask: bytes
+
+    def check(self, claims: Claims) -> None:
+        """`TdAttributesRefused`."""
+        body, _ = td_of(claims)
+        measured = body.xfam if self.field == "xfam" else body.td_attributes
+        if any((m ^ e) & k for m, e, k in zip(measured, self.value, self.mask, strict=True)):
+            raise TdAttributesRefused(
+                f"{measured.hex()}, where {self.value.hex()} under {self.mask.hex()} is demanded", field=self.field
+            )

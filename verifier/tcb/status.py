@@ -25,7 +25,8 @@ class PartStatus:
     """What one part of the TCB is worth: `part` is "platform", "tdx_module" or "qe".
 
     `tcb_date_ms` is the matched level's date; `superseded_ms` the date of the oldest level above it that is newer,
-    from which on this part was behind, None if there is none; `newest_ms` the date of the best level. UTC ms.
+    from which on this part was behind (for one that is OutOfDate under levels of the same day, that day), None if it
+    was not; `newest_ms` the date of the level to reach. UTC milliseconds.
     """
 
     part: str

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from verifier.abi import der
-from verifier.abi.der import Der, DerError
+from verifier.abi.der import DerError
 from verifier.abi.pck import PCK_EXTENSION_OID
 from verifier.errors import CertChainInvalid
 from verifier.limits import MAX_CERTIFICATE_BYTES
 
-_ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
-"""Content of the AlgorithmIdentifier ecdsa-with-SHA256 (RFC 5758): its OID, no parameters."""
+_ECDSA_SHA256 = ec.ECDSA(SHA256())
+_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
+"""DER of the AlgorithmIdentifier ecdsa-with-SHA256 (RFC 5758): its OID, no parameters."""
+
+_BIT_STRING = 0x03
+_VERSION_3 = bytes.fromhex("a003020102")
+_COMMON_NAME = bytes.fromhex("0603550403")
+"""DER of the OID id-at-commonName, 2.5.4.3."""
+
+_TEXT = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}
+"""Encodings of UTF8String, PrintableString, IA5String; a role's name comes in none of the others."""
+
+_PCK_EXTENSION = x509.ObjectIdentifier(PCK_EXTENSION_OID)
+_SERIAL_BITS = 160
 
 _FOREIGN = (
     ValueError,
@@ -34,15 +47,18 @@ _FOREIGN = (
 """What `cryptography` raises for bytes that are no certificate."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Certificate:
     """A parsed certificate with an EC key, signed with ecdsa-with-SHA256; nothing in it is verified yet.
 
-    `subject` and `issuer` are DER names, `common_name` the subject's only CN ("" if there is not exactly one).
-    Times are UTC milliseconds, inclusive. `is_ca`, `sign_certificates` and `sign_data` are None where the
-    extension is absent; `unknown_critical` names critical extensions nobody here understands.
+    `der` is the whole certificate, and equality is that of these bytes; `tbs` its signed part, `spki` its
+    SubjectPublicKeyInfo, `subject` and `issuer` its names, all DER as in the certificate. `common_name` is the
+    subject's only CN ("" if there is not exactly one). Times are UTC milliseconds, inclusive. `is_ca`,
+    `sign_certificates`, `sign_crls`, `sign_data` and the key identifiers (bytes) are None where the extension is
+    absent; `unknown_critical` names critical extensions nobody here understands.
     """
 
+    der: bytes
     tbs: bytes
     signature: bytes
     subject: bytes
@@ -56,14 +72,23 @@ class Certificate:
     is_ca: bool | None
     path_length: int | None
     sign_certificates: bool | None
+    sign_crls: bool | None
     sign_data: bool | None
+    subject_key_identifier: bytes | None
+    authority_key_identifier: bytes | None
     unknown_critical: tuple[str, ...]
     pck_extension: bytes | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Certificate) and self.der == other.der
+
+    def __hash__(self) -> int:
+        return hash(self.der)
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether `issuer`'s key made this certificate's signature."""
         try:
-            issuer.public_key.verify(self.signature, self.tbs, ec.ECDSA(SHA256()))
+            issuer.public_key.verify(self.signature, self.tbs, _ECDSA_SHA256)
         except (InvalidSignature, ValueError):
             return False
         return True
@@ -72,64 +97,115 @@ class Certificate:
 def parse_certificate(data: bytes) -> Certificate:
     """The certificate of DER `data`. Raises `CertChainInvalid` for anything that is not one."""
     try:
-        _precheck(data)
-        return _facts(x509.load_der_x509_certificate(data))
+        return _parse(data)
     except _FOREIGN as error:
         raise CertChainInvalid(f"not a usable certificate: {error}", field="certificate") from error
 
 
-def _precheck(data: bytes) -> None:
-    """Refuse what `cryptography` only warns about: odd serial numbers and signature parameters."""
-    if len(data) > MAX_CERTIFICATE_BYTES:
-        raise DerError(f"certificate of {len(data)} bytes")
-    certificate = der.read_sequence(der.read_all(data, "certificate"), "certificate")
-    if len(certificate) != 3:
-        raise DerError("certificate: not three elements")
-    tbs = der.read_sequence(certificate[0], "tbs", 1)
-    if len(tbs) < 7 or tbs[0] != Der(der.CONTEXT_0, b"\x02\x01\x02"):
-        raise DerError("certificate: not version 3")
-    if der.read_unsigned(tbs[1], "serial", 1 << 160) == 0:
-        raise DerError("certificate: serial number 0")
-    for algorithm in (tbs[2], certificate[1]):
-        if algorithm.expect(der.SEQUENCE, "signature algorithm") != _ECDSA_SHA256:
-            raise DerError("certificate: not signed with ecdsa-with-SHA256")
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What we read ourselves: the parts as they stand in the certificate, which `cryptography` would write anew."""
+
+    tbs: bytes
+    issuer: bytes
+    subject: bytes
+    spki: bytes
 
 
-def _facts(certificate: x509.Certificate) -> Certificate:
-    key = certificate.public_key()
+def _parse(data: bytes) -> Certificate:
+    outline = _outline(data)
+    certificate = x509.load_der_x509_certificate(data)
+    serial = certificate.serial_number
+    if not 0 < serial < 1 << _SERIAL_BITS:
+        raise DerError(f"certificate: serial number {serial:#x}")
+    # Not certificate.public_key(): the same key, but its first verification takes 25 us longer.
+    key = load_der_public_key(outline.spki)
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise DerError("certificate: not an EC key")
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    is_ca = path_length = sign_certificates = sign_data = pck_extension = None
+    is_ca = path_length = sign_certificates = sign_crls = sign_data = None
+    pck_extension = subject_key = authority_key = None
     unknown_critical = []
     for extension in certificate.extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints):
+        value: Any = extension.value
+        kind = type(value)  # no subclasses here, and isinstance of an abstract class is slow
+        if kind is x509.BasicConstraints:
             is_ca, path_length = value.ca, value.path_length
-        elif isinstance(value, x509.KeyUsage):
-            sign_certificates, sign_data = value.key_cert_sign, value.digital_signature
-        elif extension.oid.dotted_string == PCK_EXTENSION_OID and isinstance(value, x509.UnrecognizedExtension):
+        elif kind is x509.KeyUsage:
+            sign_certificates, sign_crls = value.key_cert_sign, value.crl_sign
+            sign_data = value.digital_signature
+        elif kind is x509.SubjectKeyIdentifier:
+            subject_key = value.digest
+        elif kind is x509.UnrecognizedExtension and extension.oid == _PCK_EXTENSION:
             pck_extension = value.value
-        elif extension.critical and extension.oid != ExtensionOID.SUBJECT_KEY_IDENTIFIER:
-            unknown_critical.append(extension.oid.dotted_string)
+        else:
+            if kind is x509.AuthorityKeyIdentifier:
+                authority_key = value.key_identifier
+            if extension.critical:
+                unknown_critical.append(extension.oid.dotted_string)
     return Certificate(
-        tbs=certificate.tbs_certificate_bytes,
+        der=data,
+        tbs=outline.tbs,
         signature=certificate.signature,
-        subject=certificate.subject.public_bytes(),
-        issuer=certificate.issuer.public_bytes(),
-        common_name=str(names[0].value) if len(names) == 1 else "",
-        serial_number=certificate.serial_number,
+        subject=outline.subject,
+        issuer=outline.issuer,
+        common_name=_common_name(outline.subject),
+        serial_number=serial,
         not_before_ms=_ms(certificate.not_valid_before_utc),
         not_after_ms=_ms(certificate.not_valid_after_utc),
         public_key=key,
-        spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        spki=outline.spki,
         is_ca=is_ca,
         path_length=path_length,
         sign_certificates=sign_certificates,
+        sign_crls=sign_crls,
         sign_data=sign_data,
+        subject_key_identifier=subject_key,
+        authority_key_identifier=authority_key,
         unknown_critical=tuple(unknown_critical),
         pck_extension=pck_extension,
     )
+
+
+def _outline(data: bytes) -> _Outline:
+    """Version 3, signed with ecdsa-with-SHA256 in both places (RFC 5280 §4.1); `cryptography` checks the rest."""
+    if len(data) > MAX_CERTIFICATE_BYTES:
+        raise DerError(f"certificate of {len(data)} bytes")
+    tbs, whole = der.span_of(data, 0, len(data), der.SEQUENCE, "certificate")
+    start, end = der.span_of(data, tbs, whole, der.SEQUENCE, "tbs")
+    if not data.startswith(_VERSION_3, start):
+        raise DerError("certificate: not version 3")
+    _, serial = der.span_of(data, start + len(_VERSION_3), end, der.INTEGER, "serial")
+    if not data.startswith(_ALGORITHM, serial) or not data.startswith(_ALGORITHM, end):
+        raise DerError("certificate: not signed with ecdsa-with-SHA256")
+    signature, _ = der.span_of(data, end + len(_ALGORITHM), whole, _BIT_STRING, "signature")
+    if data[signature : signature + 1] != b"\x00":
+        raise DerError("certificate: unused bits in its signature")
+    issuer = serial + len(_ALGORITHM)
+    _, validity = der.span_of(data, issuer, end, der.SEQUENCE, "issuer")
+    _, subject = der.span_of(data, validity, end, der.SEQUENCE, "validity")
+    _, spki = der.span_of(data, subject, end, der.SEQUENCE, "subject")
+    _, rest = der.span_of(data, spki, end, der.SEQUENCE, "public key")
+    return _Outline(tbs=data[tbs:end], issuer=data[issuer:validity], subject=data[subject:spki], spki=data[spki:rest])
+
+
+@lru_cache(maxsize=32)
+def _common_name(name: bytes) -> str:
+    """The only CN of a DER name; "" if it has none, several, or one in an encoding of long ago.
+
+    Remembered: a vendor's certificates have few names between them.
+    """
+    found = []
+    at, end = der.span_of(name, 0, len(name), der.SEQUENCE, "name")
+    while at < end:
+        inner, at = der.span_of(name, at, end, der.SET, "relative name")
+        while inner < at:
+            attribute, inner = der.span_of(name, inner, at, der.SEQUENCE, "attribute")
+            if name.startswith(_COMMON_NAME, attribute):
+                found.append(der.span(name, attribute + len(_COMMON_NAME), inner, "common name"))
+    if len(found) != 1 or found[0][0] not in _TEXT:
+        return ""
+    tag, start, stop = found[0]
+    return name[start:stop].decode(_TEXT[tag])
 
 
 def _ms(moment: datetime) -> int:

@@ -18,30 +18,42 @@ from verifier.trust.certificate import parse_certificate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRoles:
-    """Common names by role, and the TD quoting enclave: MRSIGNER (32 bytes) and ISVPRODID."""
+    """Common names by role, and the quoting enclaves for TDX and SGX: MRSIGNER (32 bytes) and ISVPRODID.
+
+    The enclaves count only where no collateral is evaluated; with collateral the signed identity decides.
+    """
 
     root: str
     issuers: tuple[str, ...]
     leaf: str
+    tcb_signer: str
     qe_mrsigner: bytes
     qe_prod_id: int
+    sgx_qe_mrsigner: bytes
+    sgx_qe_prod_id: int
 
 
 INTEL_ROLES = ChainRoles(
     root="Intel SGX Root CA",
     issuers=("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"),
     leaf="Intel SGX PCK Certificate",
+    tcb_signer="Intel SGX TCB Signing",
     qe_mrsigner=bytes.fromhex("dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"),
     qe_prod_id=2,
+    sgx_qe_mrsigner=bytes.fromhex("8c4f5775d796503e96137f77c68a829a0056ac8ded70140b081b094490c57bff"),
+    sgx_qe_prod_id=1,
 )
-"""Names in every chain Intel issues; the signer and product of TD_QE in every QE identity it published (§3)."""
+"""Names in every chain Intel issues; signer and product of TD_QE and QE in every identity it published (§3)."""
 
 SIMULATED_ROLES = ChainRoles(
     root="EnclaveScale SIMULATED Root CA",
     issuers=("EnclaveScale SIMULATED PCK Platform CA",),
     leaf="EnclaveScale SIMULATED PCK Certificate",
+    tcb_signer="EnclaveScale SIMULATED TCB Signing",
     qe_mrsigner=b"EnclaveScale SIMULATED TD QE\x00\x00\x00\x00",
     qe_prod_id=2,
+    sgx_qe_mrsigner=b"EnclaveScale SIMULATED SGX QE\x00\x00\x00",
+    sgx_qe_prod_id=1,
 )
 """What a simulated root's chain must be called; nothing Intel issues is."""
 

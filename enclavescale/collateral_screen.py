@@ -1,0 +1,159 @@
+"""What `enclavescale collateral show` shows people: the answer first, then what is wrong, what is missing, the rest.
+
+Drawn from the JSON inventory, so that both say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+GOOD, DOUBT, BAD, QUIET = "green", "dark_orange3", "bold red", "dim"
+SOON_DAYS = 7
+"""From so many days before its end an item is marked."""
+
+_SHOWN = 20
+"""Items that are not usable shown with their causes."""
+
+_ROOMY = 104
+"""Columns from which on the items' sources stand beside them."""
+
+_KINDS = {
+    "tcb_info": "TCB info",
+    "qe_identity": "QE identity",
+    "tcb_evaluation_numbers": "TCB numbers",
+    "root_ca_crl": "root CA CRL",
+    "pck_crl": "PCK CRL",
+    "crl": "CRL",
+    "tcb_signer": "TCB signing",
+    "pck_ca": "PCK CA",
+    "pck_certificate": "PCK cert.",
+    "root_ca": "root CA",
+    "certificate": "certificate",
+    "unknown": "unknown",
+}
+_STATES = {
+    "valid": "genuine and current",
+    "expired": "expired",
+    "not_yet_valid": "not yet valid",
+    "refused": "refused",
+    "unreadable": "unreadable",
+}
+
+
+def collateral_screen(inventory: Mapping[str, Any], width: int) -> RenderableType:
+    """The whole screen for one inventory (`verifier.trust.inventory.to_json`), `width` columns wide."""
+    return Group(*_blocks(inventory, width))
+
+
+def _blocks(inventory: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
+    yield _headline(inventory)
+    wrong = [one for one in inventory["items"] if one["state"] != "valid"]
+    if wrong:
+        yield _block("Not usable", _problems(wrong))
+    if inventory["platforms"]:
+        yield _block("Platforms", _platforms(inventory["platforms"]))
+    if inventory["items"]:
+        yield _block("Items", _items(inventory["items"], width >= _ROOMY))
+
+
+def _headline(inventory: Mapping[str, Any]) -> Text:
+    count = len(inventory["items"])
+    if inventory["ok"]:
+        text = Text.assemble(("✔ ALL USABLE", "bold green"), f"  {_plural(count, 'item')}, as of {inventory['at']}")
+    elif count:
+        states = [f"{n} {_STATES[state]}" for state, n in inventory["states"].items() if n]
+        text = Text.assemble(("✘ NOT ALL USABLE", "bold red"), f"  as of {inventory['at']}: {', '.join(states)}")
+    else:
+        text = Text.assemble(("✘ NOTHING HELD", "bold red"), "  there is no collateral here")
+    if inventory["earliest_expiry"] is not None:
+        text.append(f"\n  what is usable stays so until {_minute(inventory['earliest_expiry'])}Z")
+    return text
+
+
+def _block(title: str, body: RenderableType) -> RenderableType:
+    return Padding(Group(Text(title, "bold"), Padding(body, (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
+def _problems(wrong: list[Mapping[str, Any]]) -> RenderableType:
+    """The first items that are not usable, each with its cause; what to do about a cause once."""
+    lines: list[RenderableType] = []
+    advised = set()
+    for one in wrong[:_SHOWN]:
+        lines.append(Text.assemble(("✘ ", BAD), f"{_KINDS.get(one['kind'], one['kind'])} {one['subject']}".rstrip()))
+        cause = Text.assemble((one["code"], BAD), f"  {one['message']}")
+        if one["code"] not in advised:
+            cause.append(f"\n{one['remedy']}", QUIET)
+        advised.add(one["code"])
+        lines.append(Padding(Group(Text(one["source"], QUIET, overflow="fold"), cause), (0, 0, 0, 2)))
+    if len(wrong) > _SHOWN:
+        lines.append(Text(f"… and {len(wrong) - _SHOWN} more; --json lists them all", QUIET))
+    return Group(*lines)
+
+
+def _platforms(platforms: list[Mapping[str, Any]]) -> Table:
+    table = _table("", "TEE", "FMSPC", "PCE id", "eval.", "usable until", "left", "missing")
+    for one in platforms:
+        numbers = {
+            number for number in (one["tcb_evaluation_number"], one["qe_evaluation_number"]) if number is not None
+        }
+        table.add_row(
+            _sign(one["complete"]),
+            one["tee"].upper(),
+            one["fmspc"].upper(),
+            one["pce_id"].upper(),
+            "/".join(str(number) for number in sorted(numbers, reverse=True)),
+            _minute(one["expires"]),
+            _left(one["days_left"]),
+            Text(", ".join(_KINDS[kind] for kind in one["missing"]), BAD),
+        )
+    return table
+
+
+def _items(items: list[Mapping[str, Any]], roomy: bool) -> Table:
+    table = _table("", "item", "of", "eval.", "next update", "left", *(["from"] if roomy else []))
+    for one in items:
+        number = one["evaluation_number"]
+        table.add_row(
+            _sign(one["state"] == "valid"),
+            _KINDS.get(one["kind"], one["kind"]),
+            Text(one["subject"] or one["source"], overflow="fold"),
+            "" if number is None else str(number),
+            _minute(one["next_update"]),
+            _left(one["days_left"]) if one["state"] == "valid" else Text(_STATES[one["state"]], BAD),
+            *([Text(one["source"], QUIET, overflow="fold")] if roomy else []),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=QUIET, pad_edge=False)
+    for name in columns:
+        folded = name in ("of", "from", "missing")
+        table.add_column(
+            name, no_wrap=not folded, overflow="fold", justify="right" if name in ("left", "eval.") else "left"
+        )
+    return table
+
+
+def _sign(good: bool) -> Text:
+    return Text("✔", GOOD) if good else Text("✘", BAD)
+
+
+def _minute(moment: str | None) -> str:
+    return "" if moment is None else moment[:16].replace("T", " ")
+
+
+def _left(days: int | None) -> Text:
+    if days is None:
+        return Text("")
+    return Text(_plural(days, "day"), BAD if days < 0 else DOUBT if days < SOON_DAYS else "")
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,157 @@
+"""Rules on any quote: its TEE, debug, code, platform, report data, and an enclave's attributes and version."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from schemas.records import RegisterRule
+from verifier.abi.sgx import SgxReport
+from verifier.claims import Claims
+from verifier.errors import (
+    DebugEnabled,
+    EnclaveAttributesRefused,
+    IsvSvnTooLow,
+    MeasurementUnknown,
+    PlatformNotEnrolled,
+    PolicyEmpty,
+    ReportDataMismatch,
+    TcbUnevaluated,
+    TeeRefused,
+    TeeTypeUnsupported,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TeeAccepted:
+    """The quote is of one of these TEEs ("sgx", "tdx"). An empty list: `PolicyEmpty`."""
+
+    accepted: tuple[str, ...]
+
+    def check(self, claims: Claims) -> None:
+        """`TeeRefused`."""
+        if not self.accepted:
+            raise PolicyEmpty("no TEE is accepted", field="tees")
+        if claims.quote.tee not in self.accepted:
+            raise TeeRefused(f"a quote of {claims.quote.tee}; accepted: {', '.join(self.accepted)}", field="tee")
+
+
+@dataclass(frozen=True, slots=True)
+class NoDebug:
+    """DEBUG clear: the host of a debuggable TD or enclave reads its memory."""
+
+    def check(self, claims: Claims) -> None:
+        """`DebugEnabled`."""
+        if claims.quote.debug:
+            field = "td_attributes" if claims.quote.tee == "tdx" else "attributes"
+            raise DebugEnabled("it was started with DEBUG", field=field)
+
+
+@dataclass(frozen=True, slots=True)
+class TcbEvaluated:
+    """The TCB status was evaluated against collateral, unless the policy says `unsafe_allow_unevaluated_tcb`."""
+
+    unsafe_allow_unevaluated: bool
+
+    def check(self, claims: Claims) -> None:
+        """`TcbUnevaluated`."""
+        if not claims.quote.tcb_evaluated and not self.unsafe_allow_unevaluated:
+            raise TcbUnevaluated("no collateral was evaluated for this platform", field="tcb")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDataIs:
+    """Report data equals what the verifier expects, all 64 bytes."""
+
+    expected: bytes
+
+    def check(self, claims: Claims) -> None:
+        """`ReportDataMismatch`."""
+        if not hmac.compare_digest(claims.quote.report_data, self.expected):
+            raise ReportDataMismatch(f"report data is {claims.quote.report_data.hex()}", field="report_data")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDataDemanded:
+    """Stands where a policy demands report data and nobody said which: a quote of anything, of any age, would pass."""
+
+    def check(self, claims: Claims) -> None:
+        """`PolicyEmpty`, always."""
+        raise PolicyEmpty(
+            "nothing says what this quote was made for",
+            field="report_data",
+            remedy="Say which report data you expect (--report-data), or set unsafe_any_report_data in the policy.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterMatches:
+    """One measured register equals the expected value in the bits that count (mask None: all of them)."""
+
+    rule: RegisterRule
+
+    def check(self, claims: Claims) -> None:
+        """`MeasurementUnknown`; `PolicyEmpty` for a mask under which every value would match."""
+        measured, expected = claims.quote.registers.get(self.rule.register), self.rule.value
+        mask = self.rule.mask if self.rule.mask is not None else b"\xff" * len(expected)
+        if not any(mask):
+            raise PolicyEmpty(f"the mask of {self.rule.register} is empty", field="measurements")
+        if measured is None or not len(measured) == len(expected) == len(mask):
+            raise MeasurementUnknown(f"no comparable register {self.rule.register}", field=self.rule.register)
+        if any((m ^ e) & k for m, e, k in zip(measured, expected, mask, strict=True)):
+            raise MeasurementUnknown(f"{self.rule.register} differs", field=self.rule.register)
+
+
+@dataclass(frozen=True, slots=True)
+class IsvSvnAtLeast:
+    """The enclave's ISVSVN is at least `minimum`."""
+
+    minimum: int
+
+    def check(self, claims: Claims) -> None:
+        """`IsvSvnTooLow`."""
+        found = enclave_of(claims).isv_svn
+        if found < self.minimum:
+            raise IsvSvnTooLow(f"ISVSVN {found}, at least {self.minimum} is demanded", field="isvsvn")
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveAttributesMatch:
+    """An enclave's attributes (16 bytes: flags, XFRM) equal the expected ones in the bits of the mask."""
+
+    value: bytes
+    mask: bytes
+
+    def check(self, claims: Claims) -> None:
+        """`EnclaveAttributesRefused`."""
+        measured = enclave_of(claims).attributes
+        if any((m ^ e) & k for m, e, k in zip(measured, self.value, self.mask, strict=True)):
+            raise EnclaveAttributesRefused(
+                f"{measured.hex()}, where {self.value.hex()} under {self.mask.hex()} is demanded", field="attributes"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformEnrolled:
+    """One of the platform's verified ids (lower-case hex) is among those enrolled for this host.
+
+    Without enrolled ids it refuses, unless the policy says `unsafe_allow_unenrolled_platform`.
+    """
+
+    enrolled: tuple[str, ...]
+    unsafe_allow_unenrolled: bool
+
+    def check(self, claims: Claims) -> None:
+        """`PlatformNotEnrolled`."""
+        if not self.enrolled and self.unsafe_allow_unenrolled:
+            return
+        enrolled = {value.lower() for value in self.enrolled}
+        if enrolled.isdisjoint(claims.quote.platform_ids):
+            raise PlatformNotEnrolled("this platform is not enrolled for the host", field="platform_ids")
+
+
+def enclave_of(claims: Claims) -> SgxReport:
+    """The enclave's report. `TeeTypeUnsupported` for anything but an enclave."""
+    if not isinstance(claims.quote.body, SgxReport):
+        raise TeeTypeUnsupported("a rule on enclaves for a quote of none", field="tee_type")
+    return claims.quote.body
