@@ -5,7 +5,9 @@ Drawn from the JSON inventory, so that both say the same.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -57,9 +59,9 @@ def _blocks(inventory: Mapping[str, Any], width: int) -> Iterator[RenderableType
     if wrong:
         yield _block("Not usable", _problems(wrong))
     if inventory["platforms"]:
-        yield _block("Platforms", _platforms(inventory["platforms"]))
+        yield _block("Platforms", _platforms(inventory["platforms"], inventory["at"]))
     if inventory["items"]:
-        yield _block("Items", _items(inventory["items"], width >= _ROOMY))
+        yield _block("Items", _items(inventory["items"], inventory["at"], width >= _ROOMY))
 
 
 def _headline(inventory: Mapping[str, Any]) -> Text:
@@ -85,19 +87,19 @@ def _problems(wrong: list[Mapping[str, Any]]) -> RenderableType:
     lines: list[RenderableType] = []
     advised = set()
     for one in wrong[:_SHOWN]:
-        lines.append(Text.assemble(("✘ ", BAD), f"{_KINDS.get(one['kind'], one['kind'])} {one['subject']}".rstrip()))
-        cause = Text.assemble((one["code"], BAD), f"  {one['message']}")
+        lines.append(Text.assemble(("✘ ", BAD), f"{_KINDS[one['kind']]} {_printable(one['subject'])}".rstrip()))
+        cause = Text.assemble((one["code"], BAD), f"  {_printable(one['message'])}")
         if one["code"] not in advised:
             cause.append(f"\n{one['remedy']}", QUIET)
         advised.add(one["code"])
-        lines.append(Padding(Group(Text(one["source"], QUIET, overflow="fold"), cause), (0, 0, 0, 2)))
+        lines.append(Padding(Group(Text(_printable(one["source"]), QUIET, overflow="fold"), cause), (0, 0, 0, 2)))
     if len(wrong) > _SHOWN:
         lines.append(Text(f"… and {len(wrong) - _SHOWN} more; --json lists them all", QUIET))
     return Group(*lines)
 
 
-def _platforms(platforms: list[Mapping[str, Any]]) -> Table:
-    table = _table("", "TEE", "FMSPC", "PCE id", "eval.", "usable until", "left", "missing")
+def _platforms(platforms: list[Mapping[str, Any]], now: str) -> Table:
+    table = _table("", "TEE", "FMSPC", "PCE id", "eval.", "usable until (UTC)", "left", "missing")
     for one in platforms:
         numbers = {
             number for number in (one["tcb_evaluation_number"], one["qe_evaluation_number"]) if number is not None
@@ -109,24 +111,27 @@ def _platforms(platforms: list[Mapping[str, Any]]) -> Table:
             one["pce_id"].upper(),
             "/".join(str(number) for number in sorted(numbers, reverse=True)),
             _minute(one["expires"]),
-            _left(one["days_left"]),
+            _left(one["expires"], now),
             Text(", ".join(_KINDS[kind] for kind in one["missing"]), BAD),
         )
     return table
 
 
-def _items(items: list[Mapping[str, Any]], roomy: bool) -> Table:
-    table = _table("", "item", "of", "eval.", "next update", "left", *(["from"] if roomy else []))
+def _items(items: list[Mapping[str, Any]], now: str, roomy: bool) -> Table:
+    sources = {one["source"] for one in items}
+    roomy = roomy and len(sources) > 1  # else the same name in every line
+    above = os.path.commonpath({os.path.dirname(source) for source in sources}) if roomy else ""
+    table = _table("", "item", "of", "eval.", "until (UTC)", "left", *(["from"] if roomy else []))
     for one in items:
         number = one["evaluation_number"]
         table.add_row(
             _sign(one["state"] == "valid"),
-            _KINDS.get(one["kind"], one["kind"]),
-            Text(one["subject"] or one["source"], overflow="fold"),
+            _KINDS[one["kind"]],
+            Text(_printable(one["subject"] or one["source"]), overflow="fold"),
             "" if number is None else str(number),
             _minute(one["next_update"]),
-            _left(one["days_left"]) if one["state"] == "valid" else Text(_STATES[one["state"]], BAD),
-            *([Text(one["source"], QUIET, overflow="fold")] if roomy else []),
+            _left(one["next_update"], now) if one["state"] == "valid" else Text(_STATES[one["state"]], BAD),
+            *([Text(_printable(os.path.relpath(one["source"], above)), QUIET, overflow="fold")] if roomy else []),
         )
     return table
 
@@ -141,6 +146,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _printable(text: str) -> str:
+    """Names of files and certificates may hold what would command a terminal."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def _sign(good: bool) -> Text:
     return Text("✔", GOOD) if good else Text("✘", BAD)
 
@@ -149,10 +159,16 @@ def _minute(moment: str | None) -> str:
     return "" if moment is None else moment[:16].replace("T", " ")
 
 
-def _left(days: int | None) -> Text:
-    if days is None:
+def _left(moment: str | None, now: str) -> Text:
+    if moment is None:
         return Text("")
-    return Text(_plural(days, "day"), BAD if days < 0 else DOUBT if days < SOON_DAYS else "")
+    left = datetime.fromisoformat(moment) - datetime.fromisoformat(now)
+    if left >= timedelta(days=2):
+        text = f"{left.days} days"
+    else:
+        minutes = left // timedelta(minutes=1)
+        text = f"{minutes // 60} h {minutes % 60:02} min"
+    return Text(text, BAD if left < timedelta(0) else DOUBT if left < timedelta(days=SOON_DAYS) else "")
 
 
 def _plural(count: int, what: str) -> str:

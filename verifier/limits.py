@@ -92,3 +92,6 @@ MAX_COLLATERAL_FILES = 8192
 
 MAX_COLLATERAL_FILES_BYTES = 64 * 1024 * 1024
 """Bytes of all files of collateral read together."""
+
+MAX_ROOTS_REMEMBERED = 16
+"""Root certificates kept parsed. Intel has issued two for its one key; the rest are simulated or a lab's."""

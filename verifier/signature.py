@@ -43,14 +43,20 @@ def p256_key(xy: bytes) -> ec.EllipticCurvePublicKey | None:
         return None
 
 
+def verify_der(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` (DER, as certificates and revocation lists carry it) over `message` verifies under `key`."""
+    try:
+        # Hashed here: hashlib takes less time than the object that the library would make for it.
+        key.verify(signature, sha256(message).digest(), _ECDSA_SHA256)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
 def verify_raw(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes) -> bool:
     """Whether `signature` (r‖s, 64 bytes big-endian, either s) over `message` verifies under `key`."""
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    try:
-        key.verify(encode_dss_signature(r, s), sha256(message).digest(), _ECDSA_SHA256)
-    except InvalidSignature:
-        return False
-    return True
+    return verify_der(key, message, encode_dss_signature(r, s))
 
 
 def verify_record_signature(key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes) -> None:

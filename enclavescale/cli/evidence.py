@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import click
 
 from schemas.errors import EnclaveScaleError
+from verifier.errors import TrustRootInvalid
 from verifier.trust.certificate import Certificate
 from verifier.trust.load import load_endorsements
 from verifier.trust.roots import INTEL_ROLES, INTEL_SGX_ROOT, SIMULATED_ROLES, TrustAnchor
+from verifier.trust.selection import key_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -98,6 +100,10 @@ def _anchors(context: click.Context, parameter: click.Parameter, paths: Sequence
 def _anchor(path: Path, root: Certificate) -> TrustAnchor:
     if root.is_ca is not True or root.subject != root.issuer or not root.signed_by(root):
         raise click.BadParameter(f"{path}: {root.common_name!r} is not a root: a CA that signs itself")
+    try:
+        key_of(root.spki)
+    except TrustRootInvalid as error:
+        raise click.BadParameter(f"{path}: {error}") from error
     digest = hashlib.sha256(root.spki).hexdigest()
     if root.spki == INTEL_SGX_ROOT.spki:
         return INTEL_SGX_ROOT

@@ -52,9 +52,9 @@ def signed_again(rng: random.Random, minted: Minted) -> tuple[bytes, bytes]:
 def _document(rng: random.Random, members: dict[str, str]) -> None:
     key = rng.choice((*_DOCUMENTS, "tcb_info"))
     text = members[key].encode("utf-8", "surrogatepass")
-    changed = mutate_json(rng, text, text)
-    members[key] = changed.decode("utf-8", "surrogatepass")
-    members[f"{key}_signature"] = sign("tcb signer", changed).hex()
+    changed = mutate_json(rng, text, text).decode("utf-8", "surrogateescape")
+    members[key] = changed
+    members[f"{key}_signature"] = sign("tcb signer", changed.encode("utf-8", "surrogatepass")).hex()
 
 
 def _revocation_list(rng: random.Random, members: dict[str, str]) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import random
 import tomllib
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from enclavescale.quote_input import decode_quote
 from tests.forge.dcap.judge import anchor
 from tests.verifier import fuzzing_corpus as genuine
 from tests.verifier.fuzzing import Seed
@@ -32,6 +34,7 @@ from verifier.policy.quote import AUTHENTIC, STRICT, parse_quote_policy, quote_r
 from verifier.quote_verdict import quote_verdict
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.crl import parse_crl
+from verifier.trust.inventory import take_inventory, to_json
 from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
 from verifier.trust.store import Collateral
 
@@ -41,6 +44,9 @@ Run = Callable[[Seed, Any], None]
 
 APPLIED_POLICY_BYTES = 16 * 1024
 """Policies up to this size are also applied; one of ten thousand platforms is nobody's attack on its own operator."""
+
+
+MAX_MESSAGE_CHARACTERS = 500
 
 
 class Unsound(AssertionError):
@@ -120,8 +126,27 @@ def _load(seed: Seed, data: bytes) -> None:
     _read(Collateral.of([data]))
 
 
+def _inventory(seed: Seed, data: bytes) -> None:
+    inventory = take_inventory(Collateral.of([data]), _anchors(), genuine.minted("TDX v4").at * 1000)
+    json.dumps(to_json(inventory), ensure_ascii=False).encode()
+
+
+@cache
+def _anchors() -> tuple[TrustAnchor, ...]:
+    return INTEL_SGX_ROOT, anchor(genuine.minted("TDX v4").root)
+
+
+def check_message(error: VerificationError) -> None:
+    """What is said of hostile bytes goes to terminals and logs: short, one line, nothing that steers a terminal."""
+    for text in (str(error), error.field or "", error.replica().remedy):
+        if len(text) > MAX_MESSAGE_CHARACTERS or not text.isprintable():
+            raise Unsound(f"{error.code}: a message nobody should see: {text[:MAX_MESSAGE_CHARACTERS]!r}")
+
+
 def _read(held: Collateral) -> None:
     """Everything of a set that is read only when it is asked for."""
+    for one in held.unreadable:
+        check_message(one.error)
     if len(held.digest) != 32 or set(held.pck_certificates) - set(held.certificates):
         raise Unsound("a set that does not add up")
 
@@ -269,6 +294,16 @@ def forged() -> tuple[Seed, ...]:
 
 
 @cache
+def quote_texts() -> tuple[Seed, ...]:
+    """Quotes as text: hexadecimal and base64."""
+    found = []
+    for name in genuine.WORLDS:
+        quote = genuine.minted(name).quote
+        found += [Seed(f"{name}/hex", "text", quote.hex().encode()), Seed(f"{name}/base64", "bytes", b64encode(quote))]
+    return tuple(found)
+
+
+@cache
 def policies() -> tuple[Seed, ...]:
     """Policy files' tables as JSON: the shipped template, and one with every key."""
     template = tomllib.loads(Path(quote_file.__file__).with_name("fleet.toml").read_text())
@@ -316,6 +351,8 @@ TARGETS = {
         Target("signed_document", genuine.envelopes, lambda seed, data: parse_signed(data) and None, 5),
         Target("collateral", genuine.collaterals, _collateral, 6),
         Target("loader", genuine.files, _load, 8),
+        Target("inventory", genuine.files, _inventory, 6),
+        Target("quote_text", quote_texts, lambda seed, data: decode_quote(data) and None, 3),
         Target("policy", policies, _policy, 3),
         Target("verify_quote", whole_quotes, _verify_quote, 8),
         Target("verify_collateral", whole_collateral, _verify_collateral, 6),

@@ -73,12 +73,13 @@ class Real:
 @cache
 def real() -> tuple[Real, ...]:
     """The genuine sets that are carried here."""
-    found = []
+    found, paths = [], set()
     for case in quotes():
         path, quote_path = case.path("collateral"), case.path("quote")
         trusted = "trust_root" not in case.entry["files"] and case.expected("authentic")["verdict"] == "ok"
-        if case.folder != CARRIED or path is None or quote_path is None or not trusted:
+        if case.folder != CARRIED or path is None or quote_path is None or not trusted or path in paths:
             continue
+        paths.add(path)
         quote = parse_quote(quote_path.read_bytes())
         ders = split_chain(quote.signature.certification.data)
         chain = build_chain([parse_certificate(der) for der in ders])

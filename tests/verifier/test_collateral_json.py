@@ -92,7 +92,7 @@ def test_malformed_text_is_refused(text: bytes) -> None:
     [
         b'{"a":"' + b"x" * MAX_COLLATERAL_BYTES + b'"}',
         b'{"a":[' + b"{}," * MAX_JSON_CONTAINERS + b"{}]}",
-        b'{"a":[' + b"10," * MAX_JSON_MEMBERS + b"1]}",
+        b'{"a":[' + b"10," * (MAX_JSON_MEMBERS + 1) + b"1]}",
     ],
     ids=["bytes", "containers", "members"],
 )

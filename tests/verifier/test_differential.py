@@ -12,9 +12,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.forge.dcap.cases_genuine import GENUINE_CASES
 from tests.forge.dcap.comparison import Comparison, compare, compare_evidence
 from tests.forge.dcap.disagreements import CLASSES, Class, classes_of
-from tests.forge.dcap.judge import Case as Hostile
+from tests.forge.dcap.judge import Case as Forged
 from tests.forge.dcap.mutant import Mutant
 from tests.forge.dcap.mutants import FAMILIES, mutants
 from tests.forge.dcap.peer import Peer
@@ -122,17 +123,24 @@ def test_mutants(peer: Peer) -> None:
     assert agreed > COUNT / 2
 
 
-def judged_by_both(one: Hostile) -> bool:
+def judged_by_both(one: Forged) -> bool:
     """Whether the lie is in the evidence, and `authentic` judges it."""
     demands = one.beside or one.tee or one.report_data or one.early_report_data
     return one.policy is None and one.built_in == "authentic" and not demands and one.code not in OURS_ALONE
 
 
 @pytest.mark.parametrize("case", [one for one in CASES if judged_by_both(one)], ids=lambda case: case.name)
-def test_both_refuse_what_is_hostile(peer: Peer, case: Hostile) -> None:
+def test_both_refuse_what_is_hostile(peer: Peer, case: Forged) -> None:
     """Every hostile case of the forge is refused by the peer too, or its leniency is documented."""
     one = compare(peer, Mutant("hostile", case.name, case.world.mint()))
     assert not one.ours.accepted
+    explained(one)
+
+
+@pytest.mark.parametrize("case", [case for case, _ in GENUINE_CASES], ids=lambda case: case.name)
+def test_unusual_and_genuine(peer: Peer, case: Forged) -> None:
+    one = compare(peer, Mutant("genuine", case.name, case.world.mint()))
+    assert one.ours.accepted, str(one)
     explained(one)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.forge.dcap.judge import judge
 from tests.forge.dcap.platforms import Platform, integer
-from tests.forge.dcap.world import TDX4
+from tests.forge.dcap.world import TDX4, pem_chain
 from tests.verifier.fuzzing_der import nodes_of
 from verifier.abi.collateral import parse_signed, parse_tcb_info
 from verifier.abi.pck import parse_pck_extension
@@ -54,3 +54,11 @@ def test_collateral_for_another_platform_is_named() -> None:
     other = TDX4.but(platform=Platform(fmspc=bytes(6))).mint()
     with pytest.raises(CollateralMismatch):
         judge(TDX4.mint(), collateral=Collateral.from_json(other.collateral_json))
+
+
+def test_type_4_is_one_certificate() -> None:
+    """The type is not signed: a quote with a whole chain would stay valid as one that carries the leaf alone."""
+    chain = pem_chain(*TDX4.pck_chain()).encode()
+    minted = TDX4.but(certification=(4, chain)).mint()
+    with pytest.raises(CertChainInvalid):
+        judge(minted, collateral=Collateral.from_json(minted.collateral_json))

@@ -1,6 +1,6 @@
 """Hostile bytes at every entrance: nothing but our error escapes, and no input costs more than 50 ms or 16 MiB.
 
-Hypothesis draws a target, a seed input and an integer; the integer names a batch of mutations (`fuzzing.mutated`). A
+For each target Hypothesis draws a seed input and an integer, which names a batch of mutations (`fuzzing.mutated`). A
 failure names target, seed, integer and index; `replay` makes and runs exactly that input again.
 """
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.results import write_result
 from tests.verifier.fuzzing import Seed, mutated
-from tests.verifier.fuzzing_targets import TARGETS, Target
+from tests.verifier.fuzzing_targets import TARGETS, Target, check_message
 from verifier.errors import VerificationError
 
 pytestmark = [pytest.mark.every_tier, pytest.mark.timeout(7200)]
@@ -33,7 +33,6 @@ HYPOTHESIS_SEED = int(os.environ.get("ENCLAVESCALE_FUZZ_SEED", "1"))
 BATCH = 100
 MAX_SECONDS = 0.050
 MAX_BYTES = 16 * 1024 * 1024
-MAX_MESSAGE_CHARACTERS = 500
 REPEATS = 3
 SUSPICIOUS_SECONDS = 0.005
 TRACED_EVERY = 50
@@ -82,13 +81,6 @@ def attempt(target: Target, origin: Seed, data: Any) -> tuple[float, str]:
         code = error.code
         check_message(error)
     return time.thread_time() - begin, code
-
-
-def check_message(error: VerificationError) -> None:
-    """What is said of hostile bytes goes to terminals and logs: short, one line, nothing that steers a terminal."""
-    for text in (str(error), error.field or "", error.replica().remedy):
-        assert len(text) <= MAX_MESSAGE_CHARACTERS, f"{error.code}: a message of {len(text)} characters"
-        assert text.isprintable(), f"{error.code}: {text!r}"
 
 
 def traced(target: Target, origin: Seed, data: Any) -> int:

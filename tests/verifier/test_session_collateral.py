@@ -1,4 +1,4 @@
-"""Sessions judged against collateral: every Intel kind, the policy's TCB rules, and a cache that never outlives them."""
+"""Sessions judged against collateral: every Intel kind, TCB rules, and a cache that never outlives them."""
 
 from __future__ import annotations
 

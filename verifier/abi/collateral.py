@@ -130,7 +130,7 @@ _FLAT = tuple(f"sgxtcbcomp{number:02}svn" for number in range(1, COMPONENTS + 1)
 """Version 2 writes the components one by one."""
 
 _CONTAINERS = (tuple, list)
-_ONLY_INT, _ONLY_OBJECT, _ONLY_SVN = {int}, {tuple}, {"svn"}
+_ONLY_INT, _ONLY_OBJECT, _ONLY_ONE, _ONLY_SVN = {int}, {tuple}, {1}, {"svn"}
 
 _TEES = {"SGX": "sgx", "TDX": "tdx"}
 _ENCLAVES = ("QE", "TD_QE", "QVE")
@@ -287,9 +287,10 @@ def _svns(tcb: dict[str, Any], name: str, labels: Labels, field: str) -> tuple[i
         refuse(f"{field}.{name}", "a component without an svn in 0 to 255")
     if set(map(type, svns)) != _ONLY_INT or set(map(type, components)) != _ONLY_OBJECT:  # True is no svn
         refuse(f"{field}.{name}", "an svn that is no integer, or a component that is no object")
-    for one in components:
-        if len(one) != 1:
-            _label(one, labels, field)
+    if set(map(len, components)) != _ONLY_ONE:
+        for one in components:
+            if len(one) != 1:
+                _label(one, labels, field)
     return tuple(svns)
 
 
@@ -306,11 +307,12 @@ _NAMELESS: tuple[str | None, ...] = (None,) * COMPONENTS
 
 
 def _names(components: list[Any], labels: Labels) -> tuple[str | None, ...]:
-    return tuple(None if len(one) == 1 else _label(one, labels, TCB_INFO) for one in components)
+    ordered = (one if one[0][0] == "svn" else _svn_first(one, TCB_INFO) for one in components)
+    return tuple(None if len(one) == 1 else _label(one, labels, TCB_INFO) for one in ordered)
 
 
 def _label(component: tuple[tuple[str, Any], ...], labels: Labels, field: str) -> str | None:
-    """What a component is called; the same for every level, and checked once."""
+    """What a component, its SVN first, is called; levels repeat it, and it is checked once."""
     try:
         return labels[component[1:]]
     except (KeyError, TypeError):  # new, or with an array inside

@@ -81,9 +81,16 @@ class _Fields:
         oid, span = _oid_prefix(arc), der.span
         at, end, to_number = 0, len(data), len(oid)
         while at < end:
-            tag, start, at = span(data, at, end, "pair")
+            if data.startswith(oid, at + 2) and data[at] == der.SEQUENCE and data[at + 1] < 0x80:
+                start, at = at + 2, at + 2 + data[at + 1]  # a short pair, as nearly all are, read in place
+                if at > end:
+                    raise DerError("a pair is truncated")
+            else:
+                tag, start, at = span(data, at, end, "pair")
+                if tag != der.SEQUENCE or not data.startswith(oid, start):
+                    raise DerError("not a pair of an OID of the extension and a value")
             number_at = start + to_number
-            if tag != der.SEQUENCE or number_at >= at or not data.startswith(oid, start) or data[number_at] >= 0x80:
+            if number_at >= at or data[number_at] >= 0x80:
                 raise DerError("not a pair of an OID of the extension and a value")
             number, found = data[number_at], span(data, number_at + 1, at, "value")
             if found[2] != at:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 
 from verifier.abi.dcap import CERTIFICATION_PCK_CHAIN, CERTIFICATION_PCK_LEAF, SignatureSection
 from verifier.abi.pem import split_chain
-from verifier.errors import CertificationUnsupported
+from verifier.errors import CertChainInvalid, CertificationUnsupported
 from verifier.limits import MAX_PCK_CANDIDATES
 from verifier.signature import verify_raw
 from verifier.trust.certificate import Certificate, parse_certificate
+from verifier.trust.chain import known_root
 from verifier.trust.pck_chain import ChainCache, PckChain, verify_pck_chain
 from verifier.trust.roots import TrustAnchor
 from verifier.trust.store import Collateral
@@ -40,14 +41,24 @@ def certified_chain(
         return chain
     pool = [*endorsements, *(collateral.certificates if collateral is not None else ())]
     if certification.kind == CERTIFICATION_PCK_LEAF:
-        leaf = parse_certificate(split_chain(certification.data)[0])
+        leaf, *more = (parse_certificate(data) for data in split_chain(certification.data))
+        if more:
+            raise CertChainInvalid("type 4 is the PCK certificate alone", field="certification_data")
     else:
         leaf = _leaf_that_signed(section, pool)
     return verify_pck_chain(_issuers_first(leaf, pool), trust_roots)
 
 
 def _carried(text: bytes, trust_roots: Sequence[TrustAnchor]) -> PckChain:
-    return verify_pck_chain([parse_certificate(data) for data in split_chain(text)], trust_roots)
+    return verify_pck_chain([known_root(data) or parse_certificate(data) for data in split_chain(text)], trust_roots)
+
+
+def _only_leaf(text: bytes) -> Certificate:
+    """The certificate of type 4, which carries one and no more. `CertChainInvalid`."""
+    certificates = split_chain(text)
+    if len(certificates) != 1:
+        raise CertChainInvalid(f"{len(certificates)} certificates where one belongs", field="certification_data")
+    return parse_certificate(certificates[0])
 
 
 def _leaf_that_signed(section: SignatureSection, pool: Iterable[Certificate]) -> Certificate:

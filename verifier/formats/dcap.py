@@ -9,7 +9,7 @@ The steps, in order; each needs all before it, the same numbers stand at the cod
  5. The QE report binds the attestation key: SHA-256(key ‖ authentication data), then 32 zero bytes.
  6. The attestation key signed header, descriptor and body.
  7. Collateral for this platform is genuine and current at `now` (`verifier.trust.store`).
- 8. Neither the PCK certificate nor its issuer is revoked.
+ 8. No certificate of the chain is revoked.
  9. The quoting enclave is the one its signed identity describes.
 10. The TCB matches a level that Intel lists: platform, TDX module, quoting enclave (`verifier.tcb`).
 11. Every certificate of the chain is valid at `now`, on both sides.
@@ -278,7 +278,12 @@ def check_quoting_enclave(report: SgxReport, roles: ChainRoles, tee: str) -> Non
 
 
 def check_revocation(chain: Chain, found: PlatformCollateral) -> None:
-    """Leaf and intermediate are in no revocation list of their issuers (QVL 4.1.2.5.8). `CertRevoked`."""
+    """No certificate of the chain is in a revocation list of its issuer (QVL 4.1.2.5.8). `CertRevoked`.
+
+    A root can hardly revoke itself; if its list names it, its vendor means something, and nobody should go on.
+    """
+    if found.root_crl.revokes(chain.root.serial_number):
+        raise CertRevoked("the root is in its own revocation list", field="pck_chain.root")
     if found.root_crl.revokes(chain.intermediate.serial_number):
         raise CertRevoked("the PCK CA is revoked", field="pck_chain.intermediate")
     if found.pck_crl.revokes(chain.leaf.serial_number):

@@ -97,7 +97,7 @@ class Judge:
         if one in self.root_crls:
             return Finding(self._failure(self._list_window, one), self.roles.root, self.anchor.label)
         if one in self.pck_crls.get(one.crl.issuer, ()):
-            errors = [self._failure(self._current, ca) for ca in self.cas[one.crl.issuer]]
+            errors = [self._failure(self._may_revoke, ca) for ca in self.cas[one.crl.issuer]]
             error = None if None in errors else errors[0]
             return Finding(error or self._failure(self._list_window, one), self.name_of(one), self.anchor.label)
         return None
@@ -157,6 +157,10 @@ class Judge:
         newest = self._newest(lists)
         if newest is not None and newest.crl.revokes(one.serial_number):
             raise CertRevoked("its issuer revoked the certificate", field=CERTIFICATE)
+
+    def _may_revoke(self, ca: Certificate) -> None:
+        checks.check_crl_signer(ca)
+        self._current(ca)
 
     def _root(self, one: Certificate) -> None:
         if one.spki != self.anchor.spki:

@@ -8,9 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from verifier.abi import der
@@ -18,8 +17,8 @@ from verifier.abi.der import DerError
 from verifier.abi.pck import PCK_EXTENSION_OID
 from verifier.errors import CertChainInvalid
 from verifier.limits import MAX_CERTIFICATE_BYTES
+from verifier.signature import verify_der
 
-_ECDSA_SHA256 = ec.ECDSA(SHA256())
 _ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
 """DER of the AlgorithmIdentifier ecdsa-with-SHA256 (RFC 5758): its OID, no parameters."""
 
@@ -87,11 +86,7 @@ class Certificate:
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether `issuer`'s key made this certificate's signature."""
-        try:
-            issuer.public_key.verify(self.signature, self.tbs, _ECDSA_SHA256)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return verify_der(issuer.public_key, self.tbs, self.signature)
 
 
 def parse_certificate(data: bytes) -> Certificate:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,7 +23,7 @@ from verifier.errors import (
     NoTrustRoots,
     RootUntrusted,
 )
-from verifier.limits import CHAIN_CERTIFICATES
+from verifier.limits import CHAIN_CERTIFICATES, MAX_ROOTS_REMEMBERED
 from verifier.trust.certificate import Certificate
 from verifier.trust.roots import ChainRoles, TrustAnchor
 
@@ -126,7 +125,7 @@ def check_keys(chain: Chain) -> None:
 def check_signatures(chain: Chain) -> None:
     """Root signs itself and the intermediate, the intermediate the leaf. `CertSignature`."""
     holds = {
-        "root": _self_signed(chain.root),
+        "root": _root_signs_itself(chain.root),
         "intermediate": chain.intermediate.signed_by(chain.root),
         "leaf": chain.leaf.signed_by(chain.intermediate),
     }
@@ -135,10 +134,28 @@ def check_signatures(chain: Chain) -> None:
             raise CertSignature(f"{role} is not signed by its issuer", field=f"pck_chain.{role}")
 
 
-@lru_cache(maxsize=16)
-def _self_signed(root: Certificate) -> bool:
-    """Remembered by the certificate's bytes: every chain of a vendor ends in one of two."""
-    return root.signed_by(root)
+_ROOTS: dict[bytes, Certificate] = {}
+"""Certificates, by their DER, whose key was pinned when they were found to sign themselves: a handful for all vendors.
+
+Only bytes decide that, so it is found out once, as anywhere else where roots are loaded from a file. Whether a root is
+pinned for the caller at hand, is valid and plays its role, is checked on every use.
+"""
+
+
+def known_root(der: bytes) -> Certificate | None:
+    """The root certificate of these bytes, if one was verified before."""
+    return _ROOTS.get(der)
+
+
+def _root_signs_itself(root: Certificate) -> bool:
+    if root.der in _ROOTS:
+        return True
+    if not root.signed_by(root):
+        return False
+    if len(_ROOTS) >= MAX_ROOTS_REMEMBERED:
+        _ROOTS.clear()
+    _ROOTS[root.der] = root
+    return True
 
 
 def check_validity(chain: Chain, now_ms: int) -> None:

@@ -7,9 +7,7 @@ on every use.
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from verifier.abi.collateral import Document, SignedDocument
 from verifier.abi.fields import moment
@@ -27,14 +25,12 @@ from verifier.errors import (
     CollateralSignature,
     CrlIssuer,
 )
-from verifier.signature import verify_raw
+from verifier.signature import verify_der, verify_raw
 from verifier.trust.certificate import Certificate
 from verifier.trust.crl import Crl
 from verifier.trust.roots import ChainRoles
 
 SIGNER = "signer"
-
-_ECDSA_SHA256 = ec.ECDSA(SHA256())
 
 
 def check_crl_issuer(crl: Crl, issuer: bytes) -> None:
@@ -95,10 +91,8 @@ def check_signer_key(signer: Certificate) -> None:
 
 def check_signer_signature(signer: Certificate, root_key: ec.EllipticCurvePublicKey) -> None:
     """The pinned root key signed the signer's certificate. `CertSignature`."""
-    try:
-        root_key.verify(signer.signature, signer.tbs, _ECDSA_SHA256)
-    except (InvalidSignature, ValueError):
-        raise CertSignature("the root did not sign the signer's certificate", field=SIGNER) from None
+    if not verify_der(root_key, signer.tbs, signer.signature):
+        raise CertSignature("the root did not sign the signer's certificate", field=SIGNER)
 
 
 def check_signer_window(signer: Certificate, now_ms: int) -> None:

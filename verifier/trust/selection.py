@@ -158,6 +158,12 @@ def select(
     pck_ca = Root(pck_issuer.public_key, pck_issuer.spki, anchor.roles, pck_issuer.subject)
     enclave = ENCLAVES[tee]
     platform = f"{tee.upper()}, FMSPC {fmspc.hex().upper()}, PCE id {pce_id.hex().upper()}"
+    if not (held.crls or held.held_documents or held.unreadable):
+        raise CollateralMissing(
+            f"nothing is held; needed: TCB info for {platform}; {enclave} identity; the CRLs of "
+            f"{pck_issuer.common_name} and of {anchor.roles.root}",
+            field="collateral",
+        )
     span = Span()
     root_crl = pick_crl(held, ROOT_CRL, root, root.name, now_ms, span)
     pck_crl = pick_crl(held, PCK_CRL, pck_ca, root.name, now_ms, span)
@@ -216,7 +222,7 @@ class Signing:
         self.used: list[Certificate] = []
         for one in held.named(root.roles.tcb_signer):
             try:
-                held.remember((checks.SIGNER, one.der, root.spki, root.name), check_signer, one, root)
+                held.remember((checks.SIGNER, one.der, root.spki, root.name, root.roles), check_signer, one, root)
             except VerificationError as error:
                 self.refused.append(error)
             else:

@@ -105,7 +105,7 @@ class Collateral:
             (b"crl" + one.digest for one in self.crls),
             (b"certificate" + hashlib.sha256(der).digest() for der in self.certificate_sources),
         )
-        return hashlib.sha256(b"".join(sorted(hashlib.sha256(part).digest() for part in parts))).digest()
+        return hashlib.sha256(b"".join(sorted(parts))).digest()
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
@@ -175,7 +175,8 @@ class Collateral:
 
         `tee` is "sgx" or "tdx", `fmspc` 6 and `pce_id` 2 bytes of the PCK certificate; `pck_issuer` its issuer in a
         chain already verified up to `anchor`. Raises a subclass of `VerificationError` whose field begins with
-        "tcb_info", "qe_identity", "pck_crl" or "root_ca_crl": what is missing, or what is wrong with the best there is.
+        "tcb_info", "qe_identity", "pck_crl" or "root_ca_crl": what is missing, or what is wrong with the best there is;
+        of an empty set, "collateral".
         """
         key = (tee, fmspc, pce_id, pck_issuer.der, anchor)
         pick = self._picks.get(key)

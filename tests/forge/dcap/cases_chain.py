@@ -47,6 +47,7 @@ TEXT = [
     case("not DER", "CERT_CHAIN_INVALID", None, TDX4, chain=lambda c: (b"\x30\x03abc", c[1], c[2])),
     case("a byte behind a certificate", "CERT_CHAIN_INVALID", None, SGX3, chain=lambda c: (c[0] + b"\x00", *c[1:])),
     case("leaf only", "CERT_CHAIN_INVALID", None, TDX4, chain=lambda c: c[:1]),
+    case("a whole chain as type 4", "CERT_CHAIN_INVALID", None, TDX4, section=lambda s: replace(s, kind=4)),
     case("no root", "CERT_CHAIN_INVALID", None, TDX4, chain=lambda c: c[:2]),
     case("no leaf", "CERT_CHAIN_INVALID", None, SGX3, chain=lambda c: c[1:]),
     case("four certificates", "CERT_CHAIN_INVALID", None, TDX4, chain=lambda c: (*c, c[0])),

@@ -65,6 +65,8 @@ CRLS = [
     case("PCK certificate revoked among many", "CERT_REVOKED", "revocation", SGX3,
          pck_crl=replace(PCK_CRL, revoked=(*range(1, 60), PCK.serial))),
     case("PCK CA revoked", "CERT_REVOKED", "revocation", TDX4, root_crl=replace(ROOT_CRL, revoked=(PCK_CA.serial,))),
+    case("root revoked by its own list", "CERT_REVOKED", "revocation", TDX4,
+         root_crl=replace(ROOT_CRL, revoked=(ROOT.serial,))),
     case("TCB signer revoked", "CERT_REVOKED", "signer_revocation", TDX4,
          root_crl=replace(ROOT_CRL, revoked=(TCB_SIGNER.serial,))),
     case("QE identity signer revoked", "CERT_REVOKED", "signer_revocation", SGX3,

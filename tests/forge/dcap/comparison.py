@@ -11,11 +11,14 @@ from tests.forge.dcap.judge import anchor
 from tests.forge.dcap.mutant import Mutant
 from tests.forge.dcap.peer import Peer, Verdict
 from tests.forge.dcap.world import Minted
+from verifier.abi.pck import parse_pck_extension
+from verifier.abi.pem import split_chain
+from verifier.abi.quote import parse_quote
 from verifier.claims import Claims
 from verifier.errors import VerificationError
 from verifier.formats.dcap import VerifiedQuote, verify_quote
 from verifier.policy.quote import AUTHENTIC, quote_rules
-from verifier.trust.certificate import Certificate
+from verifier.trust.certificate import Certificate, parse_certificate
 from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
 from verifier.trust.store import Collateral
 
@@ -47,6 +50,17 @@ class Comparison:
     def tcb_info(self) -> dict[str, Any]:
         """The TCB info that was given; empty if it cannot be read."""
         return _document(self.minted.collateral.get("tcb_info", ""))
+
+    @cached_property
+    def cpu_svn_differs(self) -> bool:
+        """Whether the PCK certificate's CPUSVN is not its sixteen components; False where there is no certificate."""
+        try:
+            chain = split_chain(parse_quote(self.minted.quote).signature.certification.data)
+            extensions = [parse_certificate(one).pck_extension for one in chain]
+            platforms = [parse_pck_extension(one) for one in extensions if one is not None]
+        except VerificationError:
+            return False
+        return any(one.cpu_svn != bytes(one.component_svns) for one in platforms)
 
     @property
     def levels_descend(self) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.forge.dcap import cases_chain, cases_collateral, cases_policy, cases_quote, cases_tcb
+from tests.forge.dcap.cases_genuine import GENUINE_CASES
 from tests.forge.dcap.judge import Case, anchor, collateral_of
 from tests.forge.dcap.policies import FULL
 from tests.forge.dcap.steps import STEPS, disable
@@ -49,6 +50,11 @@ def test_the_genuine_world_passes(name: str, world: World) -> None:
 @pytest.mark.parametrize(("name", "world"), WORLDS, ids=[name for name, _ in WORLDS])
 def test_the_genuine_world_passes_a_policy_that_demands_everything(name: str, world: World) -> None:
     Case(name=name, code="", step=None, world=world, policy=FULL, report_data=REPORT_DATA).judge()
+
+
+@pytest.mark.parametrize(("case", "status"), GENUINE_CASES, ids=[case.name for case, _ in GENUINE_CASES])
+def test_unusual_and_genuine(case: Case, status: str) -> None:
+    assert case.judge().tcb.status == status
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
