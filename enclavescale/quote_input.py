@@ -12,6 +12,7 @@ from verifier.limits import MAX_QUOTE_BYTES
 MAX_INPUT_BYTES = 4 * MAX_QUOTE_BYTES
 """Bytes read of a file: text needs up to twice a quote's bytes, and line ends; nothing beyond is ever in memory."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n\f\v"
 _WRAPPING = b"\"'"
 """What a JSON string or a shell leaves around a text."""
@@ -29,10 +30,14 @@ def read_quote(stream: IO[bytes]) -> bytes:
 
 
 def decode_quote(data: bytes) -> bytes:
-    """Binary as it is, text decoded. A quote begins with its version and a zero byte, so it never looks like text."""
-    if data.translate(None, _TEXT):
+    """Binary as it is, text decoded: what editors (a byte order mark) and C (NULs) put around it does not count.
+
+    A quote begins with its version and a zero byte, so it never looks like text.
+    """
+    bare = data.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\x00")
+    if bare.translate(None, _TEXT):
         return data
-    text = b"".join(data.split()).strip(_WRAPPING)
+    text = b"".join(bare.split()).strip(_WRAPPING)
     if not text:
         raise QuoteMalformed("it is empty", field="evidence")
     digits = text[2:] if text[:2] in (b"0x", b"0X") else text
@@ -40,8 +45,8 @@ def decode_quote(data: bytes) -> bytes:
         return binascii.unhexlify(digits)
     except ValueError:
         pass
-    bare = text.rstrip(b"=").translate(_FROM_URL)
+    letters = text.rstrip(b"=").translate(_FROM_URL)
     try:
-        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
+        return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
     except ValueError:
         raise QuoteMalformed("text that is neither hexadecimal nor base64", field="evidence") from None

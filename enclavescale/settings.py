@@ -16,13 +16,19 @@ ENVIRONMENT_PREFIX = "ENCLAVESCALE_KAFKA_"
 
 PROPERTY_PREFIX = "kafka."
 
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Bytes of a file of settings or of a policy: 100,000 platforms by their ids fit; nothing beyond is ever in memory."""
+
 
 def load_file(path: Path) -> dict[str, Any]:
-    """A TOML or JSON file (by suffix) as a dictionary. Raises ConfigError."""
+    """A TOML or JSON file (by suffix) of at most `MAX_FILE_BYTES` as a dictionary. Raises ConfigError."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_FILE_BYTES} bytes")
         loaded = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: not a table")

@@ -35,8 +35,11 @@ SESSION_CACHE_ENTRIES = 32_768
 CHAIN_CACHE_ENTRIES = 16_384
 """Verified PCK chains kept by a cache, about 6 KB each: one for each of 10,000 hosts and its renewal."""
 
-MAX_PCK_CANDIDATES = 16
-"""PCK certificates tried for a quote that carries none (certification types 1 to 3); each costs one verification."""
+MAX_PCK_CANDIDATES = 256
+"""Keys of genuine PCK certificates tried for a quote that carries none (types 1 to 3); each costs one verification.
+
+Those of the quote's PPID or CPUSVN come first, so that a fleet may have more.
+"""
 
 MAX_COLLATERAL_BYTES = 1024 * 1024
 """Bytes of one piece of collateral: a file, or a QuoteCollateralV3 object. Real ones have about 20 KB."""
@@ -76,7 +79,7 @@ MAX_COLLATERAL_ITEMS = 8192
 """Documents, lists and certificates in one set: every FMSPC that Intel lists, for both TEEs, many times over."""
 
 MAX_DIAGNOSED_CERTIFICATES = 16
-"""Certificates tried to say whose key signed a document that no signer signed; each costs one verification."""
+"""Certificates tried to say who signed what nobody trusted did; each costs one verification."""
 
 MAX_VERDICTS_REMEMBERED = 65_536
 """Signature verdicts a set of collateral remembers, about 300 bytes each."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Any
 
+from verifier.abi import fields as formats
 from verifier.abi.sgx import SgxReport
 from verifier.abi.tdx import TdAttributes, TdReport
-from verifier.errors import VerificationError
+from verifier.errors import PolicyEmpty, VerificationError
 from verifier.formats.dcap import VerifiedQuote
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.tcb.status import PartStatus, TcbReport, TcbState
+from verifier.trust.roots import INTEL_SGX_ROOT
 from verifier.verdict import (
     AFFIRMING,
     CONTRAINDICATED,
@@ -44,6 +45,14 @@ _ASPECTS = {
 }
 """What of the trust vector a refusal by policy speaks of; all others speak of the hardware."""
 
+_EMPTY_ASPECTS = {
+    "measurement": "executables",
+    "platforms": "instance-identity",
+    "report_data": "instance-identity",
+    "tdx": "configuration",
+}
+"""The same for `POLICY_EMPTY`, by what its field begins with."""
+
 
 def quote_verdict(
     *,
@@ -56,11 +65,14 @@ def quote_verdict(
     """The verdict at `now_ms` (UTC milliseconds): accepted if `failures` is empty.
 
     `quote` is None where verification itself failed, with the one failure it raised; else `failures` are the policy's
-    rules that do not hold, in order.
+    rules that do not hold, in order. With an `unsafe_` switch set, or under a root that is not the vendor's, its status
+    is `warning` at best.
     """
     vector = _vector(policy, quote, failures)
-    # A simulated root the caller named contraindicates the hardware claim, not the acceptance it was named for.
-    status = STATUS_OF_TIER[min(max(vector.values()), WARNING)] if not failures else "contraindicated"
+    status = "contraindicated"
+    if not failures:
+        # A simulated root the caller named contraindicates the hardware claim, not the acceptance it was named for.
+        status = STATUS_OF_TIER[WARNING if policy.unsafe else min(max(vector.values()), WARNING)]
     codes = list(dict.fromkeys(error.code for error in failures))
     verified = STAGES if quote is not None else failures[0].verified if failures else ()
     tcb = None if quote is None else quote.tcb
@@ -85,16 +97,31 @@ def quote_verdict(
 def _vector(policy: QuotePolicy, quote: VerifiedQuote | None, failures: Sequence[VerificationError]) -> dict[str, int]:
     if quote is None:
         return {"hardware": CONTRAINDICATED}
+    hardware = hardware_tier(quote)
+    if quote.root_label != INTEL_SGX_ROOT.label:
+        hardware = max(hardware, WARNING)
+    td, code = policy.td, policy.measurements or ()
+    whole = td is not None and not (td.unsafe_allow_sept_ve or td.unsafe_allow_reserved_bits or td.allow_migratable)
+    judged = {
+        "instance-identity": bool(policy.platforms),
+        "configuration": whole and quote.tee == "tdx",
+        "executables": quote.tee in policy.tees and any(one.tee == quote.tee for one in code),
+    }
     vector = {
-        "instance-identity": NO_CLAIM if policy.platforms is None else AFFIRMING,
-        "configuration": AFFIRMING if policy.td is not None and quote.tee == "tdx" else NO_CLAIM,
-        "executables": NO_CLAIM if policy.measurements is None else AFFIRMING,
-        "hardware": hardware_tier(quote),
+        **{aspect: AFFIRMING if holds else NO_CLAIM for aspect, holds in judged.items()},
+        "hardware": hardware,
         "runtime-opaque": WARNING if quote.debug else AFFIRMING,
     }
     for error in failures:
-        vector[_ASPECTS.get(error.code, "hardware")] = CONTRAINDICATED
+        vector[_aspect(error)] = CONTRAINDICATED
     return vector
+
+
+def _aspect(error: VerificationError) -> str:
+    if isinstance(error, PolicyEmpty):
+        field = error.field or ""
+        return next((aspect for begin, aspect in _EMPTY_ASPECTS.items() if field.startswith(begin)), "hardware")
+    return _ASPECTS.get(error.code, "hardware")
 
 
 def claims_json(quote: VerifiedQuote) -> dict[str, Any]:
@@ -233,7 +260,5 @@ def collateral_json(quote: VerifiedQuote, now_ms: int) -> dict[str, Any]:
 
 
 def moment(moment_ms: int | None) -> str | None:
-    """UTC milliseconds as RFC 3339 with seconds; None stays None."""
-    if moment_ms is None:
-        return None
-    return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """UTC milliseconds as RFC 3339 with seconds, beyond any calendar as a number; None stays None."""
+    return None if moment_ms is None else formats.moment(moment_ms)

@@ -122,13 +122,13 @@ def verify_session(
         endorsements=(),
         chains_seen=chains_seen,
     )
-    check_version(quote, version)
     # (5)
     claims = SessionClaims(
         quote=quote, now_ms=now_ms, binding=binding, report_data=report_data, first_mile=FIRST_MILE_GRADES[0]
     )
     from_ms, until_ms = certain_between(quote, policy, now_ms)
     try:
+        check_version(quote, version)
         policy_rules(policy, role=role, tee=tee, platform_ids=platform_ids).check(claims)
     except VerificationError as error:
         # At another time the same evidence might fail earlier, for its validity, or a grace begin or end.

@@ -49,7 +49,7 @@ class Moment(click.ParamType):
         if match[2] is None:
             self.fail(f"{text} has no zone; write {text}Z for UTC, or its offset, as +01:00", param, ctx)
         try:
-            moment = datetime.fromisoformat(text.upper())
+            moment = datetime.fromisoformat(text.upper()).astimezone(UTC)  # OverflowError: no year of UTC holds it
             return (moment - _EPOCH) // timedelta(milliseconds=1)
         except (ValueError, OverflowError) as error:
             self.fail(f"{text}: {error}", param, ctx)

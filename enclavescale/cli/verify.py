@@ -70,7 +70,12 @@ def _template(context: click.Context, parameter: click.Parameter, value: bool) -
 @click.option(
     "--collateral", multiple=True, type=_PATH, help="What a PCCS answered: files or directories, told by content."
 )
-@click.option("--endorsement", multiple=True, type=_PATH, help="Certificates and CRLs: PEM, DER or hex of DER.")
+@click.option(
+    "--endorsement",
+    multiple=True,
+    type=_PATH,
+    help="Certificates and CRLs: PEM, DER or hex of DER. PCK certificates in --collateral count, too.",
+)
 @trust_root_option
 @click.option(
     "--policy",

@@ -189,11 +189,18 @@ def test_intels_own_root_needs_no_warning(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_usage(tmp_path: Path) -> None:
+    done = show(tmp_path / "absent")
+    assert done.exit_code == 2
+    assert "absent" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_in_a_directory_that_cannot_be_opened_is_listed(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")
     done = show(tmp_path)
-    assert done.exit_code == 2
-    assert "absent" in done.stderr or "dangling" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.exit_code == 3
+    assert "dangling" in done.stdout
+    assert "cannot be opened" in " ".join(done.stdout.split())
 
 
 def test_an_empty_directory_is_not_usable(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from enclavescale.quote_input import MAX_INPUT_BYTES, decode_quote, read_quote
+from enclavescale.settings import MAX_FILE_BYTES
 from enclavescale.verdict_screen import verdict_screen
 from tests.cli.conftest import call, process
 from tests.verifier.corpus import Case, quotes
@@ -28,6 +29,8 @@ SGX = CASES["sgx_v3-dcapqvl-f8b81014-e17"]
 DEBUG = CASES["sgx_v3-trustee-77bcbdfa-e15"]
 EXPIRED = CASES["tdx_v4-dcapqvl-f1c85033-e17+expired"]
 RELAUNCH = CASES["synth-tdx5-t3-relaunch-conf"]
+FORGED = CASES["synth-tdx4-uptodate"]
+WORSE_NOW = CASES["synth-tdx5-t3-current-worse"]
 BEHIND = CASES["synth-tdx4-module-outofdate"]
 
 
@@ -64,6 +67,10 @@ FORMS = {
     "base64": base64.b64encode(QUOTE),
     "base64 in lines": base64.encodebytes(QUOTE),
     "base64 for URLs, unpadded": base64.urlsafe_b64encode(QUOTE).rstrip(b"="),
+    "hex with a byte order mark": b"\xef\xbb\xbf" + HEX,
+    "hex with 0x behind a byte order mark": b"\xef\xbb\xbf0X" + HEX + b"\n",
+    "hex that ends like a string in C": HEX + b"\x00",
+    "base64 in a buffer": base64.b64encode(QUOTE) + bytes(100),
     "a JSON string": json.dumps(QUOTE.hex()).encode(),
 }
 
@@ -75,7 +82,7 @@ class TestEvidence:
         assert said["tcb_status"] == "UpToDate"
         assert decode_quote(FORMS[form]).rstrip(b"\x00") == QUOTE.rstrip(b"\x00")
 
-    @pytest.mark.parametrize("data", [b"", b" \n", b"not a quote", b"zz", b"{}", b"----BEGIN"])
+    @pytest.mark.parametrize("data", [b"", b" \n", b"\x00", b"\xef\xbb\xbf", b"not a quote", b"zz", b"{}", b"---BEGIN"])
     def test_text_that_is_no_quote(self, data: bytes) -> None:
         said = verdict(TDX, exit_code=3, evidence="-", stdin=data)
         assert said["codes"] == ["QUOTE_MALFORMED"]
@@ -174,6 +181,15 @@ class TestOutcomes:
         assert done.stderr.startswith("WARNING: ")
         assert any("--trust-root" in one for one in json.loads(done.stdout)["warnings"])
 
+    def test_a_root_that_somebody_names_is_never_affirming(self) -> None:
+        said = verdict(FORGED, exit_code=0)
+        assert (said["status"], said["tcb_status"]) == ("warning", "UpToDate")
+        assert said["tcb"]["current"]["status"] == "UpToDate"
+
+    def test_a_current_tcb_that_is_worse_is_a_reservation(self) -> None:
+        said = verdict(WORSE_NOW, exit_code=0)
+        assert (said["status"], said["tcb_status"]) == ("warning", "UpToDate")
+
 
 @pytest.fixture(scope="module")
 def report_data() -> str:
@@ -252,6 +268,32 @@ class TestPolicyFile:
             assert said["tcb_status"] == "OutOfDate"
             assert said["status"] == ("contraindicated" if exit_code else "warning")
 
+    @pytest.mark.parametrize("name", ["huge.toml", "huge.json"])
+    def test_a_sparse_file_of_gigabytes_is_refused_at_once(self, name: str, tmp_path: Path) -> None:
+        file = tmp_path / name
+        with file.open("wb") as huge:
+            huge.truncate(10 * 1024**3)
+        done = call(*arguments(TDX, "--policy", str(file)))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"more than {MAX_FILE_BYTES} bytes" in " ".join(done.stderr.replace("│", "").split())
+
+    @pytest.mark.parametrize(("name", "text"), [("deep.json", "[" * 200_000), ("deep.toml", "a = " + "[" * 200_000)])
+    def test_a_file_too_deep_to_read_is_refused(self, name: str, text: str, tmp_path: Path) -> None:
+        file = tmp_path / name
+        file.write_text(text)
+        assert call(*arguments(TDX, "--policy", str(file))).exit_code == 2
+
+    def test_a_list_of_a_whole_fleet_is_read(self, tmp_path: Path) -> None:
+        file = tmp_path / "fleet.json"
+        file.write_text(json.dumps({"platforms": [f"{number:032x}" for number in range(100_000)]}))
+        assert set(verdict(TDX, "--policy", str(file), exit_code=3)["codes"]) == {
+            "POLICY_EMPTY",
+            "PLATFORM_NOT_ENROLLED",
+        }
+
+    def test_no_device_is_a_policy(self) -> None:
+        assert call(*arguments(TDX, "--policy", "/dev/zero")).exit_code == 2
+
     def test_an_empty_file_refuses(self, tmp_path: Path) -> None:
         file = tmp_path / "empty.toml"
         file.write_text("")
@@ -288,6 +330,8 @@ class TestPolicyFile:
         (["--kind", "snp"], "snp"),
         (["--at", "yesterday"], "RFC 3339"),
         (["--at", "2026-01-01T00:00:00"], "zone"),
+        (["--at", "0001-01-01T00:00:00+14:00"], "out of range"),
+        (["--at", "9999-12-31T23:59:59-14:00"], "out of range"),
         (["--collateral", "no-such-file"], "no-such-file"),
         (["--trust-root", "README.md"], "README.md"),
     ],
@@ -297,6 +341,13 @@ def test_exit_2_for_what_the_user_must_correct(options: list[str], said: str) ->
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0", "99999999999"])
+def test_the_ends_of_the_calendar_are_times_like_others(at: str) -> None:
+    done = call("verify", str(path(TDX)), "--collateral", str(path(TDX, "collateral")), "--at", at, "--json")
+    assert done.exit_code == 3
+    assert json.loads(done.stdout)["codes"]
 
 
 def test_missing_evidence_is_a_usage_error() -> None:

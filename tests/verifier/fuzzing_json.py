@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from tests.verifier.fuzzing_raw import raw
 
+_REMEMBERED_CHARACTERS = 20_000
+"""Genuine documents are shorter; what a mutation has blown up comes once and fills memory."""
+
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 STATUSES = ("UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate",
             "OutOfDateConfigurationNeeded", "Revoked", "TDRelaunchAdvised", "uptodate", "")  # fmt: skip
@@ -36,9 +39,17 @@ class Node(NamedTuple):
     parent: int
 
 
-@lru_cache(maxsize=32)
 def nodes_of(text: str) -> tuple[Node, ...]:
     """Every value of JSON `text`, in order; what is no JSON gives what was understood of it."""
+    return _seed_nodes(text) if len(text) < _REMEMBERED_CHARACTERS else _nodes(text)
+
+
+@lru_cache(maxsize=64)
+def _seed_nodes(text: str) -> tuple[Node, ...]:
+    return _nodes(text)
+
+
+def _nodes(text: str) -> tuple[Node, ...]:
     found: list[Node] = []
     open_: list[int] = []
     key: int | None = None

@@ -46,7 +46,7 @@ APPLIED_POLICY_BYTES = 16 * 1024
 """Policies up to this size are also applied; one of ten thousand platforms is nobody's attack on its own operator."""
 
 
-MAX_MESSAGE_CHARACTERS = 500
+MAX_SHOWN_CHARACTERS = 500
 
 
 class Unsound(AssertionError):
@@ -128,7 +128,7 @@ def _load(seed: Seed, data: bytes) -> None:
 
 def _inventory(seed: Seed, data: bytes) -> None:
     inventory = take_inventory(Collateral.of([data]), _anchors(), genuine.minted("TDX v4").at * 1000)
-    json.dumps(to_json(inventory), ensure_ascii=False).encode()
+    check_shown(to_json(inventory))
 
 
 @cache
@@ -138,9 +138,19 @@ def _anchors() -> tuple[TrustAnchor, ...]:
 
 def check_message(error: VerificationError) -> None:
     """What is said of hostile bytes goes to terminals and logs: short, one line, nothing that steers a terminal."""
-    for text in (str(error), error.field or "", error.replica().remedy):
-        if len(text) > MAX_MESSAGE_CHARACTERS or not text.isprintable():
-            raise Unsound(f"{error.code}: a message nobody should see: {text[:MAX_MESSAGE_CHARACTERS]!r}")
+    check_shown([str(error), error.field, error.replica().remedy, error.code])
+
+
+def check_shown(value: Any) -> None:
+    """Every text in it can be shown: of bounded length, printable."""
+    if isinstance(value, str):
+        if len(value) > MAX_SHOWN_CHARACTERS or not value.isprintable():
+            raise Unsound(f"a text that nobody should see: {value[:MAX_SHOWN_CHARACTERS]!r}")
+    elif isinstance(value, dict):
+        check_shown([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_shown(inner)
 
 
 def _read(held: Collateral) -> None:
@@ -232,7 +242,7 @@ def _judge(setting: Setting, quote: bytes, collateral: Collateral) -> None:
         warnings = quote_warnings(AUTHENTIC, claims)
         failures = quote_rules(AUTHENTIC).failures(claims) + quote_rules(STRICT).failures(claims)
     verdict = quote_verdict(policy=STRICT, now_ms=now_ms, quote=verified, failures=failures, warnings=warnings)
-    json.dumps(verdict, ensure_ascii=False).encode()
+    check_shown(verdict)
     if failures:
         raise failures[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from attester.simulated import platform
 from tests.verifier.vectors import CARRIED, CARRIED_SGX_V3, CARRIED_TDX_V5
-from verifier.abi import der
+from verifier.abi import der, pck
 from verifier.abi.der import Der
 from verifier.abi.pck import PckExtension, parse_pck_extension
 from verifier.abi.pem import split_chain
@@ -167,3 +168,18 @@ def test_any_bytes_raise_only_our_error(at: int, junk: bytes) -> None:
         except PckExtensionInvalid:
             continue
         assert parse_pck_extension(found.encode()) == found
+
+
+@given(extensions)
+def test_the_usual_form_is_read_as_field_by_field(extension: PckExtension) -> None:
+    small = replace(
+        extension,
+        component_svns=tuple(one & 0x7F for one in extension.component_svns),
+        pce_svn=extension.pce_svn & 0x7F,
+    )
+    assert pck._USUAL_TCB.search(small.encode())
+    for one in (small, extension):
+        assert parse_pck_extension(one.encode()) == one
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pck, "_USUAL_TCB", re.compile(b"(?!)"))
+            assert parse_pck_extension(one.encode()) == one

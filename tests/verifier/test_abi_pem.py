@@ -46,6 +46,7 @@ def test_real_chains(text: bytes) -> None:
     [
         block(b"YWJj"),
         block(b"YWJj") + b"\x00",
+        block(b"YWJj") + b"\x00" * 5,
         block(b"YWJj", end=END),
         block(b"YWJj", end=b"\r\n" + END + b"\r\n"),
         block(b"YWJj", begin=BEGIN + b" \t\r\n"),
@@ -68,7 +69,7 @@ def test_layouts_that_writers_use(text: bytes) -> None:
         b"YWJj",
         block(b""),
         block(b"\n"),
-        block(b"YWJj") + b"\x00\x00",
+        block(b"YWJj") + b"\x00\x00\n",
         b"\x00" + block(b"YWJj"),
         block(b"YWJj") + b"\x00" + block(b"YWJj"),
         b"x" + block(b"YWJj"),

@@ -6,16 +6,20 @@ import base64
 import json
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.forge.dcap.platforms import integer, octets, sequence, tlv
-from tests.forge.dcap.world import PCK_CA, PCK_CRL, TDX4, Crl, issue_crl
+from tests.forge.dcap.certificates import issue
+from tests.forge.dcap.platforms import Platform, integer, octets, sequence, tlv
+from tests.forge.dcap.world import PCK, PCK_CA, PCK_CRL, ROOT, TCB_SIGNER, TDX4, Crl, issue_crl, pem_chain
 from tests.verifier import fuzzing_corpus as genuine
 from tests.verifier.fuzzing import Seed, pem_text
 from tests.verifier.fuzzing_der import nodes_of, replaced
 from tests.verifier.fuzzing_targets import TARGETS
-from tests.verifier.test_fuzz_verifier import Tally, examine
+from tests.verifier.test_fuzz_verifier import Tally, examine, size_of
 from verifier.limits import (
     MAX_CERTIFICATE_BYTES,
     MAX_CERTIFICATION_BYTES,
@@ -28,8 +32,8 @@ from verifier.limits import (
 )
 
 WORLD = "forge/TDX v4"
-Inputs = Iterator[tuple[str, str, bytes]]
-"""(target, what it is, bytes)."""
+Inputs = Iterator[tuple[str, str, bytes | tuple[bytes, bytes]]]
+"""(target, what it is, bytes, or a quote and its collateral)."""
 
 
 def filled(unit: str, size: int, front: str = "", back: str = "") -> bytes:
@@ -240,6 +244,43 @@ def sets() -> Inputs:
                 yield target, f"{name} for {key}", json.dumps(minted | {key: value}).encode()
 
 
+def on_a_slow_curve(certificate: bytes, count: int) -> str:
+    """PEM of `count` such certificates whose keys take ten times as long as P-256's, signed by nobody."""
+    nodes = nodes_of(certificate)
+    place = [at for at, node in enumerate(nodes) if node.parent == 1][6]
+    keys = (ec.derive_private_key(n + 2, ec.BrainpoolP512R1()).public_key() for n in range(count))
+    spkis = (key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys)
+    return pem_chain(*(replaced(certificate, nodes, place, spki) for spki in spkis))
+
+
+def crowds() -> Inputs:
+    """Certificates called like an issuer, each of which could have made a signature that nobody made."""
+    signer = issue(replace(TCB_SIGNER, key="attacker"), replace(ROOT, key="attacker root"))
+    minted = TDX4.mint().collateral
+    forged = TDX4.but(tcb_info_signed_with="attacker", qe_identity_signed_with="attacker").mint().collateral
+    for name, crowd in (
+        ("slow curves", on_a_slow_curve(issue(ROOT), 124)),
+        ("P-256", pem_chain(*(issue(replace(ROOT, key=f"r{n}", serial=n + 1)) for n in range(124)))),
+    ):
+        chains = {"tcb_info_issuer_chain": pem_chain(signer) + crowd, "qe_identity_issuer_chain": ""}
+        yield "verify_collateral", f"roots by name, {name}", json.dumps(forged | chains).encode()
+    leaf = TDX4.pck_chain()[0]
+    quote = TDX4.but(certification=(4, leaf)).mint().quote
+    extension = Platform().extension()
+    many = range(120)
+    for name, crowd in (
+        ("slow curves", on_a_slow_curve(TDX4.pck_chain()[1], 120)),
+        ("P-256", pem_chain(*(issue(replace(PCK_CA, key=f"c{n}", signed_with="x"), ROOT) for n in many))),
+        ("roots", pem_chain(*(issue(replace(ROOT, serial=n + 1, signed_with="x")) for n in many))),
+        ("leaves", pem_chain(*(issue(replace(PCK, serial=n + 1, extension=extension, signed_with="x"), PCK_CA)
+                               for n in many))),
+        ("genuine leaves", pem_chain(*(issue(replace(PCK, key=f"l{n}", extension=extension), PCK_CA) for n in many))),
+    ):  # fmt: skip
+        chains = minted | {"tcb_info_issuer_chain": minted["tcb_info_issuer_chain"] + crowd}
+        for kind, data in ((4, quote), (1, TDX4.but(certification=(1, bytes(36))).mint().quote)):
+            yield "verify_signed", f"type {kind}, crowd of {name}", (data, json.dumps(chains).encode())
+
+
 def quotes() -> Inputs:
     """Quotes at the limit."""
     quote = genuine.minted("TDX v4").quote
@@ -251,7 +292,7 @@ def quotes() -> Inputs:
         yield "verify_quote", f"type {kind}", TDX4.but(certification=(kind, bytes(400))).mint().quote
 
 
-BUILDERS: tuple[Callable[[], Inputs], ...] = (documents, lists, certificates, chains, files, sets, quotes)
+BUILDERS: tuple[Callable[[], Inputs], ...] = (documents, lists, certificates, chains, files, sets, crowds, quotes)
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
@@ -262,5 +303,5 @@ def test_what_is_built_to_be_expensive_is_not(build: Callable[[], Inputs]) -> No
         try:
             examine(TARGETS[target], seed, data, Tally(), trace=True)
         except Exception as error:
-            failures.append(f"{target}, {name}, {len(data)} bytes: {type(error).__name__}: {str(error)[:60]!r}")
+            failures.append(f"{target}, {name}, {size_of(data)} bytes: {type(error).__name__}: {str(error)[:60]!r}")
     assert not failures, "\n".join(failures)

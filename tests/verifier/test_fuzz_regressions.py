@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from tests.forge.dcap.certificates import issue
 from tests.forge.dcap.judge import judge
 from tests.forge.dcap.platforms import Platform, integer
-from tests.forge.dcap.world import TDX4, pem_chain
-from tests.verifier.fuzzing_der import nodes_of
+from tests.forge.dcap.world import PCK, TDX4, pem_chain
+from tests.verifier.fuzzing_der import nodes_of, replaced
 from verifier.abi.collateral import parse_signed, parse_tcb_info
 from verifier.abi.pck import parse_pck_extension
 from verifier.errors import CertChainInvalid, CollateralMalformed, CollateralMismatch, PckExtensionInvalid
@@ -62,3 +64,15 @@ def test_type_4_is_one_certificate() -> None:
     minted = TDX4.but(certification=(4, chain)).mint()
     with pytest.raises(CertChainInvalid):
         judge(minted, collateral=Collateral.from_json(minted.collateral_json))
+
+
+def test_what_a_certificate_makes_us_say_is_short_and_printable() -> None:
+    """Messages and inventories go to terminals: no screenfuls of digits, no escape sequences."""
+    leaf = TDX4.pck_chain()[0]
+    nodes = nodes_of(leaf)
+    serial = next(at for at, node in enumerate(nodes) if node.tag == 0x02 and nodes[node.parent].parent == 0)
+    with pytest.raises(CertChainInvalid) as refused:
+        parse_certificate(replaced(leaf, nodes, serial, integer((1 << 8_000) - 1)))
+    assert len(str(refused.value)) < 200
+    named = parse_certificate(issue(replace(PCK, common_name="\x1b[2Jgone")))
+    assert named.common_name == ""

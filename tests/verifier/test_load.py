@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 from tests.forge.dcap.world import TDX4, pem, pem_chain
 from tests.verifier.selecting import Real, asking, held, real
 from verifier.errors import CollateralMalformed, CollateralTooLarge, VerificationError
-from verifier.limits import MAX_COLLATERAL_BYTES, MAX_HTTP_LINES, MAX_PEM_BLOCKS
+from verifier.limits import MAX_COLLATERAL_BYTES, MAX_HTTP_LINES, MAX_PEM_BLOCKS, MAX_URL_ESCAPES
 from verifier.trust import load
 from verifier.trust.load import load_collateral, load_endorsements
 from verifier.trust.store import Collateral
@@ -26,6 +26,8 @@ INFO = f'{{"tcbInfo":{MINTED["tcb_info"]},"signature":"{MINTED["tcb_info_signatu
 IDENTITY = f'{{"enclaveIdentity":{MINTED["qe_identity"]},"signature":"{MINTED["qe_identity_signature"]}"}}'
 CRL = bytes.fromhex(MINTED["pck_crl"])
 ROOT_CRL = bytes.fromhex(MINTED["root_ca_crl"])
+PEM = pem(TDX4.pck_chain()[0]).encode()
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def answer(body: bytes | str, line_end: str = "\r\n", **headers: str) -> bytes:
@@ -111,6 +113,24 @@ PLAIN: dict[str, tuple[bytes, tuple[int, int, int]]] = {
     "hex in capitals, in lines": (CRL.hex("\n", 30).upper().encode(), (0, 1, 0)),
     "hex of PEM": (pem(TDX4.pck_chain()[0]).encode().hex().encode(), (0, 0, 1)),
     "base64 of DER": (base64.encodebytes(CRL), (0, 1, 0)),
+    "PEM with a byte order mark": (BYTE_ORDER_MARK + PEM, (0, 0, 1)),
+    "PEM with explanations": (
+        b"Certificate:\n    Data: 1-2\n" + PEM + b"subject=CN = x\nissuer=y\n" + pem(TDX4.pck_chain()[1]).encode(),
+        (0, 0, 2),
+    ),
+    "PEM URL-encoded": (quote(pem_chain(*TDX4.pck_chain()), safe="").encode() + b"\n", (0, 0, 3)),
+    "hex in a JSON string": (f'"{CRL.hex()}"\n'.encode(), (0, 1, 0)),
+    "hex with its mark": (b"0x" + CRL.hex().encode(), (0, 1, 0)),
+    "hex with its mark in a JSON string": (b'"0X' + CRL.hex().upper().encode() + b'"', (0, 1, 0)),
+    "a set with a byte order mark": (BYTE_ORDER_MARK + json.dumps(MINTED).encode(), (2, 2, 3)),
+    "TCB info with a byte order mark": (BYTE_ORDER_MARK + INFO.encode(), (1, 0, 0)),
+    "a set with its chains URL-encoded": (
+        json.dumps({name: quote(text) if "chain" in name else text for name, text in MINTED.items()}).encode(),
+        (2, 2, 3),
+    ),
+    "a set with other people's members": (
+        json.dumps(MINTED | {"cached_at": 1.25, "by": {"x": [1e9, -2.5]}}).encode(), (2, 2, 3),
+    ),
     "an answer of /pckcerts": (
         json.dumps(
             [{"tcb": {}, "cert": quote(pem(TDX4.pck_chain()[0]))}, {"tcb": {}, "cert": "Not available"}]
@@ -146,7 +166,14 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "damaged JSON": (INFO.encode()[:-1], "COLLATERAL_MALFORMED"),
     "a private key": (b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "COLLATERAL_MALFORMED"),
     "PEM without end": (pem(CRL).encode()[:60], "COLLATERAL_MALFORMED"),
-    "PEM between words": (b"x\n" + pem(CRL).encode(), "COLLATERAL_MALFORMED"),
+    "PEM in the middle of a line": (b"x\nx" + PEM, "COLLATERAL_MALFORMED"),
+    "PEM with words behind it": (PEM + b"x\n", "COLLATERAL_MALFORMED"),
+    "PEM behind a damaged beginning": (PEM.replace(b"-----BEGIN", b"-----BGIN") + PEM, "COLLATERAL_MALFORMED"),
+    "hex of nothing": (b"0x", "COLLATERAL_MALFORMED"),
+    "a JSON string of a sentence": (b'"Put collateral here."', "COLLATERAL_MALFORMED"),
+    "an encoded chain that is none": (b"-----BEGIN%20CERT", "COLLATERAL_MALFORMED"),
+    "too many escapes": (b"-----BEGIN%20" + b"%2D" * (MAX_URL_ESCAPES + 1), "COLLATERAL_TOO_LARGE"),
+    "a float that somebody signed": (INFO.encode().replace(b'"version":3', b'"version":3.5'), "COLLATERAL_MALFORMED"),
     "DER of something else": (b"\x30\x03\x02\x01\x05", "COLLATERAL_MALFORMED"),
     "DER cut short": (CRL[:-1], "COLLATERAL_MALFORMED"),
     "a chain that is no PEM": (answer(INFO, TCB_Info_Issuer_Chain="x"), "COLLATERAL_MALFORMED"),
@@ -212,9 +239,6 @@ def test_a_pipe_named_outright_is_read(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_an_error_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         load_collateral([tmp_path / "absent"])
-    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
-    with pytest.raises(ConfigError):
-        load_collateral([tmp_path])
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_COLLATERAL_FILES", 2), ("MAX_COLLATERAL_FILES_BYTES", 3000)])
@@ -224,7 +248,7 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limi
         load_collateral([write(tmp_path, files_of_a_pccs())])
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if "DER" in name or "PEM" in name or "hex" in name])
+@pytest.mark.parametrize("name", [name for name in PLAIN if {"DER", "PEM", "hex"} & set(name.split())])
 def test_endorsements_are_certificates_and_lists(tmp_path: Path, name: str) -> None:
     data, (_, crls, certificates) = PLAIN[name]
     found = load_endorsements([write(tmp_path, {"x": data})])
@@ -251,3 +275,14 @@ def test_a_plus_sign_in_a_header_is_one(tmp_path: Path) -> None:
     found = load_collateral([write(tmp_path, {"x": data})])
     assert found.unreadable == ()
     assert len(found.certificates) == 2
+
+
+def test_a_file_that_cannot_be_opened_does_not_stop_the_others(tmp_path: Path) -> None:
+    minted = TDX4.mint()
+    (tmp_path / "set.json").write_text(minted.collateral_json)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    held = load_collateral([tmp_path])
+    assert [one.error.code for one in held.unreadable] == ["COLLATERAL_MALFORMED"]
+    assert len(held.held_documents) == 2
+    with pytest.raises(ConfigError):
+        load_collateral([tmp_path / "dangling"])

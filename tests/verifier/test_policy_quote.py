@@ -34,6 +34,7 @@ from verifier.claims import Claims
 from verifier.errors import PolicyInvalid, TeeTypeUnsupported, VerificationError
 from verifier.policy.base import AllOf, AnyOf, ForTee
 from verifier.policy.quote import AUTHENTIC, BUILT_IN, STRICT, parse_quote_policy, quote_rules, quote_warnings
+from verifier.policy.quote_policy import MeasuredCode
 from verifier.policy.rules import IsvSvnAtLeast, NoDebug
 from verifier.policy.tdx import SeptVeDisabled
 
@@ -174,7 +175,9 @@ class TestEmpty:
         assert "POLICY_EMPTY" in codes(changed(path, []), td())
 
     def test_a_measurement_of_nothing_refuses(self) -> None:
-        assert codes(changed("measurements", [{"tee": "tdx", "label": "x"}]), td()) == ["POLICY_EMPTY"]
+        nothing = MeasuredCode(label="x", tee="tdx", registers=())
+        rules = quote_rules(replace(parse_quote_policy(FULL), measurements=(nothing,)))
+        assert [one.code for one in rules.failures(td())] == ["POLICY_EMPTY"]
 
     def test_measurements_of_another_tee_are_none(self) -> None:
         assert codes(changed("measurements", FULL["measurements"][:2]), enclave()) == ["POLICY_EMPTY"]
@@ -215,6 +218,16 @@ class TestSwitches:
         place[key.rpartition(".")[2]] = False
         assert codes(opened, claims), "off is as if it were not there"
 
+    @pytest.mark.parametrize("field", ["mrservicetd", "initial_servtd_hash", "current_servtd_hash"])
+    def test_every_service_td_a_report_names_must_be_allowed(self, field: str) -> None:
+        hashes = dict.fromkeys(("mrservicetd", "initial_servtd_hash", "current_servtd_hash"), b"\x07" * 48)
+        allowed = changed("tdx.service_tds", ["07" * 48])
+        assert codes(allowed, td(**hashes)) == codes(allowed, td(**(hashes | {field: bytes(48)}))) == []
+        wrong = td(**(hashes | {field: b"\x08" * 48}))
+        assert codes(allowed, wrong) == ["SERVICE_TD_BOUND"]
+        (error,) = quote_rules(parse_quote_policy(allowed)).failures(wrong)
+        assert error.field == field
+
     def test_a_service_td_that_is_allowed(self) -> None:
         bound = td(mrservicetd=b"\x07" * 48)
         assert codes(changed("tdx.service_tds", ["07" * 48]), bound) == []
@@ -244,7 +257,10 @@ BAD: list[tuple[str, Any, str]] = [
     ("measurements.1.mrenclave", "00" * 32, "measurements[1].mrenclave"),
     ("measurements.1.min_isvsvn", 1, "measurements[1].min_isvsvn"),
     ("measurements.1.label", 7, "measurements[1].label"),
-    ("measurements.3.mrenclave", None, "ok"), ("measurements.2.mrsigner", None, "measurements[2]"),
+    ("measurements.3.mrenclave", None, "measurements[3]"), ("measurements.2.mrsigner", None, "measurements[2]"),
+    ("measurements", [{"tee": "tdx"}], "measurements[0]"), ("measurements", [{"tee": "sgx"}], "measurements[0]"),
+    ("measurements", [{"tee": "tdx", "mrowner": "00" * 48, "mrseam": "00" * 48}], "measurements[0]"),
+    *[("measurements", [{"tee": "tdx", name: "00" * 48}], "ok") for name in ("mrtd", "rtmr0", "rtmr3")],
     ("measurements.2.isvprodid", 65_536, "measurements[2].isvprodid"),
     ("unsafe_allow_everything", True, "unsafe_allow_everything"), ("unsafe_allow_debug", 1, "unsafe_allow_debug"),
 ]  # fmt: skip
@@ -298,6 +314,11 @@ class TestBuiltIn:
         assert [one.code for one in quote_rules(AUTHENTIC).failures(claims)] == authentic
         assert [one.code for one in quote_rules(STRICT).failures(claims)] == strict
 
+    @pytest.mark.parametrize("policy", [AUTHENTIC, STRICT])
+    def test_a_revoked_tcb_that_runs_now(self, policy: Any) -> None:
+        (error,) = quote_rules(policy).failures(td(tcb=report(state("UpToDate"), state("Revoked"))))
+        assert (error.code, error.field) == ("TCB_REVOKED", "tcb.current.status")
+
     def test_debug(self) -> None:
         for claims in (td(td_attributes=bits(0)), enclave(debug=True)):
             assert quote_rules(AUTHENTIC).failures(claims) == []
@@ -305,7 +326,7 @@ class TestBuiltIn:
 
     @pytest.mark.parametrize("policy", [AUTHENTIC, STRICT])
     def test_they_judge_nothing_else(self, policy: Any) -> None:
-        worse = report(state("UpToDate"), state("Revoked"))
+        worse = report(state("UpToDate"), state("OutOfDate"))
         odd = td(tcb=worse, td_attributes=bytes(8), mrservicetd=b"\x01" * 48, xfam=bytes(8))
         assert quote_rules(policy).failures(odd) == []
 

@@ -24,7 +24,8 @@ from verifier.errors import (
 from verifier.policy import accepted_until_ms, certain_between
 from verifier.policy.default import TcbAccepted, tcb_requirements
 from verifier.policy.tcb import TcbRequirement, grace_ends_ms
-from verifier.tcb.status import TcbReport, TcbStatus
+from verifier.tcb.evaluate import converge, relaunch
+from verifier.tcb.status import TcbReport, TcbState, TcbStatus
 
 UP = ("UpToDate",)
 WEEK_AGO = NOW - 7 * DAY
@@ -124,6 +125,32 @@ class TestGrace:
         for accepted in ("ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded"):
             judge(tcb, demand((*UP, accepted), grace_days=30))
 
+    @pytest.mark.parametrize(
+        ("status", "accepted", "refused"),
+        [
+            ("SWHardeningNeeded", UP, True),
+            ("SWHardeningNeeded", (*UP, "SWHardeningNeeded"), False),
+            ("ConfigurationNeeded", UP, True),
+            ("ConfigurationNeeded", (*UP, "ConfigurationNeeded"), False),
+            ("ConfigurationAndSWHardeningNeeded", (*UP, "ConfigurationNeeded"), True),
+            ("ConfigurationAndSWHardeningNeeded", (*UP, "ConfigurationAndSWHardeningNeeded"), False),
+            ("OutOfDateConfigurationNeeded", UP, True),
+            ("OutOfDateConfigurationNeeded", (*UP, "ConfigurationNeeded"), False),
+        ],
+    )
+    def test_a_part_that_is_not_behind_is_judged_as_it_is_alone(
+        self, status: str, accepted: tuple[str, ...], refused: bool
+    ) -> None:
+        parts = (part("platform", status, superseded=WEEK_AGO), part("qe", "OutOfDate", superseded=WEEK_AGO))
+        tcb = report(state(converge(TcbStatus(status), [TcbStatus.OUT_OF_DATE]), *parts))
+        requirement = demand(accepted, grace_days=30)
+        if refused:
+            assert grace_ends_ms(tcb, requirement) == ()
+            with pytest.raises(TcbStatusRefused):
+                judge(tcb, requirement)
+        else:
+            judge(tcb, requirement)
+
     def test_an_updated_module_is_no_worse_than_an_old_one(self) -> None:
         now = state("UpToDate")
         launched = behind().launch
@@ -190,12 +217,18 @@ class TestCurrent:
 
     def test_it_is_judged_where_the_policy_says_so(self) -> None:
         judge(self.WORSE, demand())
-        judge(self.REVOKED, demand())
         with pytest.raises(TcbStatusRefused) as caught:
             judge(self.WORSE, demand(judge_current=True))
         assert caught.value.field == "tcb.current.status"
-        with pytest.raises(TcbRevoked):
-            judge(self.REVOKED, demand(None, judge_current=True))
+
+    @pytest.mark.parametrize("accepted", [None, UP])
+    @pytest.mark.parametrize("judge_current", [False, True])
+    def test_a_revoked_one_is_refused_by_every_policy(
+        self, accepted: tuple[str, ...] | None, judge_current: bool
+    ) -> None:
+        with pytest.raises(TcbRevoked) as caught:
+            judge(self.REVOKED, demand(accepted, judge_current=judge_current, grace_days=30))
+        assert caught.value.field == "tcb.current.status"
 
     def test_it_has_grace_of_its_own(self) -> None:
         judge(self.WORSE, demand(judge_current=True, grace_days=8))
@@ -257,6 +290,82 @@ def test_answers_change_only_where_grace_ends(
         assert outcome(tcb, requirement, first) == outcome(tcb, requirement, last)
     for end in ends:
         assert outcome(tcb, requirement, end) is not None, "what grace forgave is refused from its end on"
+
+
+Token = tuple[str, int | None]
+"""A part's status, and since when it is behind."""
+
+UP_TO_DATE_PART: Token = ("UpToDate", None)
+HARDEN, CONFIGURE, BOTH = (
+    (status, None) for status in ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")
+)
+LATER, EARLIER, UNDATED = (("OutOfDate", since) for since in (WEEK_AGO, NOW - 40 * DAY, None))
+LATER_CONFIGURE, EARLIER_CONFIGURE, UNDATED_CONFIGURE = (
+    ("OutOfDateConfigurationNeeded", since) for since in (WEEK_AGO, NOW - 40 * DAY, None)
+)
+REVOKED: Token = ("Revoked", None)
+
+WORSE_PLATFORMS: dict[Token, tuple[Token, ...]] = {
+    UP_TO_DATE_PART: (HARDEN, CONFIGURE, LATER),
+    HARDEN: (BOTH,),
+    CONFIGURE: (BOTH, LATER_CONFIGURE),
+    BOTH: (REVOKED,),
+    LATER: (EARLIER, LATER_CONFIGURE),
+    EARLIER: (UNDATED, EARLIER_CONFIGURE),
+    UNDATED: (UNDATED_CONFIGURE,),
+    LATER_CONFIGURE: (EARLIER_CONFIGURE,),
+    EARLIER_CONFIGURE: (UNDATED_CONFIGURE,),
+    UNDATED_CONFIGURE: (REVOKED,),
+    REVOKED: (),
+}
+"""What is worse by one step, each lacking something more. Being behind is one lack, which grace forgives; code to be
+hardened is another: neither is worse."""
+
+WORSE_ENCLAVES: dict[Token, tuple[Token, ...]] = {
+    UP_TO_DATE_PART: (LATER,), LATER: (EARLIER,), EARLIER: (UNDATED,), UNDATED: (REVOKED,), REVOKED: (),
+}  # fmt: skip
+
+RELAUNCH = ("TDRelaunchAdvised",)
+SENSIBLE = (
+    UP,
+    (*UP, HARDEN[0]),
+    (*UP, CONFIGURE[0]),
+    (*UP, HARDEN[0], CONFIGURE[0]),
+    (*UP, HARDEN[0], CONFIGURE[0], BOTH[0]),
+    (*UP, HARDEN[0], *RELAUNCH),
+    (*UP, HARDEN[0], *RELAUNCH, LATER[0]),
+    (*UP, HARDEN[0], *RELAUNCH, LATER[0], CONFIGURE[0], BOTH[0]),
+    tuple(one.value for one in TcbStatus if one is not TcbStatus.REVOKED),
+)
+"""Accepted statuses, with each all that are better: no platform can be too good."""
+
+
+def converged(platform: Token, *enclaves: Token) -> TcbState:
+    made = [part(str(index), status, superseded=since) for index, (status, since) in enumerate((platform, *enclaves))]
+    return state(converge(made[0].status, [one.status for one in made[1:]]), *made)
+
+
+@pytest.mark.parametrize("judge_current", [False, True])
+@pytest.mark.parametrize("days", [0, 30])
+@pytest.mark.parametrize("accepted", SENSIBLE)
+def test_no_part_that_gets_worse_makes_a_refusal_an_acceptance(
+    accepted: tuple[str, ...], days: int, judge_current: bool
+) -> None:
+    """Every TD there can be (platform, quoting enclave, module at launch, module now), against each one step worse."""
+    requirement = demand(accepted, grace_days=days, judge_current=judge_current)
+    orders = (WORSE_PLATFORMS, WORSE_ENCLAVES, WORSE_ENCLAVES, WORSE_ENCLAVES)
+    passes = {}
+    for td_ in product(*orders):
+        platform, qe, launched, running = td_
+        launch, current = converged(platform, launched, qe), converged(platform, running, qe)
+        tcb = report(launch, current, status=relaunch(launch.status, current.status))
+        passes[td_] = outcome(tcb, requirement, NOW) is None
+    assert any(passes.values())
+    for td_, passed in passes.items():
+        for index, order in enumerate(orders):
+            for worse in order[td_[index]]:
+                other = (*td_[:index], worse, *td_[index + 1 :])
+                assert passed or not passes[other], f"{td_} is refused, and accepted as {other}"
 
 
 class TestSessionPolicy:

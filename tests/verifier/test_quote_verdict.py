@@ -8,16 +8,40 @@ from typing import Any
 
 import pytest
 
-from tests.verifier.quote_claims import DAY, NOW, REPORT_DATA, enclave, part, report, state, td
+from tests.forge.dcap.judge import anchor
+from tests.forge.dcap.world import TDX4
+from tests.verifier.quote_claims import (
+    DAY,
+    MRSIGNER,
+    MRTD,
+    NOW,
+    PPID,
+    REPORT_DATA,
+    enclave,
+    part,
+    report,
+    state,
+    td,
+)
 from verifier.abi.tdx import TdReport
 from verifier.claims import Claims
 from verifier.errors import CollateralMissing, VerificationError
+from verifier.formats.dcap import verify_quote
 from verifier.policy.quote import AUTHENTIC, STRICT, QuotePolicy, parse_quote_policy, quote_rules, quote_warnings
+from verifier.policy.quote_policy import MeasuredCode, TdDemands
 from verifier.quote_verdict import STAGES, claims_json, days_behind, moment, quote_verdict
-from verifier.trust.selection import CollateralWindow
+from verifier.trust.store import Collateral
 
 OPEN = {"unsafe_any_measurement": True, "unsafe_any_platform": True, "unsafe_any_report_data": True}
 FLEET = parse_quote_policy({"tcb": {"accepted_statuses": ["UpToDate"]}, **OPEN}, "fleet")
+WHOLE = parse_quote_policy(
+    {
+        "tcb": {"accepted_statuses": ["UpToDate"]},
+        "report_data": REPORT_DATA.hex(),
+        "platforms": [PPID],
+        "measurements": [{"tee": "tdx", "mrtd": MRTD.hex()}, {"tee": "sgx", "mrsigner": MRSIGNER.hex()}],
+    }
+)
 
 
 def judged(policy: QuotePolicy, claims: Claims) -> dict[str, Any]:
@@ -47,6 +71,50 @@ class TestStatus:
         }  # fmt: skip
         assert vector(judged(FLEET, td()))["configuration"] == 2
         assert vector(judged(FLEET, enclave()))["configuration"] == 0
+        for claims, configuration in ((td(), 2), (enclave(), 0)):
+            said = judged(WHOLE, claims)
+            assert said["status"] == "affirming"
+            assert vector(said) == {
+                "instance-identity": 2, "configuration": configuration, "executables": 2, "hardware": 2,
+                "runtime-opaque": 2,
+            }  # fmt: skip
+
+    @pytest.mark.parametrize("switch", sorted(FLEET.unsafe))
+    def test_an_unsafe_switch_is_never_affirming(self, switch: str) -> None:
+        said = judged(replace(WHOLE, unsafe=(switch,)), td())
+        assert (said["status"], said["accepted"]) == ("warning", True)
+        assert judged(FLEET, td())["status"] == "warning"
+
+    def test_a_root_that_is_not_the_vendors_is_never_affirming(self) -> None:
+        claims = td()
+        said = judged(WHOLE, replace(claims, quote=replace(claims.quote, root_label="ours:0123")))
+        assert (said["status"], said["accepted"], vector(said)["hardware"]) == ("warning", True, 32)
+
+    @pytest.mark.parametrize("rule", ["unsafe_allow_sept_ve", "unsafe_allow_reserved_bits", "allow_migratable"])
+    def test_configuration_is_affirmed_only_by_all_rules_on_it(self, rule: str) -> None:
+        assert vector(judged(replace(WHOLE, td=TdDemands(**{rule: True})), td()))["configuration"] == 0  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("changes", "aspect"),
+        [
+            ({"measurements": ()}, "executables"),
+            ({"measurements": (MeasuredCode(label="x", tee="tdx", registers=()),)}, "executables"),
+            ({"platforms": ()}, "instance-identity"),
+            ({"report_data": None}, "instance-identity"),
+            ({"tcb": replace(WHOLE.tcb, accepted_statuses=())}, "hardware"),
+            ({"tees": ()}, "hardware"),
+        ],
+    )
+    def test_an_empty_part_contraindicates_its_own_aspect(self, changes: dict[str, Any], aspect: str) -> None:
+        said = judged(replace(WHOLE, **changes), td())
+        assert said["codes"] == ["POLICY_EMPTY"]
+        assert [name for name, tier in vector(said).items() if tier == 96] == [aspect]
+
+    def test_what_is_empty_or_was_not_judged_is_never_affirmed(self) -> None:
+        claims = td()
+        for policy in (replace(WHOLE, measurements=(), platforms=()), replace(WHOLE, tees=("sgx",), platforms=())):
+            said = quote_verdict(policy=policy, now_ms=NOW, quote=claims.quote, failures=[])
+            assert (vector(said)["executables"], vector(said)["instance-identity"]) == (0, 0)
 
     @pytest.mark.parametrize(
         "claims",
@@ -171,24 +239,26 @@ class TestHowFarBehind:
 
 
 def test_collateral_names_what_expires_first() -> None:
-    windows = tuple(
-        CollateralWindow(
-            kind=kind,
-            subject="s",
-            digest=bytes(32),
-            issued_ms=NOW,
-            next_update_ms=NOW + days * DAY,
-            evaluation_number=number,
-        )
-        for kind, days, number in (("tcb_info", 20, 17), ("pck_crl", 10, None), ("root_ca_crl", 300, None))
+    minted = TDX4.mint()
+    held = Collateral.from_json(minted.collateral_json)
+    quote = verify_quote(
+        quote=minted.quote, collateral=held, trust_roots=[anchor(minted.root)], now_ms=minted.at * 1000
     )
-    claims = td()
-    said = judged(STRICT, replace(claims, quote=replace(claims.quote, windows=windows)))["collateral"]
-    assert (said["earliest_expiry"], said["earliest_expiry_of"]) == (moment(NOW + 10 * DAY), "pck_crl")
-    assert [one["days_left"] for one in said["windows"]] == [20, 10, 300]
-    assert [one["evaluation_number"] for one in said["windows"]] == [17, None, None]
+    claims = Claims(quote=quote, now_ms=minted.at * 1000)
+    said = quote_verdict(policy=STRICT, now_ms=claims.now_ms, quote=quote, failures=[])["collateral"]
+    assert (said["earliest_expiry"], said["earliest_expiry_of"]) == (
+        moment((minted.at + 25 * 86_400) * 1000),
+        "pck_crl",
+    )
+    assert said["digest"] == f"sha256:{held.digest.hex()}"
+    left = {one["kind"]: (one["days_left"], one["evaluation_number"]) for one in said["windows"]}
+    assert left == {
+        "tcb_info": (27, 20), "qe_identity": (28, 20), "pck_crl": (25, None), "root_ca_crl": (265, None),
+        "tcb_signer": (left["tcb_signer"][0], None),
+    }  # fmt: skip
 
 
 def test_moments() -> None:
     assert moment(None) is None
+    assert {moment(one) for one in (-(10**17), 10**17)} == {"-100000000000000000 ms", "100000000000000000 ms"}
     assert moment(1_768_089_600_999) == "2026-01-11T00:00:00Z"

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from tests.forge.dcap.world import (
 )  # fmt: skip
 from tests.verifier.selecting import NOW_MS, Real, asking, changed, held, real
 from verifier.errors import (
+    CertConstraint,
+    CertExpired,
     CollateralExpired,
     CollateralMalformed,
     CollateralMissing,
@@ -264,6 +267,43 @@ def test_what_cannot_be_read_is_not_called_missing(member: str) -> None:
         asking(TDX4).of(changed(TDX4.mint().collateral, **members))
 
 
+@pytest.mark.parametrize("member", [*UNREADABLE, "qe_identity_issuer_chain"])
+def test_what_an_unreadable_file_may_hold_is_not_called_missing(member: str) -> None:
+    """A truncated download, say: which kind of thing is in it nobody can tell."""
+    members = ["tcb_info_issuer_chain", "qe_identity_issuer_chain"] if member.endswith("chain") else [member]
+    with pytest.raises(CollateralMalformed) as caught:
+        asking(TDX4).of(without(*members).merged(Collateral.of([b'{"half":'])))
+    assert "not JSON" in str(caught.value)
+
+
+def test_a_float_nobody_reads_is_no_text() -> None:
+    with pytest.raises(CollateralMalformed) as caught:
+        asking(TDX4).of(changed(TDX4.mint().collateral, tcb_info=1.25))
+    assert "not a text" in str(caught.value)
+    assert changed(TDX4.mint().collateral, cached_at=1.25).digest == held(TDX4).digest
+    text = "\ufeff" + TDX4.mint().collateral_json
+    assert Collateral.from_json(text).digest == Collateral.from_json(text.encode()).digest == held(TDX4).digest
+
+
+def test_which_of_several_signers_vouches_does_not_depend_on_order() -> None:
+    """Windows and messages name the newest certificate of the key that signed."""
+    younger = replace(TCB_SIGNER, serial=0x222, not_after=TCB_SIGNER.not_after + DAY)
+    worlds = [TDX4.but(tcb_signer=one) for one in (OLD_SIGNER, TCB_SIGNER, younger)]
+    for order in permutations(worlds):
+        signers = [one for one in asking(TDX4).of(held(*order)).windows if one.kind == "tcb_signer"]
+        assert [one.next_update_ms for one in signers] == [younger.not_after * 1000]
+    gone = [replace(OLD_SIGNER, serial=n, not_after=NOW - n * DAY) for n in (3, 1, 2)]
+    for order in permutations(gone):
+        with pytest.raises(CertExpired) as caught:
+            asking(TDX4).of(held(*(TDX4.but(tcb_signer=one) for one in order)))
+        assert "ended at 2026-02-01" in str(caught.value)
+    bad = [replace(TCB_SIGNER, is_ca=True), replace(TCB_SIGNER, not_after=NOW - DAY, critical_extra="1.2.3.4")]
+    for order in permutations(bad):
+        with pytest.raises(CertConstraint) as refused:
+            asking(TDX4).of(held(*(TDX4.but(tcb_signer=one) for one in order)))
+        assert "no CA" in str(refused.value)
+
+
 def test_a_signer_that_cannot_be_parsed_is_not_called_missing() -> None:
     broken = issue(replace(TCB_SIGNER, digest="sha384"), ROOT)
     collateral = without("tcb_info_issuer_chain", "qe_identity_issuer_chain").merged(Collateral.of([broken]))
@@ -321,7 +361,8 @@ def test_certificates_are_told_apart() -> None:
     assert [one.der for one in collateral.certificates] == [leaf, ca, root]
     assert [one.der for one in collateral.pck_certificates] == [leaf]
     assert [der for der, _ in collateral.unreadable_certificates] == [b"\x30\x03\x30\x01x"]
-    assert [one.der for one in collateral.some_certificates(2)] == [leaf, ca]
+    assert [one.der for one in collateral.some_certificates(2)] == sorted([leaf, ca, root])[:2]
+    assert [one.der for one in collateral.called(PCK_CA.common_name)] == [ca]
 
 
 def test_a_set_has_an_end() -> None:

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
+from tests.forge.dcap.judge import anchor
+from tests.forge.dcap.platforms import Platform
 from tests.forge.dcap.world import DAY, ROOT_CRL, TDX4
 from tests.verifier.selecting import NOW_MS, asking, held
 from verifier.errors import CollateralExpired, CollateralSignature, VerificationError
+from verifier.formats.dcap import verify_quote
+from verifier.signature import verify_raw
 from verifier.trust import collateral_checks as checks
-from verifier.trust import store
+from verifier.trust import selection, store
+from verifier.trust.pck_chain import ChainCache
+from verifier.trust.roots import TrustAnchor
 
 STRANGER = TDX4.but(seed="stranger")
 """The same names, other keys."""
@@ -72,6 +78,48 @@ def test_what_is_remembered_depends_on_who_asks() -> None:
     with pytest.raises(VerificationError):
         replace(ask, pck_issuer=asking(STRANGER).pck_issuer).of(collateral)
     ask.of(collateral)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_pick_is_for_one_pce(order: tuple[int, int]) -> None:
+    """Platforms of one FMSPC whose PCEs differ have TCB info of their own."""
+    worlds = [TDX4.but(platform=Platform(pce_id=bytes([n, 0])), number=18 + n) for n in (0, 1)]
+    collateral, anyone = held(*worlds), asking(worlds[0])
+    for _ in range(2):
+        for n in order:
+            found = replace(anyone, pce_id=bytes([n, 0])).of(collateral).tcb_info
+            assert (found.pce_id, found.evaluation_number) == (bytes([n, 0]), 18 + n)
+
+
+def test_a_verified_chain_is_one_of_its_roots() -> None:
+    """What one set of roots vouched for says nothing under another."""
+    minted, stranger, chains = TDX4.mint(), anchor(STRANGER.mint().root), ChainCache()
+
+    def judge(*roots: TrustAnchor) -> str:
+        verified = verify_quote(
+            quote=minted.quote, collateral=None, trust_roots=roots, now_ms=NOW_MS, chains_seen=chains
+        )
+        return verified.root_label
+
+    genuine = replace(anchor(minted.root), label="genuine")
+    assert judge(genuine) == "genuine"
+    assert len(chains) == 1
+    for roots in ((stranger,), ()):
+        with pytest.raises(VerificationError) as caught:
+            judge(*roots)
+        assert caught.value.code == ("ROOT_UNTRUSTED" if roots else "NO_TRUST_ROOTS")
+    assert judge(stranger, replace(genuine, label="renamed")) == "renamed"
+    assert judge(genuine) == "genuine"
+
+
+def test_why_nobody_signed_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+    monkeypatch.setattr(selection, "verify_raw", lambda *of: made.append(of[1]) or verify_raw(*of))
+    collateral = held(TDX4.but(tcb_info_signed_with="nobody"))
+    for _ in range(3):
+        with pytest.raises(CollateralSignature):
+            asking(TDX4).of(collateral)
+    assert len(made) == len(collateral.certificates)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

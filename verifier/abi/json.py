@@ -25,6 +25,9 @@ from verifier.limits import (
 _SHOWN_KEY_CHARACTERS = 40
 _SPACE = re.compile(r"[ \t\n\r]*")
 
+NOT_READ = object()
+"""Stands for a number that is no integer, in a member that nobody reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -35,17 +38,30 @@ class Member:
     stop: int
 
 
-def loads(data: bytes | str, field: str, limit: int = MAX_COLLATERAL_BYTES) -> dict[str, Any]:
+def loads(
+    data: bytes | str, field: str, limit: int = MAX_COLLATERAL_BYTES, *, any_number: bool = False
+) -> dict[str, Any]:
     """The members of the object that is all of `data`; objects inside are still to be read by `members_of`.
 
+    With `any_number`, for what nobody signed, a number that is no integer is read as `NOT_READ`, not refused.
     Raises `CollateralMalformed` or `CollateralTooLarge`, naming `field`.
     """
     text = decode(data, field, limit)
     try:
-        value = _decoder(text).decode(text)
+        value = (_WRAPPER_DECODER if any_number else _decoder(text)).decode(text)
     except (ValueError, RecursionError) as error:
         raise CollateralMalformed(f"{field}: {_cause(error)}", field=field) from None
     return members_of(value, field)
+
+
+def _value(text: str) -> Any:
+    """What all of `text` says. Documents begin and end with their object: the search for white space is left out."""
+    decoder = _decoder(text)
+    if text.startswith("{"):
+        value, stop = decoder.raw_decode(text)
+        if stop == len(text):
+            return value
+    return decoder.decode(text)
 
 
 def members_of(value: Any, field: str) -> dict[str, Any]:
@@ -183,4 +199,10 @@ def _decoder(text: str) -> json.JSONDecoder:
 _DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_float=_not_an_integer, parse_constant=_not_an_integer)
 _CAREFUL_DECODER = json.JSONDecoder(
     object_pairs_hook=tuple, parse_float=_not_an_integer, parse_constant=_not_an_integer, parse_int=_short_integer
+)
+_WRAPPER_DECODER = json.JSONDecoder(
+    object_pairs_hook=tuple,
+    parse_float=lambda text: NOT_READ,
+    parse_constant=_not_an_integer,
+    parse_int=_short_integer,
 )

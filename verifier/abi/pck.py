@@ -6,6 +6,7 @@ OID 1.2.840.113741.1.13.1: SEQUENCE of {OID, value}: `.1` PPID, `.2` TCB, `.3` P
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from verifier.abi import der
@@ -122,17 +123,6 @@ class _Fields:
         """A number from 0 to `maximum`."""
         return der.unsigned_of(self.content(number, what, tag), what, maximum)
 
-    def small(self, numbers: range, what: str) -> tuple[int, ...]:
-        """Numbers from 0 to 255; those of one octet, as nearly all are, are read in place."""
-        found = []
-        for number in numbers:
-            tag, start, stop = self._spans.get(number, (0, 0, 0))
-            if tag == der.INTEGER and stop - start == 1 and self._data[start] < 0x80:
-                found.append(self._data[start])
-            else:
-                found.append(self.unsigned(number, what, 0xFF))
-        return tuple(found)
-
     def boolean(self, number: int, what: str) -> bool | None:
         """A BOOLEAN, None if the field is absent."""
         if number not in self._spans:
@@ -146,13 +136,13 @@ class _Fields:
 
 def _parse(data: bytes) -> PckExtension:
     fields = _Fields(der.read_all(data, "extension").expect(der.SEQUENCE, "extension"))
-    tcb = fields.sequence(2, "tcb")
+    component_svns, pce_svn, cpu_svn = _tcb(fields.content(2, "tcb", der.SEQUENCE))
     flags = fields.sequence(7, "configuration") if 7 in fields else None
     return PckExtension(
         ppid=fields.octets(1, "ppid", 16),
-        component_svns=tcb.small(range(1, _COMPONENTS + 1), "component_svn"),
-        pce_svn=tcb.unsigned(_PCE_SVN, "pce_svn", 0xFFFF),
-        cpu_svn=tcb.octets(_CPU_SVN, "cpu_svn", 16),
+        component_svns=component_svns,
+        pce_svn=pce_svn,
+        cpu_svn=cpu_svn,
         pce_id=fields.octets(3, "pce_id", 2),
         fmspc=fields.octets(4, "fmspc", 6),
         sgx_type=fields.unsigned(5, "sgx_type", 2, der.ENUMERATED),
@@ -163,6 +153,20 @@ def _parse(data: bytes) -> PckExtension:
     )
 
 
+def _tcb(content: bytes) -> tuple[tuple[int, ...], int, bytes]:
+    """Component SVNs, PCESVN and CPUSVN."""
+    usual = _USUAL_TCB.fullmatch(content)
+    if usual is not None:
+        *svns, pce_svn, cpu_svn = usual.groups()
+        return tuple(b"".join(svns)), pce_svn[0], cpu_svn
+    tcb = _Fields(content, (2,))
+    return (
+        tuple([tcb.unsigned(number, "component_svn", 0xFF) for number in range(1, _COMPONENTS + 1)]),
+        tcb.unsigned(_PCE_SVN, "pce_svn", 0xFFFF),
+        tcb.octets(_CPU_SVN, "cpu_svn", 16),
+    )
+
+
 def _oid_prefix(arc: tuple[int, ...]) -> bytes:
     """DER of the OID of a field under `arc` but for its last number, which is one octet."""
     return bytes([der.OBJECT_ID, len(_ARC) + len(arc) + 1]) + _ARC + bytes(arc)
@@ -170,3 +174,21 @@ def _oid_prefix(arc: tuple[int, ...]) -> bytes:
 
 def _pair(arc: tuple[int, ...], value: Der) -> Der:
     return der.sequence(Der(der.OBJECT_ID, _ARC + bytes(arc)), value)
+
+
+def _usual_pair(number: int, value: bytes) -> bytes:
+    """A pattern of the pair of field 2.`number` whose value, of 3 or 18 bytes, `value` is a pattern of."""
+    oid = re.escape(_oid_prefix((2,)) + bytes([number]))
+    size = bytes([len(_oid_prefix((2,))) + 1 + (18 if number == _CPU_SVN else 3)])
+    return re.escape(bytes([der.SEQUENCE])) + re.escape(size) + oid + value
+
+
+_USUAL_TCB = re.compile(
+    b"".join(_usual_pair(number, rb"\x02\x01([\x00-\x7f])") for number in range(1, _PCE_SVN + 1))
+    + _usual_pair(_CPU_SVN, rb"\x04\x10(.{16})"),
+    re.DOTALL,
+)
+"""The TCB as nearly every PCK certificate has it: all fields in order, all SVNs below 128.
+
+What it matches is read in one step, and as field by field (a test compares); that takes a third of the time.
+"""

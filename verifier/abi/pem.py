@@ -15,7 +15,7 @@ _DER = bytes([der.SEQUENCE])
 
 
 def split_chain(text: bytes) -> tuple[bytes, ...]:
-    """DER of the certificates in certification data type 5, in the order given; one NUL at the end may close it.
+    """DER of the certificates in certification data type 5, in the order given; NULs at the end may close it.
 
     Intel specifies PEM; its own TDX sample has DER, one certificate after another, and that is read too. Raises
     `CertChainInvalid` for anything else than 1 to `CHAIN_CERTIFICATES` canonical blocks or DER sequences.
@@ -24,7 +24,7 @@ def split_chain(text: bytes) -> tuple[bytes, ...]:
         raise CertChainInvalid(f"{len(text)} bytes of PEM", field="certification_data")
     if text.startswith(_DER):
         return tuple(_split_der(text))
-    *blocks, rest = text.removesuffix(b"\x00").split(_END, CHAIN_CERTIFICATES + 1)
+    *blocks, rest = text.rstrip(b"\x00").split(_END, CHAIN_CERTIFICATES + 1)
     if len(blocks) > CHAIN_CERTIFICATES:
         raise CertChainInvalid(f"more than {CHAIN_CERTIFICATES} certificates", field="certification_data")
     if not blocks or rest.strip():

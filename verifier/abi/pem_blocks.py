@@ -1,4 +1,8 @@
-"""PEM blocks (RFC 7468) of any kind and number, as web servers and command lines write them."""
+"""PEM blocks (RFC 7468) of any kind and number, as web servers and command lines write them.
+
+Such text may explain a block in lines in front of it (RFC 7468 §5.2), as `openssl x509 -text` does; chains inside
+quotes may not (`verifier.abi.pem`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ LABELS = {b"CERTIFICATE": CERTIFICATE, b"X509 CRL": CRL, b"CRL": CRL}
 
 
 def split_blocks(text: bytes, field: str) -> list[tuple[str, bytes]]:
-    """(kind, DER) of every block, in order; nothing but white space may stand between them.
+    """(kind, DER) of every block, in order; whole lines may stand before one, nothing but white space behind the last.
 
     Raises `CollateralMalformed`, naming `field`.
     """
@@ -27,8 +31,10 @@ def split_blocks(text: bytes, field: str) -> list[tuple[str, bytes]]:
     at = 0
     while True:
         begin = text.find(BEGIN, at)
-        if text[at : begin if begin >= 0 else len(text)].strip(_SPACE):
-            raise CollateralMalformed(f"{field}: not PEM, or something between its blocks", field=field)
+        between = text[at : begin if begin >= 0 else len(text)].strip(b" \t\r\x00")
+        # What looks like the end of a block, or a beginning that is damaged, explains nothing.
+        if between.strip(_SPACE) and (begin < 0 or _DASHES in between or not between.endswith(b"\n")):
+            raise CollateralMalformed(f"{field}: not PEM, or something behind its blocks", field=field)
         if begin < 0:
             return found
         label, start = _label(text, begin, field)
@@ -38,6 +44,11 @@ def split_blocks(text: bytes, field: str) -> list[tuple[str, bytes]]:
             raise CollateralMalformed(f"{field}: PEM without end, or more than {MAX_PEM_BLOCKS} blocks", field=field)
         found.append((LABELS[label], _decode(text[start:stop], field)))
         at = stop + len(end)
+
+
+def has_blocks(text: bytes) -> bool:
+    """Whether a line of `text` begins a block."""
+    return text.startswith(BEGIN) or b"\n" + BEGIN in text
 
 
 def _label(text: bytes, begin: int, field: str) -> tuple[bytes, int]:

@@ -108,7 +108,7 @@ def parse_quote(data: bytes) -> Quote:
     Raises `QuoteMalformed`, `QuoteVersionUnsupported` or `TeeTypeUnsupported`.
     """
     if not HEADER_BYTES <= len(data) <= MAX_QUOTE_BYTES:
-        raise QuoteMalformed(f"a quote of {len(data)} bytes", field="quote")
+        raise QuoteMalformed(f"{len(data)} bytes; a quote has {HEADER_BYTES} to {MAX_QUOTE_BYTES}", field="quote")
     reader = Reader(data)
     header = parse_header(reader)
     # Version and TEE type say which layout follows; nothing else is read before them.

@@ -27,7 +27,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verifier.abi.collateral import EnclaveIdentity
-from verifier.abi.dcap import INTEL_QE_VENDOR_ID, KEY_TYPE_ECDSA_P256, QuoteHeader, SignatureSection
+from verifier.abi.dcap import (
+    CERTIFICATION_PCK_CHAIN,
+    INTEL_QE_VENDOR_ID,
+    KEY_TYPE_ECDSA_P256,
+    QuoteHeader,
+    SignatureSection,
+)
 from verifier.abi.pck import PckExtension
 from verifier.abi.quote import Quote, parse_quote
 from verifier.abi.sgx import SgxReport
@@ -53,6 +59,7 @@ from verifier.trust.certificate import Certificate
 from verifier.trust.chain import Chain
 from verifier.trust.pck_chain import ChainCache
 from verifier.trust.roots import ChainRoles, TrustAnchor
+from verifier.trust.selection import Span
 from verifier.trust.store import Collateral, CollateralWindow, PlatformCollateral
 
 
@@ -61,7 +68,8 @@ class VerifiedQuote:
     """The claims of a quote that passed every step. Only `verify_quote` makes one.
 
     `tee` is "sgx" or "tdx"; `body_type` None before v5; `attributes` None for SGX; `padding` counts zero bytes after
-    the quote. `tcb` is None where no collateral was evaluated. Times are UTC milliseconds, inclusive: for every `now`
+    the quote. `tcb` is None where no collateral was evaluated, as are `used`, what was picked for the platform, and
+    `collateral`, the set it was picked from. Times are UTC milliseconds, inclusive: for every `now`
     from `valid_from_ms` to `expires_ms` the same bytes, roots and collateral verify to these same claims.
     """
 
@@ -78,8 +86,8 @@ class VerifiedQuote:
     root_label: str
     simulated: bool
     tcb: TcbReport | None
-    windows: tuple[CollateralWindow, ...]
-    collateral_digest: bytes | None
+    used: PlatformCollateral | None
+    collateral: Collateral | None
     padding: int
     valid_from_ms: int
     expires_ms: int
@@ -93,6 +101,16 @@ class VerifiedQuote:
     def registers(self) -> dict[str, bytes]:
         """Measured registers by the names a policy uses."""
         return self.body.registers()
+
+    @property
+    def windows(self) -> tuple[CollateralWindow, ...]:
+        """When each piece of collateral that was used is current."""
+        return () if self.used is None else self.used.windows
+
+    @property
+    def collateral_digest(self) -> bytes | None:
+        """32 bytes that stand for the set of collateral, None where none was evaluated."""
+        return None if self.collateral is None else self.collateral.digest
 
     @property
     def tcb_evaluated(self) -> bool:
@@ -124,6 +142,7 @@ def verify_quote(
     `VerificationError` at the first step that fails, and nothing else; its `verified` names the steps that held.
     """
     done: list[str] = []
+    span, chosen = Span(), False
     try:
         # (1)
         parsed = parse_quote(quote)
@@ -134,7 +153,8 @@ def verify_quote(
         check_report_data(parsed, report_data)
         section = parsed.signature
         # (3)
-        pck = certified_chain(section, trust_roots, endorsements, collateral, chains_seen)
+        chosen = section.certification.kind != CERTIFICATION_PCK_CHAIN
+        pck = certified_chain(section, trust_roots, endorsements, collateral, chains_seen, now_ms, span)
         done.append("pck_chain")
         # (4)
         check_qe_report_signature(section, pck.chain.leaf)
@@ -156,6 +176,8 @@ def verify_quote(
         chains.check_validity(pck.chain, now_ms)
     except VerificationError as error:
         error.verified = tuple(done)
+        if chosen:  # at another time another chain may be chosen for the quote
+            error.holding(now_ms, now_ms)
         raise
     body, attributes = parsed.body, None
     if isinstance(body, TdReport):
@@ -174,11 +196,13 @@ def verify_quote(
         root_label=pck.anchor.label,
         simulated=pck.anchor.simulated,
         tcb=tcb,
-        windows=() if found is None else found.windows,
-        collateral_digest=None if collateral is None else collateral.digest,
+        used=found,
+        collateral=collateral,
         padding=parsed.padding,
-        valid_from_ms=max(pck.chain.valid_from_ms, pck.chain.valid_from_ms if found is None else found.valid_from_ms),
-        expires_ms=min(pck.chain.expires_ms, pck.chain.expires_ms if found is None else found.expires_ms),
+        valid_from_ms=max(
+            pck.chain.valid_from_ms, span.from_ms if found is None else found.valid_from_ms, span.from_ms
+        ),
+        expires_ms=min(pck.chain.expires_ms, span.until_ms if found is None else found.expires_ms, span.until_ms),
     )
 
 
@@ -285,9 +309,13 @@ def check_revocation(chain: Chain, found: PlatformCollateral) -> None:
     if found.root_crl.revokes(chain.root.serial_number):
         raise CertRevoked("the root is in its own revocation list", field="pck_chain.root")
     if found.root_crl.revokes(chain.intermediate.serial_number):
-        raise CertRevoked("the PCK CA is revoked", field="pck_chain.intermediate")
+        serial = f"{chain.intermediate.serial_number:x}"
+        raise CertRevoked(
+            f"{chain.intermediate.common_name}, serial {serial}, is revoked", field="pck_chain.intermediate"
+        )
     if found.pck_crl.revokes(chain.leaf.serial_number):
-        raise CertRevoked("the platform's PCK certificate is revoked", field="pck_chain.leaf")
+        serial = f"{chain.leaf.serial_number:x}"
+        raise CertRevoked(f"the platform's PCK certificate, serial {serial}, is revoked", field="pck_chain.leaf")
 
 
 def check_qe_identity(report: SgxReport, identity: EnclaveIdentity) -> None:

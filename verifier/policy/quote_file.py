@@ -18,9 +18,13 @@ _TD_REGISTERS = dict.fromkeys(
     ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrseam"), 48
 )
 _ENCLAVE_REGISTERS = {"mrenclave": 32, "mrsigner": 32}
+_CODE_REGISTERS = {"tdx": {"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"}, "sgx": set(_ENCLAVE_REGISTERS)}
+"""Registers that measure code, one of which a measurement must name: the host chooses what is in the others."""
+
 _PLATFORM_ID_BYTES = 16
 _ATTRIBUTES_BYTES = {"tdx": 8, "sgx": 16}
 _MAX_DAYS = 36_500
+_SHOWN_CHARACTERS = 80
 _ACCEPTABLE = frozenset(TcbStatus) - {TcbStatus.REVOKED}
 
 T = TypeVar("T")
@@ -113,13 +117,13 @@ def _measured(value: Any, path: str) -> MeasuredCode:
         if bits is not None:
             mask = None if all(byte == 0xFF for byte in bits.mask) else bits.mask
             registers.append(RegisterRule(register=register, value=bits.value, mask=mask))
+    if _CODE_REGISTERS[tee].isdisjoint(register.register for register in registers):
+        raise PolicyInvalid(f"{path} names no code: none of {', '.join(sorted(_CODE_REGISTERS[tee]))}", field=path)
     product: int | None = None
     minimum: int | None = None
     if tee == "sgx":
         product = keys.take("isvprodid", _integer(0, 0xFFFF), None)
         minimum = keys.take("min_isvsvn", _integer(0, 0xFFFF), None)
-        if not registers and (product is not None or minimum is not None):
-            raise PolicyInvalid(f"{path} names neither mrenclave nor mrsigner", field=path)
     if product is not None:
         registers.append(RegisterRule(register="isvprodid", value=product.to_bytes(2, "little")))
     label = keys.take("label", _text, path)
@@ -142,7 +146,8 @@ class _Keys:
     def end(self) -> None:
         """`PolicyInvalid` for the first key that nobody took."""
         for key in self._left:
-            raise PolicyInvalid(f"unknown key {self._prefix}{key}", field=f"{self._prefix}{key}")
+            shown = f"{self._prefix}{ascii(key)[1:-1][:_SHOWN_CHARACTERS]}"
+            raise PolicyInvalid(f"unknown key {shown}", field=shown)
 
 
 def _expect(condition: bool, path: str, what: str) -> None:

@@ -36,7 +36,7 @@ class MeasuredCode:
 class TdDemands:
     """What a TD must be beside its measurements. The defaults refuse.
 
-    `service_tds` are the MRSERVICETD values (48 bytes) that may be bound; none is always allowed.
+    `service_tds` are the service TDs (MRSERVICETD, 48 bytes) that may be bound; none is always allowed.
     """
 
     unsafe_allow_sept_ve: bool = False
@@ -93,7 +93,7 @@ STRICT = QuotePolicy(
     platforms=None,
     demand_report_data=False,
 )
-"""UpToDate as Intel's library reports it, no debug; nothing about the code, the platform, or the current TCB alone."""
+"""UpToDate as Intel's library reports it, no debug, nothing revoked. Code, platform, current TCB: not judged."""
 
 BUILT_IN = {policy.name: policy for policy in (STRICT, AUTHENTIC)}
 """Policies by the names that `enclavescale verify --policy` takes."""

@@ -2,8 +2,9 @@
 
 Grace forgives that a platform is behind, for a number of days from the day the first of its parts was superseded: the
 tcbDate of the oldest level newer than the part's own. It forgives nothing else: not collateral that has expired, not a
-revoked TCB, not a configuration that the policy does not accept, and no part that nobody can date. While it lasts, the
-advisories of the part that is behind are forgiven with it, since they are what the update brings.
+revoked TCB, not a configuration that the policy does not accept, no part that nobody can date, and no other part of a
+status that the policy does not accept, which convergence hides behind OutOfDate. While it lasts, the advisories of the
+part that is behind are forgiven with it, since they are what the update brings.
 
 So a verdict may turn on a day: `grace_ends_ms` says on which, and caches must not carry an answer across it.
 """
@@ -56,9 +57,10 @@ _TO_CONFIGURE = frozenset({
 class TcbRequirement:
     """What a platform's TCB must be.
 
-    `accepted_statuses` None: any but Revoked, which no requirement accepts; empty: `PolicyEmpty`. `allowed_advisories`
-    None, or with "*" in it: any. Advisories of parts that are UpToDate are reported and never judged: the vendor says
-    that they need nothing. `judge_current` looks at the module that runs now as well as at the launch's.
+    `accepted_statuses` None: any but Revoked, which no requirement accepts, at launch or now; empty: `PolicyEmpty`.
+    `allowed_advisories` None, or with "*" in it: any. Advisories of parts that are UpToDate are reported and never
+    judged: the vendor says that they need nothing. `judge_current` accepts the module that runs now only as it accepts
+    the launch's.
     """
 
     accepted_statuses: tuple[str, ...] | None
@@ -69,7 +71,7 @@ class TcbRequirement:
 
     def rules(self) -> AllOf[Claims]:
         """The rules it stands for, in order."""
-        judged: list[Rule[Claims]] = [NotRevoked(self), EvaluationAtLeast(self.min_evaluation_number)]
+        judged: list[Rule[Claims]] = [NotRevoked(), EvaluationAtLeast(self.min_evaluation_number)]
         if self.accepted_statuses is not None:
             judged.append(StatusAccepted(self))
         if self.allowed_advisories is not None:
@@ -79,14 +81,12 @@ class TcbRequirement:
 
 @dataclass(frozen=True, slots=True)
 class NotRevoked:
-    """The TCB is not revoked: the status reported, and where it is judged the current one."""
-
-    requirement: TcbRequirement
+    """The TCB is revoked neither as reported nor as it runs now, which the status reported may hide."""
 
     def check(self, claims: Claims) -> None:
         """`TcbRevoked`, `TcbUnevaluated`."""
         tcb = evaluated(claims)
-        for field, _, status in _judged(tcb, self.requirement):
+        for field, status in (("tcb_status", tcb.status), ("tcb.current.status", tcb.current.status)):
             if status is TcbStatus.REVOKED:
                 raise TcbRevoked("the vendor has revoked this TCB", field=field)
 
@@ -181,8 +181,12 @@ def _grace_of(state: TcbState, status: TcbStatus, requirement: TcbRequirement) -
     """When grace for a state of this status ends (exclusive); None where there is none."""
     if status not in _FORGIVABLE:
         return None
-    if status in _TO_CONFIGURE and CONFIGURABLE.isdisjoint(requirement.accepted_statuses or ()):
+    accepted = requirement.accepted_statuses or ()
+    if status in _TO_CONFIGURE and CONFIGURABLE.isdisjoint(accepted):
         return None
+    for part in state.parts:  # what is not behind is judged as it would be alone
+        if part.status not in _BEHIND and part.status is not TcbStatus.UP_TO_DATE and part.status not in accepted:
+            return None
     ends = [_end_of(part, requirement) for part in state.parts if part.status in _BEHIND]
     dated = [end for end in ends if end is not None]
     return min(dated) if dated and len(dated) == len(ends) else None

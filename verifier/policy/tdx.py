@@ -11,6 +11,9 @@ from verifier.errors import ServiceTdBound, TdAttributesRefused, TdxModuleMismat
 _XFAM_ALWAYS = 0b11
 """x87 and SSE: always 1 in a TD that a TDX module started."""
 
+_SERVICE_TDS = ("mrservicetd", "initial_servtd_hash", "current_servtd_hash")
+"""Fields that name a service TD: 1.5 has the first, extended reports all of them."""
+
 
 def td_of(claims: Claims) -> tuple[TdReport, TdAttributes]:
     """The TD report and its decoded attributes. `TeeTypeUnsupported` for anything but a TD."""
@@ -77,18 +80,21 @@ class ProductionModule:
 
 @dataclass(frozen=True, slots=True)
 class NoServiceTd:
-    """MRSERVICETD zero, or one of those allowed (48 bytes each): a service TD may move or read the TD's state.
+    """No service TD bound, or one of those allowed (48 bytes each): it may move or read the TD's state.
 
-    TD reports 1.0 do not have the field, and the TDs that make them no service TD that would show: they pass.
+    MRSERVICETD says which, and in extended reports the hashes of the one at launch and of the one now. What a report
+    does not have, as 1.0 has none of them, passes: no service TD would show there.
     """
 
     allowed: tuple[bytes, ...] = ()
 
     def check(self, claims: Claims) -> None:
         """`ServiceTdBound`."""
-        bound = td_of(claims)[0].mrservicetd
-        if bound is not None and any(bound) and bound not in self.allowed:
-            raise ServiceTdBound(f"service TD {bound.hex()}", field="mrservicetd")
+        body = td_of(claims)[0]
+        for field in _SERVICE_TDS:
+            bound: bytes | None = getattr(body, field)
+            if bound is not None and any(bound) and bound not in self.allowed:
+                raise ServiceTdBound(f"service TD {bound.hex()}", field=field)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,12 +79,14 @@ class Judge:
         self.root_key = key_of(anchor.spki)
         roots = [one.subject for one in held.certificates if self._failure(self._root, one) is None]
         self.root = Root(self.root_key, anchor.spki, anchor.roles, roots[0] if roots else None)
-        self.root_crls = [one for one in held.crls if self._issued(one, self.root)]
-        newest = self._newest(self.root_crls)
-        self.signing = Signing(held, self.root, None if newest is None else newest.crl, now_ms)
+        self.root_crls = frozenset(one for one in held.crls if self._issued(one, self.root))
+        self.root_newest = self._newest(self.root_crls)
+        self.signing = Signing(held, self.root, None if self.root_newest is None else self.root_newest.crl, now_ms)
         cas = [one for one in held.certificates if self._failure(self._ca, one) is None]
         self.cas = {ca.subject: [one for one in cas if one.subject == ca.subject] for ca in cas}
-        self.pck_crls = {subject: self._lists_of(subject) for subject in self.cas}
+        pck_crls = {subject: self._lists_of(subject) for subject in self.cas}
+        self.pck_crls = {subject: frozenset(lists) for subject, lists in pck_crls.items()}
+        self.pck_newest = {subject: self._newest(lists) for subject, lists in pck_crls.items()}
 
     def document(self, one: HeldDocument) -> Finding:
         """A signed document."""
@@ -153,8 +155,7 @@ class Judge:
             raise CertNotYetValid(f"the certificate begins at {moment(one.not_before_ms)}", field=CERTIFICATE)
         if self.now_ms > one.not_after_ms:
             raise CertExpired(f"the certificate ended at {moment(one.not_after_ms)}", field=CERTIFICATE)
-        lists = self.pck_crls.get(one.issuer, self.root_crls)
-        newest = self._newest(lists)
+        newest = self.pck_newest.get(one.issuer, self.root_newest)
         if newest is not None and newest.crl.revokes(one.serial_number):
             raise CertRevoked("its issuer revoked the certificate", field=CERTIFICATE)
 

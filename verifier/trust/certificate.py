@@ -16,7 +16,7 @@ from verifier.abi import der
 from verifier.abi.der import DerError
 from verifier.abi.pck import PCK_EXTENSION_OID
 from verifier.errors import CertChainInvalid
-from verifier.limits import MAX_CERTIFICATE_BYTES
+from verifier.limits import MAX_CERTIFICATE_BYTES, MAX_LABEL_CHARACTERS
 from verifier.signature import verify_der
 
 _ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
@@ -32,6 +32,8 @@ _TEXT = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}
 
 _PCK_EXTENSION = x509.ObjectIdentifier(PCK_EXTENSION_OID)
 _SERIAL_BITS = 160
+_SHOWN_CHARACTERS = 128
+"""Of what a certificate makes us say of it, at most."""
 
 _FOREIGN = (
     ValueError,
@@ -94,7 +96,8 @@ def parse_certificate(data: bytes) -> Certificate:
     try:
         return _parse(data)
     except _FOREIGN as error:
-        raise CertChainInvalid(f"not a usable certificate: {error}", field="certificate") from error
+        shown = str(error)[:_SHOWN_CHARACTERS]
+        raise CertChainInvalid(f"not a usable certificate: {shown}", field="certificate") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ def _parse(data: bytes) -> Certificate:
     certificate = x509.load_der_x509_certificate(data)
     serial = certificate.serial_number
     if not 0 < serial < 1 << _SERIAL_BITS:
-        raise DerError(f"certificate: serial number {serial:#x}")
+        raise DerError(f"certificate: serial number of {serial.bit_length()} bits, or none above zero")
     # Not certificate.public_key(): the same key, but its first verification takes 25 us longer.
     key = load_der_public_key(outline.spki)
     if not isinstance(key, ec.EllipticCurvePublicKey):
@@ -136,7 +139,7 @@ def _parse(data: bytes) -> Certificate:
             if kind is x509.AuthorityKeyIdentifier:
                 authority_key = value.key_identifier
             if extension.critical:
-                unknown_critical.append(extension.oid.dotted_string)
+                unknown_critical.append(extension.oid.dotted_string[:_SHOWN_CHARACTERS])
     return Certificate(
         der=data,
         tbs=outline.tbs,
@@ -185,7 +188,7 @@ def _outline(data: bytes) -> _Outline:
 
 @lru_cache(maxsize=32)
 def _common_name(name: bytes) -> str:
-    """The only CN of a DER name; "" if it has none, several, or one in an encoding of long ago.
+    """The only CN of a DER name; "" if it has none, several, or one that is not short and printable.
 
     Remembered: a vendor's certificates have few names between them.
     """
@@ -200,7 +203,8 @@ def _common_name(name: bytes) -> str:
     if len(found) != 1 or found[0][0] not in _TEXT:
         return ""
     tag, start, stop = found[0]
-    return name[start:stop].decode(_TEXT[tag])
+    text = name[start:stop].decode(_TEXT[tag])
+    return text if len(text) <= MAX_LABEL_CHARACTERS and text.isprintable() else ""
 
 
 def _ms(moment: datetime) -> int:

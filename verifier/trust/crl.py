@@ -31,6 +31,8 @@ _TRUE = bytes.fromhex("0101ff")
 """DER of the BOOLEAN that makes an extension critical."""
 
 _MAX_NUMBER = 1 << 160
+_SHOWN_CHARACTERS = 128
+"""Of what a list makes `cryptography` say of it, at most."""
 
 _FOREIGN = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, Warning)
 """What `cryptography` raises for bytes that are no revocation list."""
@@ -78,7 +80,8 @@ def parse_crl(data: bytes) -> Crl:
     try:
         return _parse(data)
     except _FOREIGN as error:
-        raise CollateralMalformed(f"not a usable revocation list: {error}", field="crl") from None
+        shown = str(error)[:_SHOWN_CHARACTERS]
+        raise CollateralMalformed(f"not a usable revocation list: {shown}", field="crl") from None
 
 
 def _parse(data: bytes) -> Crl:

@@ -213,15 +213,22 @@ def _platforms(items: Sequence[Item]) -> Iterator[Platform]:
     """One for every platform that some TCB info is about, in whatever state it is."""
     valid = [one for one in items if one.state == VALID]
     lists = {one.subject: one for one in sorted(valid, key=_rank) if one.kind == PCK_CRL}
+    pck_cas, issuers = tuple(sorted(lists)), dict[tuple[str | bytes, ...], set[str | None]]()
+    newest: dict[tuple[str, tuple[str | bytes, ...]], Item] = {}
+    for one in valid:
+        if one.kind == PCK_CERTIFICATE:
+            issuers.setdefault(one.key, set()).add(one.signer)
+        best_yet = newest.get((one.kind, one.key))
+        if best_yet is None or _rank(one) > _rank(best_yet):
+            newest[one.kind, one.key] = one
     for key in sorted({one.key for one in items if one.kind == TCB_INFO and one.key}, key=repr):
         tee, fmspc, pce_id = key
         # Which CA issued the platform's certificate is known only where the certificate is at hand.
-        cas = {one.signer for one in valid if one.kind == PCK_CERTIFICATE and one.key == (fmspc, pce_id)}
-        wanted: list[Item | None] = [lists.get(str(ca)) for ca in sorted(cas, key=str)]
+        wanted: list[Item | None] = [lists.get(str(ca)) for ca in sorted(issuers.get((fmspc, pce_id), ()), key=str)]
         wanted = wanted or [*lists.values()] or [None]
-        tcb_info = _newest(valid, TCB_INFO, key)
-        identity = _newest(valid, QE_IDENTITY, (ENCLAVES[str(tee)],))
-        found = [(TCB_INFO, tcb_info), (QE_IDENTITY, identity), (ROOT_CRL, _newest(valid, ROOT_CRL, ()))]
+        tcb_info = newest.get((TCB_INFO, key))
+        identity = newest.get((QE_IDENTITY, (ENCLAVES[str(tee)],)))
+        found = [(TCB_INFO, tcb_info), (QE_IDENTITY, identity), (ROOT_CRL, newest.get((ROOT_CRL, ())))]
         found += [(PCK_CRL, one) for one in wanted]
         ends = [one.next_update_ms for _, one in found if one is not None and one.next_update_ms is not None]
         yield Platform(
@@ -229,7 +236,7 @@ def _platforms(items: Sequence[Item]) -> Iterator[Platform]:
             fmspc=bytes(fmspc) if isinstance(fmspc, bytes) else b"",
             pce_id=bytes(pce_id) if isinstance(pce_id, bytes) else b"",
             missing=tuple(dict.fromkeys(kind for kind, one in found if one is None)),
-            pck_cas=tuple(sorted(lists)),
+            pck_cas=pck_cas,
             evaluation_number=None if tcb_info is None else tcb_info.evaluation_number,
             qe_evaluation_number=None if identity is None else identity.evaluation_number,
             expires_ms=min(ends, default=None),
@@ -237,12 +244,8 @@ def _platforms(items: Sequence[Item]) -> Iterator[Platform]:
 
 
 def _rank(one: Item) -> tuple[int, int]:
+    """The item a platform would get has the highest evaluation number of its kind and key, then is the newest."""
     return one.evaluation_number or 0, one.issued_ms or 0
-
-
-def _newest(valid: Sequence[Item], kind: str, key: tuple[str | bytes, ...]) -> Item | None:
-    """The item a platform would get: of its kind and key the one with the highest evaluation number, then newest."""
-    return max((one for one in valid if one.kind == kind and one.key == key), key=_rank, default=None)
 
 
 def to_json(inventory: Inventory) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from verifier.errors import CollateralTooLarge
+from verifier.errors import CollateralMalformed, CollateralTooLarge, VerificationError
 from verifier.limits import MAX_COLLATERAL_BYTES, MAX_COLLATERAL_FILES, MAX_COLLATERAL_FILES_BYTES
-from verifier.trust.contents import Contents
+from verifier.trust.contents import UNKNOWN, Contents, Unreadable
 from verifier.trust.reading import read, read_endorsement
 from verifier.trust.store import Collateral
 
@@ -24,7 +23,10 @@ def load_collateral(paths: Iterable[Path]) -> Collateral:
     contents = Contents()
     for path, data in _files(paths):
         contents.source = str(path)
-        read(data, contents)
+        if isinstance(data, VerificationError):
+            contents.unreadable.append(Unreadable(contents.source, UNKNOWN, data))
+        else:
+            read(data, contents)
     return Collateral(contents)
 
 
@@ -36,19 +38,21 @@ def load_endorsements(paths: Iterable[Path]) -> Collateral:
     contents = Contents()
     for path, data in _files(paths):
         contents.source = str(path)
+        if isinstance(data, VerificationError):
+            raise data
         read_endorsement(data, contents)
     return Collateral(contents)
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
+def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | VerificationError]]:
+    """Each file with its bytes; of one below a directory that cannot be opened, why not: the others are read."""
     count = total = 0
     try:
         for path in paths:
-            for file in _below(path) if path.is_dir() else (path,):
-                # One byte more than may be: whoever reads says that it is too large.
-                with file.open("rb") as opened:
-                    data = opened.read(MAX_COLLATERAL_BYTES + 1)
-                count, total = count + 1, total + len(data)
+            within = path.is_dir()
+            for file in _below(path) if within else (path,):
+                data = _bytes_of(file, within)
+                count, total = count + 1, total + (len(data) if isinstance(data, bytes) else 0)
                 if count > MAX_COLLATERAL_FILES or total > MAX_COLLATERAL_FILES_BYTES:
                     raise CollateralTooLarge(f"{path}: too many files, or too large together", field="collateral")
                 yield file, data
@@ -56,8 +60,19 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
         raise ConfigError(f"{error.filename}: {error.strerror}", field="collateral") from error
 
 
+def _bytes_of(file: Path, within: bool) -> bytes | VerificationError:
+    try:
+        # One byte more than may be: whoever reads says that it is too large.
+        with file.open("rb") as opened:
+            return opened.read(MAX_COLLATERAL_BYTES + 1)
+    except OSError as error:
+        if not within:
+            raise
+        return CollateralMalformed(f"cannot be opened: {error.strerror}", field="collateral")
+
+
 def _below(directory: Path) -> Iterator[Path]:
-    """Regular files under `directory`, sorted by name; links to directories are not followed."""
+    """Regular files under `directory`, and links that lead nowhere, sorted; links to directories are not followed."""
 
     def failed(error: OSError) -> None:
         raise error
@@ -66,5 +81,5 @@ def _below(directory: Path) -> Iterator[Path]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
-            if not name.startswith(".") and stat.S_ISREG(file.stat().st_mode):
+            if not name.startswith(".") and (file.is_file() or not file.exists()):
                 yield file

@@ -8,8 +8,10 @@
 | array of objects with `cert` | a body of `/pckcerts` |
 | `HTTP/…` or header lines, then perhaps a body | `curl -i`, `curl -D`: `…-Issuer-Chain` headers, and the body |
 | PEM, DER, hex or base64 of either | certificates and revocation lists |
+| URL-encoded PEM, a JSON string of hex | the value of such a header, the body of `/rootcacrl` |
 
-Names of files, and the kind a server says it answers with, are not looked at.
+A UTF-8 byte order mark, which some editors write, is passed over. Names of files, and the kind a server says it answers
+with, are not looked at.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from verifier.abi.collateral import (
 )
 from verifier.abi.der import DerError
 from verifier.abi.fields import member
-from verifier.abi.pem_blocks import BEGIN, CERTIFICATE, CRL, split_blocks
+from verifier.abi.pem_blocks import BEGIN, CERTIFICATE, CRL, has_blocks, split_blocks
 from verifier.errors import CollateralMalformed, CollateralTooLarge
 from verifier.limits import (
     MAX_COLLATERAL_BYTES,
@@ -45,6 +47,10 @@ from verifier.trust.crl import parse_crl
 
 _CHAINS = ("tcb_info_issuer_chain", "qe_identity_issuer_chain", "pck_crl_issuer_chain", "pck_certificate_chain")
 _DOCUMENTS = ((TCB_INFO, "tcb_info_signature"), (QE_IDENTITY, "qe_identity_signature"))
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HEX_MARKS = (b"0x", b"0X")
+_URL_ENCODED = b"-----BEGIN%20"
+_SPACE = b" \t\r\n"
 SET_KEYS = frozenset((*_CHAINS, TCB_INFO, QE_IDENTITY, PCK_CRL, ROOT_CRL))
 """Keys of QuoteCollateralV3, Intel's structure as dcap-qvl writes it; signatures stand beside their documents."""
 
@@ -56,7 +62,8 @@ def read_set(data: bytes | str, into: Contents) -> None:
     object; a member that cannot be read is kept with its error.
     """
     into.blocks = 0
-    add_set(json.loads(data, "collateral"), into)
+    text = data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(_BYTE_ORDER_MARK)
+    add_set(json.loads(text, "collateral", any_number=True), into)
 
 
 def add_set(found: dict[str, Any], into: Contents) -> None:
@@ -65,7 +72,7 @@ def add_set(found: dict[str, Any], into: Contents) -> None:
         raise CollateralMalformed("none of the keys of QuoteCollateralV3", field="collateral")
     for text in dict.fromkeys(_texts(found, _CHAINS, into)):
         with into.part(CERTIFICATE):
-            into.add_blocks(_ascii(text, "issuer_chain"), "issuer_chain")
+            into.add_blocks(_url_decoded(_ascii(text, "issuer_chain")), "issuer_chain")
     for kind, signature in _DOCUMENTS:
         for text in _texts(found, (kind,), into):
             with into.part(kind):
@@ -96,7 +103,7 @@ def _ascii(text: str, what: str) -> bytes:
 
 def _crl_der(text: bytes, what: str) -> bytes:
     """DER of one revocation list given as hex or base64 of DER, or as PEM; a PCCS answers in each of these."""
-    data = _decoded(text.strip())
+    data = _decoded(text.strip(_SPACE))
     if data is None:
         raise CollateralMalformed(f"{what}: neither hex, base64 nor PEM", field=what)
     if not data.startswith(BEGIN):
@@ -108,17 +115,27 @@ def _crl_der(text: bytes, what: str) -> bytes:
 
 
 def _decoded(text: bytes) -> bytes | None:
-    """The bytes that `text` is hex or base64 of; PEM as it is."""
+    """The bytes that `text` is hex or base64 of, also as a JSON string; PEM as it is."""
     if text.startswith(BEGIN):
         return text
+    if len(text) > 1 and text[:1] == text[-1:] == b'"':
+        text = text[1:-1]
     try:
-        return bytes.fromhex(text.decode("ascii"))
+        return bytes.fromhex((text[2:] if text.startswith(_HEX_MARKS) else text).decode("ascii"))
     except ValueError:
         pass
     try:
         return base64.b64decode(text.translate(None, b"\r\n"), validate=True)
     except binascii.Error:
         return None
+
+
+def _url_decoded(text: bytes) -> bytes:
+    """PEM as it stands in a header is decoded, other text left as it is. `CollateralTooLarge`."""
+    if not text.startswith(_URL_ENCODED):
+        return text
+    check_escapes(text)
+    return unquote_to_bytes(text)
 
 
 _CHAIN_HEADERS = frozenset(
@@ -139,7 +156,6 @@ _HEADER_NAME = re.compile(rb"[A-Za-z0-9-]{1,64}")
 _NO_CERTIFICATE = "Not available"
 """What the PCS writes where it has no certificate for a TCB level."""
 
-_SPACE = b" \t\r\n"
 _CRL_VERSION = bytes.fromhex("020101")
 
 
@@ -152,6 +168,7 @@ def read(data: bytes, into: Contents) -> None:
     with into.part(UNKNOWN):
         if len(data) > MAX_COLLATERAL_BYTES:
             raise CollateralTooLarge(f"{len(data)} bytes, at most {MAX_COLLATERAL_BYTES}", field="collateral")
+        data = data.removeprefix(_BYTE_ORDER_MARK)
         answer = _split_answer(data)
         if answer is None:
             _read_body(data, into)
@@ -167,7 +184,7 @@ def read_endorsement(data: bytes, into: Contents) -> None:
     if len(data) > MAX_COLLATERAL_BYTES:
         raise CollateralTooLarge(f"{len(data)} bytes, at most {MAX_COLLATERAL_BYTES}", field="collateral")
     into.blocks = 0
-    _read_x509(data, into)
+    _read_x509(data.removeprefix(_BYTE_ORDER_MARK), into)
     if into.unreadable:
         raise into.unreadable[0].error
 
@@ -183,9 +200,13 @@ def _read_body(data: bytes, into: Contents) -> None:
 
 
 def _read_x509(data: bytes, into: Contents) -> None:
-    text = data.strip(_SPACE)
-    # 0x30 is a SEQUENCE and the digit zero, with which neither hex nor base64 of one begins.
-    decoded = data if data[:1] == b"0" else _decoded(text)
+    text = _url_decoded(data.strip(_SPACE))
+    if has_blocks(text):
+        into.add_blocks(text, "pem")
+        return
+    # 0x30 is a SEQUENCE and the digit zero, with which neither hex nor base64 of one begins; "0x30" marks hex.
+    is_der = data[:1] == b"0" and not (text.startswith(_HEX_MARKS) and text[2:3] == b"3")
+    decoded = data if is_der else _decoded(text)
     if not decoded:
         raise CollateralMalformed("neither JSON, PEM, DER, hex, base64 nor an HTTP answer", field="collateral")
     if decoded.startswith(BEGIN):
@@ -209,7 +230,7 @@ def _read_der(data: bytes, into: Contents) -> None:
 
 
 def _read_object(text: bytes, into: Contents) -> None:
-    found = json.loads(text, "json")
+    found = json.loads(text, "json", any_number=True)
     kinds = [kind for name, kind in ENVELOPES.items() if name in found]
     if kinds:
         with into.part(kinds[0]):

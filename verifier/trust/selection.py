@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,7 +44,7 @@ from verifier.limits import MAX_DIAGNOSED_CERTIFICATES
 from verifier.signature import verify_raw
 from verifier.trust import collateral_checks as checks
 from verifier.trust.certificate import Certificate
-from verifier.trust.contents import PCK_CRL, ROOT_CRL, HeldCrl, HeldDocument
+from verifier.trust.contents import PCK_CRL, ROOT_CRL, UNKNOWN, HeldCrl, HeldDocument
 from verifier.trust.crl import Crl
 from verifier.trust.roots import ChainRoles, TrustAnchor
 
@@ -59,6 +60,9 @@ ENCLAVES = {"sgx": "QE", "tdx": "TD_QE"}
 """The quoting enclave of each TEE, as identities name it."""
 
 _NAMES = {TCB_INFO: "TCB info", QE_IDENTITY: "QE identity", PCK_CRL: "PCK CRL", ROOT_CRL: "root CRL"}
+
+_TRIED_ISSUERS = 4
+"""Certificates called like a signer's issuer that are asked whether they made it."""
 
 _SHOWN = 3
 """Subjects of other items that a message names."""
@@ -98,9 +102,16 @@ class PlatformCollateral:
     qe_identity: EnclaveIdentity
     pck_crl: Crl
     root_crl: Crl
-    windows: tuple[CollateralWindow, ...]
+    used: tuple[tuple[str, str, HeldDocument | HeldCrl], ...]
+    signers: tuple[Certificate, ...]
     valid_from_ms: int
     expires_ms: int
+
+    @property
+    def windows(self) -> tuple[CollateralWindow, ...]:
+        """When each item that was used is current, signers last."""
+        items = (_window(kind, subject, one) for kind, subject, one in self.used)
+        return (*items, *map(_signer_window, self.signers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +186,18 @@ def select(
     tcb_info = pick_document(signing, TCB_INFO, (tee, fmspc, pce_id), platform, span)
     qe_identity = pick_document(signing, QE_IDENTITY, (enclave,), enclave, span)
     signing.narrow(span)
-    windows = [
-        _window(TCB_INFO, platform, tcb_info, tcb_info.number),
-        _window(QE_IDENTITY, enclave, qe_identity, qe_identity.number),
-        _window(PCK_CRL, pck_issuer.common_name, pck_crl, None),
-        _window(ROOT_CRL, anchor.roles.root, root_crl, None),
-        *(_signer_window(signer) for signer in dict.fromkeys(signing.used)),
-    ]
     return PlatformCollateral(
         tcb_info=cast(TcbInfo, tcb_info.signed.document),
         qe_identity=cast(EnclaveIdentity, qe_identity.signed.document),
         pck_crl=pck_crl.crl,
         root_crl=root_crl.crl,
-        windows=tuple(windows),
+        used=(
+            (TCB_INFO, platform, tcb_info),
+            (QE_IDENTITY, enclave, qe_identity),
+            (PCK_CRL, pck_issuer.common_name, pck_crl),
+            (ROOT_CRL, anchor.roles.root, root_crl),
+        ),
+        signers=tuple(dict.fromkeys(signing.used)),
         valid_from_ms=span.from_ms,
         expires_ms=span.until_ms,
     )
@@ -220,7 +230,8 @@ class Signing:
         self.genuine: list[Certificate] = []
         self.refused: list[VerificationError] = []
         self.used: list[Certificate] = []
-        for one in held.named(root.roles.tcb_signer):
+        # The newest first, so that who vouches for a document does not depend on the order of reading.
+        for one in sorted(held.named(root.roles.tcb_signer), key=_age, reverse=True):
             try:
                 held.remember((checks.SIGNER, one.der, root.spki, root.name, root.roles), check_signer, one, root)
             except VerificationError as error:
@@ -253,38 +264,55 @@ class Signing:
             else:
                 self.used.append(signer)
                 return
-        raise furthest(failures) if failures else self._why_unsigned(one.signed)
+        if failures:
+            raise furthest(failures)
+        root = self.root
+        key = ("unsigned", one.digest, one.signed.signature, root.spki, root.name, root.roles)
+        self.held.remember(key, self._explain_unsigned, one.signed)
 
     def narrow(self, span: Span) -> None:
         """Narrow `span` to where every signer is as valid, or not, as it is now."""
         for signer in self.genuine:
             span.narrow(signer.not_before_ms, signer.not_after_ms, self.now_ms)
 
-    def _why_unsigned(self, signed: SignedDocument) -> VerificationError:
-        """No signer under the root made the signature; if another certificate's key did, what is wrong with that."""
-        for one in self.held.some_certificates(MAX_DIAGNOSED_CERTIFICATES):
+    def _explain_unsigned(self, signed: SignedDocument) -> None:
+        """No signer under the root made the signature: raises why not, which no time changes."""
+        for one in self._suspects():
             if verify_raw(one.public_key, signed.signed_bytes, signed.signature):
                 try:
                     check_signer(one, self.root)
-                except CertSignature as error:
-                    if any(
-                        one.signed_by(other) for other in self.held.named(one.issuer) if other.subject == one.issuer
-                    ):
-                        return RootUntrusted("the signer stands under another root", field=checks.SIGNER)
-                    return error
-                except VerificationError as error:
-                    return error
+                except CertSignature:
+                    named = filter(on_p256, self.held.named(one.issuer))
+                    issuers = islice((other for other in named if other.subject == one.issuer), _TRIED_ISSUERS)
+                    if any(one.signed_by(other) for other in issuers):
+                        raise RootUntrusted("the signer stands under another root", field=checks.SIGNER) from None
+                    raise
         if self.genuine:
-            return CollateralSignature("the signer did not sign this text", field="signature")
-        name = self.root.roles.tcb_signer
+            raise CollateralSignature("the signer did not sign this text", field="signature")
         if self.refused:
-            return self.refused[0]
+            raise self.refused[0]
+        name = self.root.roles.tcb_signer
         missing = f"its issuer chain with {name!r} is not held; a PCCS sends it in a header"
-        return (
+        raise (
             self.held.broken(name)
-            or self.held.unreadable_as(CERTIFICATE)
+            or self.held.unreadable_as(CERTIFICATE, UNKNOWN)
             or CollateralMissing(missing, field=checks.SIGNER)
         )
+
+    def _suspects(self) -> list[Certificate]:
+        """Some certificates on P-256 whose key may have made a signature, those called like a signer first."""
+        signers = sorted(filter(on_p256, self.held.named(self.root.roles.tcb_signer)), key=_age, reverse=True)
+        some = [*signers[:MAX_DIAGNOSED_CERTIFICATES], *self.held.some_certificates(MAX_DIAGNOSED_CERTIFICATES)]
+        return list(dict.fromkeys(some))[:MAX_DIAGNOSED_CERTIFICATES]
+
+
+def on_p256(one: Certificate) -> bool:
+    """Whether its key is on P-256; other curves have no place here, and some take ten times as long."""
+    return isinstance(one.public_key.curve, ec.SECP256R1)
+
+
+def _age(one: Certificate) -> tuple[int, bytes]:
+    return one.not_after_ms, one.der
 
 
 def check_signer(signer: Certificate, root: Root) -> None:
@@ -358,14 +386,14 @@ def _no_crl(held: Collateral, kind: str, root_name: bytes | None) -> Verificatio
     others = [one for one in held.crls if one.crl.issuer != root_name]
     if given or (kind == PCK_CRL and others):
         return CrlIssuer(f"no {_NAMES[kind]} of this issuer, only another's", field=f"{kind}.issuer")
-    return held.unreadable_as(CRL) or CollateralMissing(f"no {_NAMES[kind]} is held", field=kind)
+    return held.unreadable_as(CRL, UNKNOWN) or CollateralMissing(f"no {_NAMES[kind]} is held", field=kind)
 
 
 def _no_document(held: Collateral, kind: str, subject: str) -> VerificationError:
     """Why there is no document about this subject: unreadable, about others, or none."""
     others = [shown(key) for key in held.subjects(kind)]
     if not others:
-        return held.unreadable_as(kind) or CollateralMissing(f"no {_NAMES[kind]} for {subject}", field=kind)
+        return held.unreadable_as(kind, UNKNOWN) or CollateralMissing(f"no {_NAMES[kind]} for {subject}", field=kind)
     listed = "; ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
     return CollateralMismatch(f"no {_NAMES[kind]} for {subject}; held: {listed}", field=kind)
 
@@ -375,14 +403,14 @@ def shown(key: Key) -> str:
     return " ".join(part.hex().upper() if isinstance(part, bytes) else part.upper() for part in key)
 
 
-def _window(kind: str, subject: str, one: HeldDocument | HeldCrl, number: int | None) -> CollateralWindow:
+def _window(kind: str, subject: str, one: HeldDocument | HeldCrl) -> CollateralWindow:
     return CollateralWindow(
         kind=kind,
         subject=subject,
         digest=one.digest,
         issued_ms=one.issued_ms,
         next_update_ms=one.crl.next_update_ms if isinstance(one, HeldCrl) else one.last_ms,
-        evaluation_number=number,
+        evaluation_number=one.number if isinstance(one, HeldDocument) else None,
     )
 
 

@@ -113,6 +113,13 @@ class Collateral:
         found = (self._certificate(der) for der in self.certificate_sources)
         return tuple(one for one in found if isinstance(one, Certificate))
 
+    @cached_property
+    def _by_common_name(self) -> dict[str, list[Certificate]]:
+        found: dict[str, list[Certificate]] = {}
+        for one in self.certificates:
+            found.setdefault(one.common_name, []).append(one)
+        return found
+
     @property
     def pck_certificates(self) -> tuple[Certificate, ...]:
         """Certificates with Intel's PCK extension, for quotes that carry none."""
@@ -123,6 +130,10 @@ class Collateral:
         """(DER, error) of every certificate that cannot be parsed."""
         found = ((der, self._certificate(der)) for der in self.certificate_sources)
         return tuple((der, one) for der, one in found if isinstance(one, VerificationError))
+
+    def called(self, name: str) -> list[Certificate]:
+        """Certificates of this common name. All of the set are parsed, once; `named` is for those who want few."""
+        return self._by_common_name.get(name, [])
 
     def named(self, name: str | bytes) -> list[Certificate]:
         """Certificates that may carry this common name, or DER name; whether they do, the caller checks.
@@ -136,9 +147,9 @@ class Collateral:
         return next((one.replica() for one in self._mentioning(name) if isinstance(one, VerificationError)), None)
 
     def some_certificates(self, limit: int) -> Iterator[Certificate]:
-        """At most `limit` certificates, as they were read."""
-        found = (self._certificate(der) for der in self.certificate_sources)
-        return islice((one for one in found if isinstance(one, Certificate)), limit)
+        """At most `limit` certificates with a key on P-256, whatever the order they were read in."""
+        found = (self._certificate(der) for der in sorted(self.certificate_sources))
+        return islice((one for one in found if isinstance(one, Certificate) and selection.on_p256(one)), limit)
 
     def documents(self, kind: str, key: tuple[str | bytes, ...]) -> list[HeldDocument]:
         """The documents of `kind` about `key`."""
@@ -148,9 +159,13 @@ class Collateral:
         """What the documents of `kind` are about, sorted."""
         return sorted((key for held, key in self._by_key if held == kind), key=repr)
 
-    def unreadable_as(self, kind: str) -> VerificationError | None:
-        """Why the first unreadable part of `kind` is unreadable."""
-        return next((one.error.replica() for one in self.unreadable if one.kind == kind), None)
+    def unreadable_as(self, *kinds: str) -> VerificationError | None:
+        """Why a part of the first of these kinds that has one is unreadable: the first such part by its source."""
+        for kind in kinds:
+            found = [one for one in self.unreadable if one.kind == kind]
+            if found:
+                return min(found, key=lambda one: (one.source, str(one.error))).error.replica()
+        return None
 
     def remember(self, key: tuple[object, ...], check: Callable[..., None], *arguments: object) -> None:
         """Run a check whose outcome bytes alone decide, named by `key`, at most once. Raises what it raises."""

@@ -96,6 +96,12 @@ STATE = [
           lenient()),
     under("service TD of the extended report", "SERVICE_TD_BOUND", "NoServiceTd",
           TDX5_EXTENDED.but(body={"mrservicetd": b"\x01" * 48}), lenient()),
+    *[
+        under(f"{field} of the extended report", "SERVICE_TD_BOUND", "NoServiceTd",
+              TDX5_EXTENDED.but(body={field: bytes(47) + b"\x01", "mrservicetd": b"\x02" * 48}),
+              lenient(tdx={"service_tds": ["02" * 48]}))
+        for field in ("initial_servtd_hash", "current_servtd_hash")
+    ],
     under("service TD that is not the allowed one", "SERVICE_TD_BOUND", "NoServiceTd",
           TDX5_15.but(body={"mrservicetd": b"\x01" * 48}), lenient(tdx={"service_tds": ["02" * 48]})),
     under("an attribute the policy does not expect", "TD_ATTRIBUTES", "TdFieldMatches",
@@ -119,7 +125,8 @@ REGISTERS = {
 CODE = [
     *[
         under(f"{name} differs in its last bit", "MEASUREMENT_UNKNOWN", "RegisterMatches", TDX4,
-              lenient(unsafe_any_measurement=False, measurements=[code(**{name: flipped(value, 383).hex()})]))
+              lenient(unsafe_any_measurement=False,
+                      measurements=[code(**{"mrtd": MRTD.hex(), name: flipped(value, 383).hex()})]))
         for name, value in REGISTERS.items()
     ],
     under("a masked register differs", "MEASUREMENT_UNKNOWN", "RegisterMatches", TDX4, lenient(
@@ -134,8 +141,6 @@ CODE = [
     under("an image of the other TEE", "POLICY_EMPTY", "AnyOf-empty", TDX4, lenient(
         unsafe_any_measurement=False, measurements=[enclave(mrenclave=MRENCLAVE.hex())])),
     under("no measurements", "POLICY_EMPTY", "AnyOf-empty", TDX4, lenient(unsafe_any_measurement=False)),
-    under("a measurement that demands nothing", "POLICY_EMPTY", "AllOf-empty", TDX4, lenient(
-        unsafe_any_measurement=False, measurements=[code()])),
     under("MRENCLAVE differs", "MEASUREMENT_UNKNOWN", "RegisterMatches", SGX3, lenient(
         unsafe_any_measurement=False, measurements=[enclave(mrenclave=flipped(MRENCLAVE, 255).hex())])),
     under("MRSIGNER differs", "MEASUREMENT_UNKNOWN", "RegisterMatches", SGX3, lenient(
@@ -185,6 +190,13 @@ TCB = [
           lenient(tcb={"grace_days": 30})),
     under("grace for a platform that is revoked", "TCB_REVOKED", None,
           SGX3.but(platform=Platform(pce_svn=10), tcb_info_edit=behind("2026-02-01")), lenient(tcb={"grace_days": 30})),
+    under("grace for a quoting enclave beside a platform that needs hardening", "TCB_STATUS_REFUSED", "status",
+          SGX3.but(tcb_info_edit=put("tcbLevels", 0, "tcbStatus", to="SWHardeningNeeded"), qe={"isvsvn": b"\x06\x00"}),
+          lenient(tcb={"grace_days": 3650})),
+    under("grace for a quoting enclave beside a platform to configure and harden", "TCB_STATUS_REFUSED", "status",
+          SGX3.but(tcb_info_edit=put("tcbLevels", 0, "tcbStatus", to="ConfigurationAndSWHardeningNeeded"),
+                   qe={"isvsvn": b"\x06\x00"}),
+          lenient(tcb={"accepted_statuses": ["UpToDate", "ConfigurationNeeded"], "grace_days": 3650})),
     under("grace for a status that needs configuration", "TCB_STATUS_REFUSED", "status",
           TDX4.but(tcb_info_edit=put("tcbLevels", 0, "tcbStatus", to="ConfigurationNeeded")),
           lenient(tcb={"grace_days": 3000})),

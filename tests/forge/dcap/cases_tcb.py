@@ -158,8 +158,12 @@ RELAUNCH = [
     Case(name="current module out of date", code="TCB_STATUS_REFUSED", step="current", world=td15(svn(7),
         svn(6))(TDX5_15),
          policy=lenient(tcb={"judge_current": True})),
-    Case(name="current module revoked", code="TCB_REVOKED", step="current", world=td15(svn(7), svn(4))(TDX5_15),
-         policy=lenient(tcb={"judge_current": True})),
+    case("current module revoked", "TCB_REVOKED", "revoked", td15(svn(7), svn(4))(TDX5_15)),
+    case("current module revoked, extended report", "TCB_REVOKED", "revoked", td15(svn(7), svn(3))(TDX5_EXTENDED)),
+    strict("current module revoked under a policy that does not judge the current TCB", "TCB_REVOKED", "revoked",
+           td15(svn(7), svn(4))(TDX5_15)),
+    Case(name="current module revoked under strict", code="TCB_REVOKED", step="revoked",
+         world=td15(svn(7), svn(4))(TDX5_15), built_in="strict"),
 ]  # fmt: skip
 
 CASES = [*QUOTING_ENCLAVE, *PLATFORM, *MODULE, *RELAUNCH]

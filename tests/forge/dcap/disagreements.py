@@ -72,10 +72,6 @@ def cpu_svn_differs(one: Comparison) -> bool:
     return one.cpu_svn_differs
 
 
-def current_revoked(one: Comparison) -> bool:
-    return one.verified is not None and one.verified.tcb is not None and one.verified.tcb.current.status == "Revoked"
-
-
 def levels_descend(one: Comparison) -> bool:
     return one.levels_descend
 
@@ -173,8 +169,6 @@ LAXER = [
                                             "Certificate chain is too short"),
           TDX4.but(collateral=lambda held: held | {"tcb_info_issuer_chain": TDX4.but(seed="x").mint().collateral[
               "tcb_info_issuer_chain"]})),
-    Class("current-tcb-revoked", both(they_refuse(_REVOKED), current_revoked),
-          TDX5_15.but(body={"tee_tcb_svn_2": bytes([4, 1, 6]) + bytes(13)})),
 ]  # fmt: skip
 
 
@@ -192,11 +186,9 @@ def statuses_differ(one: Comparison) -> bool:
 
 
 OTHER = [
-    Class("level-order", both(statuses_differ, unless(levels_descend), unless(both(they_refuse(_REVOKED),
-        current_revoked))),
+    Class("level-order", both(statuses_differ, unless(levels_descend)),
           SGX3.but(qe_identity_edit=lambda document: document | {"tcbLevels": document["tcbLevels"][::-1]})),
-    Class("component-svns", both(statuses_differ, levels_descend, cpu_svn_differs,
-                                 unless(both(they_refuse(_REVOKED), current_revoked))),
+    Class("component-svns", both(statuses_differ, levels_descend, cpu_svn_differs),
           SGX3.but(platform=Platform(tcb_fields=lambda pairs: [
               (name, octets(bytes(16)) if name == (2, 18) else value) for name, value in pairs]))),
 ]  # fmt: skip
