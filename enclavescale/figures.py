@@ -34,7 +34,7 @@ def window_rows(fleet: Fleet, newest: Windows, window_ms: int) -> list[dict[str,
             {
                 "domain": domain,
                 "window_start_ms": start,
-                "truth_mw": round(mw(truth_w), 6),
+                "truth_mw": mw(truth_w),  # not rounded: `covered` must follow from the row itself
                 "mean_mw": _value(output.mean),
                 "mean_ci_mw": _ends(output.mean),
                 "covered": inside,
