@@ -16,7 +16,7 @@ from verifier.abi import der
 from verifier.abi.der import DerError
 from verifier.abi.pck import PCK_EXTENSION_OID
 from verifier.errors import CertChainInvalid
-from verifier.limits import MAX_CERTIFICATE_BYTES, MAX_LABEL_CHARACTERS
+from verifier.limits import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES_REMEMBERED, MAX_LABEL_CHARACTERS
 from verifier.signature import verify_der
 
 _ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
@@ -92,12 +92,27 @@ class Certificate:
 
 
 def parse_certificate(data: bytes) -> Certificate:
-    """The certificate of DER `data`. Raises `CertChainInvalid` for anything that is not one."""
+    """The certificate of DER `data`. Raises `CertChainInvalid` for anything that is not one.
+
+    Certificates of issuers and signers are remembered, parsed and no more: each host's chain carries the same ones.
+    """
+    found = _SEEN.get(data)
+    if found is not None:
+        return found
     try:
-        return _parse(data)
+        certificate = _parse(data)
     except _FOREIGN as error:
         shown = str(error)[:_SHOWN_CHARACTERS]
         raise CertChainInvalid(f"not a usable certificate: {shown}", field="certificate") from error
+    if certificate.pck_extension is None:
+        if len(_SEEN) >= MAX_CERTIFICATES_REMEMBERED:
+            _SEEN.clear()
+        _SEEN[certificate.der] = certificate
+    return certificate
+
+
+_SEEN: dict[bytes, Certificate] = {}
+"""Parsed certificates by their DER. Nothing about them is verified: that is for whoever uses them."""
 
 
 @dataclass(frozen=True, slots=True)
