@@ -97,7 +97,7 @@ MAX_COLLATERAL_FILES_BYTES = 64 * 1024 * 1024
 """Bytes of all files of collateral read together."""
 
 MAX_ROOTS_REMEMBERED = 16
-"""Root certificates kept parsed. Intel has issued two for its one key; the rest are simulated or a lab's."""
+"""Root certificates remembered as signing themselves. Intel has two for its key; the rest are simulated."""
 
 MAX_CERTIFICATES_REMEMBERED = 64
 """Certificates of issuers and signers kept parsed, at most 4 KB each. Intel has four of them in use."""

@@ -119,7 +119,6 @@ def verify_session(
         now_ms=now_ms,
         report_data=report_data,
         tee=tee,
-        endorsements=(),
         chains_seen=chains_seen,
     )
     # (5)

@@ -16,11 +16,10 @@ from verifier.abi.pem import split_chain
 from verifier.errors import CertChainInvalid, CertificationUnsupported, CertSignature
 from verifier.limits import MAX_DIAGNOSED_CERTIFICATES, MAX_PCK_CANDIDATES
 from verifier.signature import verify_raw
-from verifier.trust.certificate import Certificate, parse_certificate
-from verifier.trust.chain import known_root
+from verifier.trust.certificate import Certificate, on_p256, parse_certificate
 from verifier.trust.pck_chain import ChainCache, PckChain, verify_pck_chain
 from verifier.trust.roots import ChainRoles, TrustAnchor
-from verifier.trust.selection import Span, on_p256
+from verifier.trust.selection import Span
 from verifier.trust.store import Collateral
 
 _PPID_BYTES = 16
@@ -65,7 +64,7 @@ def certified_chain(
 
 
 def _carried(text: bytes, trust_roots: Sequence[TrustAnchor]) -> PckChain:
-    return verify_pck_chain([known_root(data) or parse_certificate(data) for data in split_chain(text)], trust_roots)
+    return verify_pck_chain([parse_certificate(data) for data in split_chain(text)], trust_roots)
 
 
 def _only_leaf(text: bytes) -> Certificate:

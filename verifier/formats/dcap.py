@@ -169,6 +169,7 @@ def verify_quote(
             found, tcb = None, None
         else:
             found = _collateral_of(collateral, parsed.tee, pck.chain, pck.anchor, pck.platform, now_ms)
+            span.narrow(found.valid_from_ms, found.expires_ms, now_ms)
             done.append("collateral")
             tcb = _judge(parsed, pck.chain, pck.platform, found)
             done.append("tcb")
@@ -179,6 +180,7 @@ def verify_quote(
         if chosen:  # at another time another chain may be chosen for the quote
             error.holding(now_ms, now_ms)
         raise
+    span.narrow(pck.chain.valid_from_ms, pck.chain.expires_ms, now_ms)
     body, attributes = parsed.body, None
     if isinstance(body, TdReport):
         attributes = TdAttributes(int.from_bytes(body.td_attributes, "little"))
@@ -199,10 +201,8 @@ def verify_quote(
         used=found,
         collateral=collateral,
         padding=parsed.padding,
-        valid_from_ms=max(
-            pck.chain.valid_from_ms, span.from_ms if found is None else found.valid_from_ms, span.from_ms
-        ),
-        expires_ms=min(pck.chain.expires_ms, span.until_ms if found is None else found.expires_ms, span.until_ms),
+        valid_from_ms=span.from_ms,
+        expires_ms=span.until_ms,
     )
 
 

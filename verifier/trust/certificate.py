@@ -115,6 +115,11 @@ _SEEN: dict[bytes, Certificate] = {}
 """Parsed certificates by their DER. Nothing about them is verified: that is for whoever uses them."""
 
 
+def on_p256(one: Certificate) -> bool:
+    """Whether its key is on P-256; other curves have no place here, and some take ten times as long."""
+    return isinstance(one.public_key.curve, ec.SECP256R1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Outline:
     """What we read ourselves: the parts as they stand in the certificate, which `cryptography` would write anew."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from cryptography.hazmat.primitives.asymmetric import ec
+from functools import lru_cache
 
 from verifier.errors import (
     CertChainInvalid,
@@ -24,7 +23,7 @@ from verifier.errors import (
     RootUntrusted,
 )
 from verifier.limits import CHAIN_CERTIFICATES, MAX_ROOTS_REMEMBERED
-from verifier.trust.certificate import Certificate
+from verifier.trust.certificate import Certificate, on_p256
 from verifier.trust.roots import ChainRoles, TrustAnchor
 
 
@@ -118,7 +117,7 @@ def check_critical_extensions(chain: Chain) -> None:
 def check_keys(chain: Chain) -> None:
     """All keys are on P-256. `CertKeyUnsupported`."""
     for role, certificate in chain.members():
-        if not isinstance(certificate.public_key.curve, ec.SECP256R1):
+        if not on_p256(certificate):
             raise CertKeyUnsupported(f"{role} key on {certificate.public_key.curve.name}", field=f"pck_chain.{role}")
 
 
@@ -134,28 +133,13 @@ def check_signatures(chain: Chain) -> None:
             raise CertSignature(f"{role} is not signed by its issuer", field=f"pck_chain.{role}")
 
 
-_ROOTS: dict[bytes, Certificate] = {}
-"""Certificates, by their DER, whose key was pinned when they were found to sign themselves: a handful for all vendors.
-
-Only bytes decide that, so it is found out once, as anywhere else where roots are loaded from a file. Whether a root is
-pinned for the caller at hand, is valid and plays its role, is checked on every use.
-"""
-
-
-def known_root(der: bytes) -> Certificate | None:
-    """The root certificate of these bytes, if one was verified before."""
-    return _ROOTS.get(der)
-
-
+@lru_cache(maxsize=MAX_ROOTS_REMEMBERED)
 def _root_signs_itself(root: Certificate) -> bool:
-    if root.der in _ROOTS:
-        return True
-    if not root.signed_by(root):
-        return False
-    if len(_ROOTS) >= MAX_ROOTS_REMEMBERED:
-        _ROOTS.clear()
-    _ROOTS[root.der] = root
-    return True
+    """Remembered: its bytes alone decide it, and every chain of a vendor ends in one of a few.
+
+    Whether a root is pinned for the caller at hand, is valid and plays its role, is checked on every use.
+    """
+    return root.signed_by(root)
 
 
 def check_validity(chain: Chain, now_ms: int) -> None:

@@ -26,7 +26,7 @@ from verifier.errors import (
     CrlIssuer,
 )
 from verifier.signature import verify_der, verify_raw
-from verifier.trust.certificate import Certificate
+from verifier.trust.certificate import Certificate, on_p256
 from verifier.trust.crl import Crl
 from verifier.trust.roots import ChainRoles
 
@@ -86,7 +86,7 @@ def check_signer_constraints(signer: Certificate) -> None:
 
 def check_signer_key(signer: Certificate) -> None:
     """The signer's key is on P-256. `CertKeyUnsupported`."""
-    if not isinstance(signer.public_key.curve, ec.SECP256R1):
+    if not on_p256(signer):
         raise CertKeyUnsupported(f"a signer's key on {signer.public_key.curve.name}", field=SIGNER)
 
 

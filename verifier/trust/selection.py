@@ -43,7 +43,7 @@ from verifier.errors import (
 from verifier.limits import MAX_DIAGNOSED_CERTIFICATES
 from verifier.signature import verify_raw
 from verifier.trust import collateral_checks as checks
-from verifier.trust.certificate import Certificate
+from verifier.trust.certificate import Certificate, on_p256
 from verifier.trust.contents import PCK_CRL, ROOT_CRL, UNKNOWN, HeldCrl, HeldDocument
 from verifier.trust.crl import Crl
 from verifier.trust.roots import ChainRoles, TrustAnchor
@@ -304,11 +304,6 @@ class Signing:
         signers = sorted(filter(on_p256, self.held.named(self.root.roles.tcb_signer)), key=_age, reverse=True)
         some = [*signers[:MAX_DIAGNOSED_CERTIFICATES], *self.held.some_certificates(MAX_DIAGNOSED_CERTIFICATES)]
         return list(dict.fromkeys(some))[:MAX_DIAGNOSED_CERTIFICATES]
-
-
-def on_p256(one: Certificate) -> bool:
-    """Whether its key is on P-256; other curves have no place here, and some take ten times as long."""
-    return isinstance(one.public_key.curve, ec.SECP256R1)
 
 
 def _age(one: Certificate) -> tuple[int, bytes]:

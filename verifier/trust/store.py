@@ -16,7 +16,7 @@ from verifier.abi.collateral import SignedDocument
 from verifier.errors import VerificationError
 from verifier.limits import MAX_SELECTIONS_REMEMBERED, MAX_VERDICTS_REMEMBERED
 from verifier.trust import selection
-from verifier.trust.certificate import Certificate, parse_certificate
+from verifier.trust.certificate import Certificate, on_p256, parse_certificate
 from verifier.trust.contents import Contents, HeldCrl, HeldDocument, Unreadable
 from verifier.trust.crl import Crl
 from verifier.trust.reading import read, read_set
@@ -149,7 +149,7 @@ class Collateral:
     def some_certificates(self, limit: int) -> Iterator[Certificate]:
         """At most `limit` certificates with a key on P-256, whatever the order they were read in."""
         found = (self._certificate(der) for der in sorted(self.certificate_sources))
-        return islice((one for one in found if isinstance(one, Certificate) and selection.on_p256(one)), limit)
+        return islice((one for one in found if isinstance(one, Certificate) and on_p256(one)), limit)
 
     def documents(self, kind: str, key: tuple[str | bytes, ...]) -> list[HeldDocument]:
         """The documents of `kind` about `key`."""

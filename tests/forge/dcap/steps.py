@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.forge.dcap.platforms import Platform
+from tests.forge.steps import nothing, positional
 from verifier.abi import collateral as abi_collateral
 from verifier.abi import dcap as abi_dcap
 from verifier.abi import json as abi_json
@@ -22,7 +23,6 @@ from verifier.tcb.status import PartStatus, TcbReport, TcbState, TcbStatus
 from verifier.trust import chain as chains
 from verifier.trust import collateral_checks as checks
 from verifier.trust import pck_chain, selection
-from verifier.trust.chain import Chain
 from verifier.trust.roots import INTEL_ROLES, TrustAnchor
 from verifier.trust.store import Collateral
 
@@ -35,15 +35,6 @@ GENUINE_PCK = PckExtension(
     fmspc=Platform().fmspc,
     sgx_type=1,
 )
-
-
-def nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
-def positional(certificates: Any) -> Chain:
-    leaf, intermediate, root = certificates
-    return Chain(root=root, intermediate=intermediate, leaf=leaf)
 
 
 def own_root(root: Any, _anchors: Any) -> TrustAnchor:
