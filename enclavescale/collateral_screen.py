@@ -22,6 +22,9 @@ SOON_DAYS = 7
 _SHOWN = 20
 """Items that are not usable shown with their causes."""
 
+_NO_END = "9999-"
+"""How the end of a certificate begins that has none (RFC 5280 §4.1.2.5)."""
+
 _ROOMY = 104
 """Columns from which on the items' sources stand beside them."""
 
@@ -36,6 +39,9 @@ _KINDS = {
     "pck_ca": "PCK CA",
     "pck_certificate": "PCK cert.",
     "root_ca": "root CA",
+    "vendor_crl": "CRL",
+    "rim": "RIM",
+    "ocsp_response": "OCSP response",
     "certificate": "certificate",
     "unknown": "unknown",
 }
@@ -49,7 +55,7 @@ _STATES = {
 
 
 def collateral_screen(inventory: Mapping[str, Any], width: int) -> RenderableType:
-    """The whole screen for one inventory (`verifier.trust.inventory.to_json`), `width` columns wide."""
+    """The whole screen for one inventory (`verifier.inventory.to_json`), `width` columns wide."""
     return Group(*_blocks(inventory, width))
 
 
@@ -162,6 +168,8 @@ def _minute(moment: str | None) -> str:
 def _left(moment: str | None, now: str) -> Text:
     if moment is None:
         return Text("")
+    if moment.startswith(_NO_END):
+        return Text("no end", QUIET)
     left = datetime.fromisoformat(moment) - datetime.fromisoformat(now)
     if left >= timedelta(days=2):
         text = f"{left.days} days"

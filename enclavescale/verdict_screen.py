@@ -13,15 +13,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from verifier.quote_verdict import STAGES
+from enclavescale.evidence_screen import event_rows, evidence_blocks, name_of, reference_rows
+from enclavescale.screen_parts import BAD, DOUBT, GOOD, LABEL_WIDTH, NONE, QUIET, Row, block, days, hexadecimal, windows
 
-GOOD, DOUBT, BAD, QUIET = "green", "dark_orange3", "bold red", "dim"
-NONE = "—"
+_QUOTES = ("sgx", "tdx")
 PLAIN_SIGNS = str.maketrans({"✔": "+", "✘": "x", "·": "-", "←": "<", "—": "-"})
 """For terminals that know only ASCII."""
-
-SOON_DAYS = 7
-"""From so many days before collateral expires its row is marked."""
 
 _HEADLINES = {
     "affirming": ("✔ ACCEPTED", "bold green"),
@@ -30,77 +27,79 @@ _HEADLINES = {
     "contraindicated": ("✘ REFUSED", "bold red"),
 }
 _STAGES = {
-    "format": "quote is well-formed",
+    "format": "well-formed",
     "pck_chain": "PCK chain leads to a trusted root",
-    "signatures": "quote and quoting enclave are signed by this platform's key",
+    "ek_chain": "endorsement key's chain leads to a trusted root",
+    "device_chain": "device's chain leads to a trusted root",
+    "rim_chain": "signer's chain leads to a trusted root",
+    "slot_chain": "one key signed, slots and chain agree",
+    "signatures": "signed by this platform's or device's key",
+    "nonces": "nonces are the expected ones, none twice",
+    "measurements": "measurements are consistent",
+    "digest": "content is the one that was signed",
     "collateral": "collateral is genuine and current",
-    "tcb": "not revoked, quoting enclave known, TCB level found",
+    "reference": "compared with reference values",
+    "tcb": "TCB, chip and product fit the key",
+    "cpu": "the CPU's evidence holds",
+    "devices": "every device's evidence holds, made for this CPU",
     "validity": "certificates are valid at this time",
 }
-_PARTS = {"platform": "platform", "tdx_module": "TDX module", "qe": "quoting enclave"}
-_KINDS = {
-    "tcb_info": "TCB info",
-    "qe_identity": "QE identity",
-    "pck_crl": "PCK CRL",
-    "root_ca_crl": "root CA CRL",
-    "tcb_signer": "TCB signing",
+_QUOTE_STAGES = _STAGES | {
+    "signatures": "quote and quoting enclave are signed by this platform's key",
+    "tcb": "not revoked, quoting enclave known, TCB level found",
 }
+_PARTS = {"platform": "platform", "tdx_module": "TDX module", "qe": "quoting enclave"}
 _REGISTERS = (
     "mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrservicetd", "mrseam",
     "mrenclave", "mrsigner",
 )  # fmt: skip
-_LABEL_WIDTH = 13
 _ROOMY = 60
 """Columns beside the labels from which on tables show everything."""
 
 
 def verdict_screen(verdict: Mapping[str, Any], width: int) -> RenderableType:
-    """The whole screen for one verdict of `verifier.quote_verdict`, `width` columns wide."""
-    return Group(*_blocks(verdict, width - _LABEL_WIDTH - 3))
+    """The whole screen for one verdict of `verifier.verdicts`, `width` columns wide."""
+    return Group(*_blocks(verdict, width - LABEL_WIDTH - 3))
 
 
 def _blocks(verdict: Mapping[str, Any], columns: int) -> Iterator[RenderableType]:
     yield _headline(verdict)
     for error in verdict["errors"]:
-        yield _block("", _error(error))
+        yield block("", _error(error))
     if verdict["warnings"]:
-        yield _block("", [("note", Text(one, DOUBT)) for one in verdict["warnings"]])
+        yield block("", [("note", Text(one, DOUBT)) for one in verdict["warnings"]])
     claims = verdict["claims"]
     if claims is None:
-        yield _block("Verified", _stages(verdict["verified"]))
+        if verdict["stages"]:
+            yield block("Verified", _stages(verdict))
+        yield from _reference(verdict)
+        yield from _events(verdict)
+        return
+    if verdict["kind"] not in _QUOTES:
+        yield from evidence_blocks(verdict, columns)
         return
     if verdict["tcb"] is not None:
-        yield _block("TCB", _tcb(verdict["tcb"]))
+        yield block("TCB", _tcb(verdict["tcb"]))
     if verdict["collateral"]["windows"]:
         heading = Text.assemble(("Collateral", "bold"), ("  ← expires first", QUIET))
         yield Padding(heading, (1, 0, 0, 0))
-        yield Padding(_windows(verdict["collateral"], columns >= _ROOMY), (0, 0, 0, 2))
-    yield _block("Platform", _platform(claims))
-    yield _block("Measured", _measured(claims, columns))
+        yield Padding(windows(verdict["collateral"], columns >= _ROOMY), (0, 0, 0, 2))
+    yield block("Platform", _platform(claims))
+    yield block("Measured", _measured(claims, columns))
 
 
 def _headline(verdict: Mapping[str, Any]) -> Text:
     word, style = _HEADLINES[verdict["status"]]
     claims = verdict["claims"]
-    what = f"{claims['tee'].upper()} quote v{claims['quote_version']}, " if claims else ""
+    what = f"{name_of(verdict['kind'], claims)}, " if claims else ""
     text = Text.assemble((word, style), f"  {what}policy {verdict['policy']['name']}, as of {verdict['at']}")
-    status = verdict["tcb_status"]
+    status = verdict.get("tcb_status")
     if status is not None:
         text.append("\n  TCB status ").append(status, _style_of(status))
     return text
 
 
-def _block(title: str, rows: list[tuple[str, RenderableType]]) -> RenderableType:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(min_width=_LABEL_WIDTH, no_wrap=True, style=QUIET)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        table.add_row(label, value)
-    heading = [Text(title, "bold")] if title else []
-    return Padding(Group(*heading, Padding(table, (0, 0, 0, 2))), (1, 0, 0, 0))
-
-
-def _error(error: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
+def _error(error: Mapping[str, Any]) -> list[Row]:
     return [
         ("cause", Text(error["code"], BAD)),
         ("", Text(error["message"], overflow="fold")),
@@ -109,18 +108,32 @@ def _error(error: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
     ]
 
 
-def _stages(verified: list[str]) -> list[tuple[str, RenderableType]]:
-    """Each stage with a sign: held, failed, not reached."""
-    rows: list[tuple[str, RenderableType]] = []
-    failed = next((stage for stage in STAGES if stage not in verified), None)
-    for stage in STAGES:
+def _stages(verdict: Mapping[str, Any]) -> list[Row]:
+    """Each stage with a sign: held, failed, not reached or passed over."""
+    rows: list[Row] = []
+    verified, stages = verdict["verified"], verdict["stages"]
+    words = _QUOTE_STAGES if "pck_chain" in stages else _STAGES
+    # A stage that had nothing to look at is passed over: what failed comes behind the last that held.
+    reached = max((stages.index(stage) for stage in verified if stage in stages), default=-1) + 1
+    failed = stages[reached] if reached < len(stages) else None
+    for stage in stages:
         sign, style = ("✔", GOOD) if stage in verified else ("✘", BAD) if stage == failed else ("·", QUIET)
-        rows.append((stage, Text.assemble((f"{sign} ", style), (_STAGES[stage], "" if sign != "·" else QUIET))))
+        rows.append((stage, Text.assemble((f"{sign} ", style), (words[stage], "" if sign != "·" else QUIET))))
     return rows
 
 
-def _tcb(tcb: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    rows: list[tuple[str, RenderableType]] = []
+def _reference(verdict: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if verdict.get("reference"):
+        yield block("Reference", reference_rows(verdict["reference"]))
+
+
+def _events(verdict: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if verdict.get("events"):
+        yield block("Signed", event_rows(verdict["events"]))
+
+
+def _tcb(tcb: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = []
     apart = tcb["current"] != tcb["launch"]
     for name in ("launch", "current") if apart else ("launch",):
         state = tcb[name]
@@ -138,7 +151,7 @@ def _status(state: Mapping[str, Any]) -> Text:
     if state["tcb_date"] is not None:
         text.append(f"  TCB of {state['tcb_date'][:10]}", QUIET)
     if state.get("superseded") is not None:
-        text.append(f", {_days(state['days_behind'])} behind", QUIET)
+        text.append(f", {days(state['days_behind'])} behind", QUIET)
     return text
 
 
@@ -166,30 +179,7 @@ def _shortfalls(tcb: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def _windows(collateral: Mapping[str, Any], roomy: bool) -> Table:
-    """What the collateral is, and until when; without room only what counts."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=QUIET, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("next update", no_wrap=True)
-    table.add_column("left", justify="right", no_wrap=True)
-    if roomy:
-        table.add_column("issued", no_wrap=True)
-        table.add_column("eval", justify="right", no_wrap=True)
-    for one in collateral["windows"]:
-        first = one["next_update"] == collateral["earliest_expiry"]
-        style = DOUBT if one["days_left"] < SOON_DAYS else ""
-        number = NONE if one["evaluation_number"] is None else str(one["evaluation_number"])
-        until = one["next_update"][:16].replace("T", " ") + (" ←" if first else "")
-        table.add_row(
-            _KINDS.get(one["kind"], one["kind"]),
-            Text(until, style),
-            Text(_days(one["days_left"]), style),
-            *([one["issued"][:10], number] if roomy else []),
-        )
-    return table
-
-
-def _platform(claims: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
+def _platform(claims: Mapping[str, Any]) -> list[Row]:
     root = Text(claims["root"], BAD if claims["simulated"] else "")
     return [
         ("PPID", Text(claims["ppid"])),
@@ -200,8 +190,8 @@ def _platform(claims: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
     ]
 
 
-def _measured(claims: Mapping[str, Any], columns: int) -> list[tuple[str, RenderableType]]:
-    rows: list[tuple[str, RenderableType]] = []
+def _measured(claims: Mapping[str, Any], columns: int) -> list[Row]:
+    rows: list[Row] = []
     if claims["tee"] == "tdx":
         flags = [name for name, value in claims["td_attributes_decoded"].items() if value is True]
         rows.append(
@@ -212,18 +202,6 @@ def _measured(claims: Mapping[str, Any], columns: int) -> list[tuple[str, Render
         debug = "  DEBUG" if claims["debug"] else ""
         rows.append(("attributes", Text(claims["attributes"] + debug, BAD if debug else "")))
         rows.append(("isv", Text(f"product {claims['isvprodid']}, version {claims['isvsvn']}")))
-    rows += [(name, _hexadecimal(claims[name], columns)) for name in _REGISTERS if name in claims]
-    rows.append(("report data", _hexadecimal(claims["report_data"], columns)))
+    rows += [(name, hexadecimal(claims[name], columns)) for name in _REGISTERS if name in claims]
+    rows.append(("report data", hexadecimal(claims["report_data"], columns)))
     return rows
-
-
-def _hexadecimal(value: str, columns: int) -> Text:
-    """All of it, in as many even lines as it takes; zeros in a word."""
-    if not value.strip("0"):
-        return Text("zero", QUIET)
-    step = next((one for one in (len(value), 64, 48, 32) if one <= columns and len(value) % one == 0), len(value))
-    return Text("\n".join(value[at : at + step] for at in range(0, len(value), step)), overflow="fold")
-
-
-def _days(days: int) -> str:
-    return f"{days} day" if days == 1 else f"{days} days"

@@ -249,6 +249,13 @@ def encode_binding(binding: SessionBinding) -> bytes:
     return _BINDING.write(to_avro(binding))
 
 
+def decode_binding(data: bytes) -> SessionBinding:
+    """The session binding of its Avro bytes. Raises SchemaError, nothing else, whatever the bytes."""
+    binding, taken = _BINDING.read(data, 0)
+    _finish(data, len(taken))
+    return from_avro(SessionBinding, binding)
+
+
 def encode_output(output: FleetPower) -> bytes:
     """Avro bytes of an output: what is signed and compared."""
     return _OUTPUT.write(to_avro(output))

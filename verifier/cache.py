@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from threading import Lock
 
 from schemas.records import Policy, SessionEvidence
+from verifier.composite import Memory
 from verifier.errors import VerificationError
 from verifier.limits import SESSION_CACHE_ENTRIES
 from verifier.session import VerifiedSession, evidence_digest, verify_session
-from verifier.trust.pck_chain import ChainCache
 from verifier.trust.store import Collateral
 
 
@@ -64,7 +64,7 @@ class SessionCache:
         self._entries = entries
         self._map: OrderedDict[bytes, _Entry] = OrderedDict()
         self._lock = Lock()
-        self._chains = ChainCache()
+        self._memory = Memory()
         self.hits = 0
         self.misses = 0
 
@@ -106,7 +106,7 @@ class SessionCache:
                     role=role,
                     now_ms=now_ms,
                     collateral=collateral,
-                    chains_seen=self._chains,
+                    memory=self._memory,
                 )
                 entry = _Entry(session, session.valid_from_ms, session.expires_ms)
             except VerificationError as error:

@@ -29,6 +29,12 @@ MAX_EVIDENCE_ITEMS = 64
 MAX_EVIDENCE_BYTES = 512 * 1024
 """Bytes of all evidence items of a session: the topic's max.message.bytes (DESIGN §4)."""
 
+MAX_COMPOSITE_BYTES = 1024 * 1024
+"""Bytes of a file of composite evidence: `MAX_EVIDENCE_BYTES` in base64, names and a binding around them."""
+
+MAX_SUBJECT_CHARACTERS = 128
+"""Characters of an evidence item's subject. A GPU's UUID has 40, an endpoint's host name and port fewer than this."""
+
 SESSION_CACHE_ENTRIES = 32_768
 """Verdicts kept by a cache: three sessions for each of 10,000 hosts."""
 
@@ -96,8 +102,129 @@ MAX_COLLATERAL_FILES = 8192
 MAX_COLLATERAL_FILES_BYTES = 64 * 1024 * 1024
 """Bytes of all files of collateral read together."""
 
+MAX_PATH_STEPS = 6
+"""Issuers above a certificate that are looked for among collateral. NVIDIA's device chains have four."""
+
+MAX_PATH_ISSUERS = 8
+"""Certificates of one name tried as issuer of another; each costs one verification."""
+
 MAX_ROOTS_REMEMBERED = 16
 """Root certificates remembered as signing themselves. Intel has two for its key; the rest are simulated."""
 
+MAX_DICE_REMEMBERED = 512
+"""Leaf certificates whose DICE extension is kept parsed: those of 400 GPUs, and of their switches."""
+
+MAX_DEVICE_CERTIFICATES_REMEMBERED = 2048
+"""Certificates of devices kept parsed, at most 4 KB each: five for each of 400 GPUs."""
+
 MAX_CERTIFICATES_REMEMBERED = 64
 """Certificates of issuers and signers kept parsed, at most 4 KB each. Intel has four of them in use."""
+
+MAX_RIM_BYTES = 256 * 1024
+"""Bytes of one reference integrity manifest. Real ones have 18 to 26 KB."""
+
+MAX_XML_TAGS = 1024
+"""Tags of one XML document, those that close included; half of it bounds its depth. Real manifests have about 100."""
+
+MAX_XML_ATTRIBUTES = 2048
+"""Equals signs in one XML document. Those of one element are sorted in quadratic time. Real manifests have 600."""
+
+MAX_XML_NAMESPACES = 32
+"""Namespace declarations of one XML document; each costs canonicalisation at every element. NVIDIA's have six."""
+
+MAX_RIM_CERTIFICATES = 8
+"""Certificates inside a manifest's signature, before their path is looked at. NVIDIA's have four."""
+
+MAX_RIM_INDEX = 238
+"""Highest index of a manifest: measurement block 239, the last that SPDM leaves to vendors (DSP0274)."""
+
+MAX_RIM_ALTERNATIVES = 64
+"""Accepted values of one measurement. Real manifests have at most four."""
+
+MAX_RIM_TEXT_CHARACTERS = 128
+"""Characters of a name in a manifest. Its tag id has 96."""
+
+MAX_RIMS_COMPARED = 4096
+"""Manifests looked through for one device: every driver and VBIOS of a mixed fleet, many times over."""
+
+MAX_OCSP_BYTES = 16 * 1024
+"""Bytes of one OCSP response. One about a P-384 certificate, with its responder's own, has about 2 KB."""
+
+MAX_SPDM_MESSAGE_BYTES = 96 * 1024
+"""Bytes of one SPDM message. A portion of a certificate chain has at most 64 KB; real messages stay under 5 KB."""
+
+MAX_SPDM_ALGORITHMS_BYTES = 128
+"""Bytes of NEGOTIATE_ALGORITHMS and ALGORITHMS: the specification's own bound."""
+
+MAX_NVIDIA_REPORT_BYTES = 8 * 1024
+"""Bytes of an NVIDIA attestation report: NVML's buffer for one. Real ones have 2.2 to 4.3 KB."""
+
+MAX_OPAQUE_FIELDS = 64
+"""Fields in the opaque data of a report. Real ones have up to 18; 37 types are known."""
+
+NVIDIA_CHAIN_CERTIFICATES = 5
+"""Certificates in an NVIDIA device chain: leaf, boot ROM, provisioner, chip family, root. No other shape is issued."""
+
+MAX_DICE_BYTES = 2 * 1024
+"""Bytes of a DICE extension. Real ones have about 190."""
+
+MAX_FWIDS = 16
+"""Firmware digests in one DICE TcbInfo. Real ones have two."""
+
+MAX_OCSP_BYTES = 16 * 1024
+"""Bytes of one OCSP response: an answer of 250 bytes, a signature, a responder's certificate, with room to spare."""
+
+MAX_OCSP_ENTRIES = 32
+"""Certificates that one OCSP response may speak of. Responders answer about the one they are asked for."""
+
+MAX_OCSP_CERTIFICATES = 4
+"""Certificates in one OCSP response. The responder's own is needed, or none."""
+
+MAX_OCSP_ANSWERS = 8
+"""Responses about one certificate that are verified, the newest first; each may cost two verifications."""
+
+MAX_OCSP_REMEMBERED = 1024
+"""OCSP responses whose signatures are remembered, about 2 KB each."""
+
+OCSP_LIFETIME_MS = 24 * 3600 * 1000
+"""How long an OCSP response that names no next update counts as current, in milliseconds."""
+
+MAX_SNP_EVIDENCE_BYTES = 32 * 1024
+"""Bytes of an SNP report with what stands around it: a certificate table has at most 16 KB, Azure's blob 2600 bytes."""
+
+MAX_CERTIFICATE_TABLE_ENTRIES = 16
+"""Entries of the certificate table behind an SNP report. AMD defines five kinds, clouds add one or two."""
+
+MAX_ENDORSEMENT_CANDIDATES = 4
+"""Endorsement key certificates tried for one SNP report; each costs one verification of a chain.
+
+Those that fit the report best come first; of a chip's own there are rarely two, and both fit.
+"""
+
+MAX_SPDM_MESSAGES = 2048
+"""Messages of one SPDM transcript. Looking for measurements at each of 254 indices takes about 600."""
+
+MAX_SPDM_TRANSCRIPT_BYTES = 512 * 1024
+"""Bytes of a recorded transcript, as JSON, and of its messages together: no more than a session's evidence."""
+
+MAX_SPDM_CAPTURE_BYTES = 1024 * 1024
+"""Bytes of a packet capture. Those of one connection have 6 to 40 KB."""
+
+MAX_SPDM_EVENTS = 32
+"""Signatures in one transcript, each one verification. DMTF's sample device has 8 measurements, signed one by one."""
+
+MAX_SPDM_CHAIN_CERTIFICATES = 8
+"""Certificates in a slot's chain. Devices with DICE layers have up to 6."""
+
+MAX_ENDORSEMENT_KEYS = 256
+"""Certificates of endorsement keys compared with one SNP report. Those that name its chip come first."""
+
+MAX_SHOWN_INDEXES = 8
+"""Indexes of measurements that a refusal names."""
+
+MAX_RIM_CANDIDATES = 32
+"""Manifests of a set of collateral that are parsed for one device: those in which one of its versions stands. A version
+is for a few chips, and each of them has one manifest, now and then signed again."""
+
+MAX_RIMS_REMEMBERED = 128
+"""Manifests kept verified, about 30 KB each. A fleet runs a few drivers and VBIOS versions at a time."""

@@ -1,13 +1,14 @@
-"""Verify a session: does its key live in measured code, on the enrolled machine, for this purpose?
+"""Verify a session: does its key live in measured code, on the enrolled machine with its devices, for this purpose?
 
 The steps, cheapest first (DESIGN §3); the same numbers stand at the code:
 
  1. The binding speaks our protocol, in the role asked for, with a P-256 key.
- 2. The policy enrols its host (or aggregator), in the domain it names.
- 3. The evidence is of kinds we verify, one CPU quote first, within limits.
- 4. The quote's report data is H(binding), and the quote verifies under the roots built in or named by the policy and
-    the collateral given (`verifier.formats`).
- 5. The policy's rules hold for the verified claims.
+ 2. The policy enrols its host (or aggregator), in the domain it names, and nothing of that host for another one.
+ 3. The evidence is of kinds we verify, one CPU quote first, devices by their subjects, within limits.
+ 4. The CPU's report data is H(binding), the devices' nonces derive from it, and all of it verifies under the roots
+    built in or named by the policy and the collateral given (`verifier.composite`).
+ 5. What the devices show earns the session its first mile (`verifier.policy.devices`).
+ 6. The policy's rules hold for the verified claims.
 
 Before all this the caller has checked the record's own signature under the binding's key
 (`verifier.signature.verify_record_signature`): a flood without keys costs no quote verification.
@@ -16,40 +17,39 @@ Before all this the caller has checked the record's own signature under the bind
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.contract import FIRST_MILE_GRADES, PROTOCOL
-from schemas.records import EvidenceItem, Policy, SessionBinding, SessionEvidence
+from schemas.records import AggregatorEnrolment, EvidenceItem, HostEnrolment, Policy, SessionBinding, SessionEvidence
 from verifier.claims import SessionClaims
+from verifier.composite import Memory, VerifiedComposite, verify_composite
 from verifier.errors import (
     DomainMismatch,
-    EvidenceAmbiguous,
-    EvidenceKindUnknown,
     EvidenceKindUnsupported,
     EvidenceMissing,
-    EvidenceTooLarge,
     HostNotEnrolled,
     ProtocolUnsupported,
-    QuoteVersionUnsupported,
     RoleMismatch,
     VerificationError,
 )
-from verifier.formats.dcap import VerifiedQuote, verify_quote
-from verifier.limits import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_ITEMS
-from verifier.policy.default import AGGREGATOR, HOST, certain_between, policy_rules, policy_warnings
+from verifier.evidence import SortedEvidence, sort_evidence
+from verifier.policy.default import (
+    AGGREGATOR,
+    HOST,
+    certain_between,
+    device_expectations,
+    policy_rules,
+    policy_warnings,
+)
+from verifier.policy.devices import earned_grade
+from verifier.policy.enrolment import enrolment_of
 from verifier.signature import load_session_key
-from verifier.trust.pck_chain import ChainCache
-from verifier.trust.roots import trust_anchors
+from verifier.trust.roots import Root, anchor_of
 from verifier.trust.store import Collateral
-
-CPU_QUOTE_KINDS = frozenset({"tdx_quote_v4", "tdx_quote_v5", "sgx_quote_v3", "snp_report"})
-OTHER_KINDS = frozenset({"snp_certificates", "nvidia_gpu_report", "nvidia_gpu_certificates", "spdm_transcript"})
-
-_DCAP_KINDS = {"tdx_quote_v4": ("tdx", 4), "tdx_quote_v5": ("tdx", 5), "sgx_quote_v3": ("sgx", 3)}
-"""CPU quotes this release verifies: the TEE, whose roots and measurements count for them, and the quote's version."""
+from verifier.trust.vendors import ROOTS_BY_USE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +90,15 @@ def verify_session(
     role: str,
     now_ms: int,
     collateral: Collateral | None = None,
-    chains_seen: ChainCache | None = None,
+    memory: Memory | None = None,
 ) -> VerifiedSession:
     """Verify the evidence of a session at `now_ms` (UTC milliseconds) under `policy` and `collateral`.
 
     `binding_bytes` are the Avro bytes `evidence.binding` was decoded from, `report_data` (64 bytes) and `session_id`
-    (32 bytes) what `schemas.codec` computes from them; `role` is "host" or "aggregator". Without collateral (None) no
-    TCB is evaluated, which the policy refuses unless it says `unsafe_allow_unevaluated_tcb`; with it, an item that is
-    missing always refuses. Raises a subclass of `VerificationError`; `ValueError` only for arguments that no input can
-    cause.
+    (32 bytes) what `schemas.codec` computes from them; `role` is "host" or "aggregator"; `memory` remembers what time
+    cannot change. Without collateral (None) no TCB is evaluated, no manifest compared and no revocation checked, which
+    the policy refuses unless it says `unsafe_allow_unevaluated_tcb`; with it, an Intel item that is missing always
+    refuses. Raises a subclass of `VerificationError`; `ValueError` only for arguments that no input can cause.
     """
     if len(report_data) != 64 or len(session_id) != 32 or role not in (HOST, AGGREGATOR):
         raise ValueError("report_data is 64 bytes, session_id 32, role host or aggregator")
@@ -107,28 +107,29 @@ def verify_session(
     check_binding(binding, role)
     key = load_session_key(binding.session_public_key)
     # (2)
-    platform_ids = enrolled_platforms(binding, policy, role)
+    enrolled = enrolled_as(binding, policy, role)
     # (3)
-    item = cpu_quote_of(evidence.items)
+    items = sort_evidence(evidence.items)
+    check_items(items, role)
     # (4)
-    tee, version = _DCAP_KINDS[item.kind]
-    quote = verify_quote(
-        quote=item.data,
+    composite = verify_composite(
+        items=items,
         collateral=collateral,
-        trust_roots=trust_anchors(policy.trust_roots, tee),
+        trust_roots=PolicyRoots(policy),
         now_ms=now_ms,
         report_data=report_data,
-        tee=tee,
-        chains_seen=chains_seen,
+        memory=memory,
     )
     # (5)
-    claims = SessionClaims(
-        quote=quote, now_ms=now_ms, binding=binding, report_data=report_data, first_mile=FIRST_MILE_GRADES[0]
+    claims = session_claims(composite, binding, report_data, now_ms, policy, enrolled)
+    cpu = claims.quote
+    from_ms, until_ms = certain_between(
+        cpu, policy, now_ms, valid_from_ms=composite.valid_from_ms, expires_ms=composite.expires_ms
     )
-    from_ms, until_ms = certain_between(quote, policy, now_ms)
+    # (6)
+    host = enrolled if isinstance(enrolled, HostEnrolment) else None
     try:
-        check_version(quote, version)
-        policy_rules(policy, role=role, tee=tee, platform_ids=platform_ids).check(claims)
+        policy_rules(policy, role=role, tee=cpu.tee, platform_ids=enrolled.platform_ids, host=host).check(claims)
     except VerificationError as error:
         # At another time the same evidence might fail earlier, for its validity, or a grace begin or end.
         raise error.holding(from_ms, until_ms) from None
@@ -140,13 +141,63 @@ def verify_session(
         public_key=key,
         binding=binding,
         claims=claims,
-        root_label=quote.root_label,
-        simulated=quote.simulated,
+        root_label=cpu.root_label,
+        simulated=cpu.simulated or any(one.evidence.simulated for one in claims.devices),
         first_mile=claims.first_mile,
         evidence_digest=evidence_digest(evidence.items, binding_bytes),
         valid_from_ms=from_ms,
         expires_ms=until_ms,
-        warnings=policy_warnings(policy, platform_ids=platform_ids, tcb_evaluated=quote.tcb_evaluated),
+        warnings=policy_warnings(
+            policy,
+            platform_ids=enrolled.platform_ids,
+            tcb_evaluated=cpu.tcb_evaluated,
+            devices=claims.devices,
+            key_digests=() if host is None else host.gpu_key_digests,
+        ),
+    )
+
+
+class PolicyRoots(Mapping[str, Sequence[Root]]):
+    """Roots by their use: the vendors' own, then those the policy names for it. `TrustRootInvalid` when they are asked.
+
+    A root counts for its use only: one for "snp" vouches for no quote, one for "nvidia" for no manifest ("rim").
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._roots = policy.trust_roots
+
+    def __getitem__(self, use: str) -> tuple[Root, ...]:
+        return (*ROOTS_BY_USE[use], *(anchor_of(root) for root in self._roots if root.tee == use))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ROOTS_BY_USE)
+
+    def __len__(self) -> int:
+        return len(ROOTS_BY_USE)
+
+
+def session_claims(
+    composite: VerifiedComposite,
+    binding: SessionBinding,
+    report_data: bytes,
+    now_ms: int,
+    policy: Policy,
+    enrolled: HostEnrolment | AggregatorEnrolment,
+) -> SessionClaims:
+    """What the rules see: the verified evidence, and the first mile it earns. `EvidenceMissing` without a CPU's."""
+    if composite.cpu is None:
+        raise EvidenceMissing("the session carries no CPU quote", field="items")
+    grade, reason = FIRST_MILE_GRADES[0], "an aggregator measures nothing"
+    if isinstance(enrolled, HostEnrolment):
+        grade, reason = earned_grade(composite, device_expectations(policy, enrolled))
+    return SessionClaims(
+        quote=composite.cpu,
+        now_ms=now_ms,
+        binding=binding,
+        report_data=report_data,
+        first_mile=grade,
+        first_mile_reason=reason,
+        devices=composite.devices,
     )
 
 
@@ -158,18 +209,23 @@ def check_binding(binding: SessionBinding, role: str) -> None:
         raise RoleMismatch(f"a session of role {binding.role!r} where {role!r} is needed", field="role")
 
 
-def enrolled_platforms(binding: SessionBinding, policy: Policy, role: str) -> tuple[str, ...]:
-    """Platform ids enrolled for the binding's identity. `HostNotEnrolled`, `DomainMismatch`."""
+def enrolled_as(binding: SessionBinding, policy: Policy, role: str) -> HostEnrolment | AggregatorEnrolment:
+    """What the binding's identity is enrolled as.
+
+    `HostNotEnrolled`, `DomainMismatch`; `EnrolmentAmbiguous` and `PolicyInvalid` for an enrolment that is not one.
+    """
     if role == HOST:
-        for host in policy.hosts:
-            if host.host_id == binding.host_id:
-                _check_domain(binding, host.domain)
-                return host.platform_ids
+        enrolment = enrolment_of(policy)
+        host = enrolment.hosts.get(binding.host_id)
+        if host is not None:
+            _check_domain(binding, host.domain)
+            enrolment.check(host)
+            return host
     else:
         for aggregator in policy.aggregators:
             if aggregator.host_id == binding.host_id:
                 _check_domain(binding, None)
-                return aggregator.platform_ids
+                return aggregator
     raise HostNotEnrolled(f"{role} {binding.host_id!r} is not enrolled", field="host_id")
 
 
@@ -178,24 +234,16 @@ def _check_domain(binding: SessionBinding, domain: str | None) -> None:
         raise DomainMismatch(f"domain {binding.domain!r}, enrolled in {domain!r}", field="domain")
 
 
-def cpu_quote_of(items: Sequence[EvidenceItem]) -> EvidenceItem:
-    """The CPU quote of a session's evidence; every item must be of a kind that is verified here.
-
-    Raises `EvidenceMissing`, `EvidenceTooLarge`, `EvidenceKindUnknown`, `EvidenceKindUnsupported` or
-    `EvidenceAmbiguous`. Optional evidence never passes unread.
-    """
-    if not items:
-        raise EvidenceMissing("the session carries no evidence", field="items")
-    if len(items) > MAX_EVIDENCE_ITEMS or sum(len(item.data) for item in items) > MAX_EVIDENCE_BYTES:
-        raise EvidenceTooLarge(f"{len(items)} evidence items", field="items")
-    for item in items:
-        if item.kind not in CPU_QUOTE_KINDS | OTHER_KINDS:
-            raise EvidenceKindUnknown(f"evidence kind {item.kind!r}", field="kind")
-        if item.kind not in _DCAP_KINDS:
-            raise EvidenceKindUnsupported(f"evidence kind {item.kind!r}", field="kind")
-    if len(items) != 1:
-        raise EvidenceAmbiguous(f"{len(items)} CPU quotes", field="items")
-    return items[0]
+def check_items(evidence: SortedEvidence, role: str) -> None:
+    """A CPU's quote is there, and devices only at hosts. `EvidenceMissing`, `EvidenceKindUnsupported`."""
+    if evidence.cpu is None:
+        raise EvidenceMissing("the session carries no CPU quote", field="items")
+    if role != HOST and evidence.devices:
+        raise EvidenceKindUnsupported(
+            "device evidence in a session of an aggregator",
+            field="kind",
+            remedy="Leave it out: nobody enrols devices of aggregators.",
+        )
 
 
 def evidence_digest(items: Sequence[EvidenceItem], binding_bytes: bytes) -> bytes:
@@ -209,9 +257,3 @@ def evidence_digest(items: Sequence[EvidenceItem], binding_bytes: bytes) -> byte
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()
-
-
-def check_version(quote: VerifiedQuote, version: int) -> None:
-    """The quote is of the version its evidence kind names. `QuoteVersionUnsupported`."""
-    if quote.quote_version != version:
-        raise QuoteVersionUnsupported(f"a quote of version {quote.quote_version}, labelled {version}", field="kind")

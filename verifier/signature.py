@@ -1,13 +1,15 @@
-"""ECDSA P-256 with SHA-256 over raw r‖s: the one signature on the hot path (DESIGN §5)."""
+"""Signatures: ECDSA P-256 with SHA-256 over raw r‖s, the one on the hot path (DESIGN §5), and what vendors use."""
 
 from __future__ import annotations
 
+import hashlib
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from verifier.errors import SessionKeyInvalid, SignatureInvalid, SignatureNotLowS
 
@@ -19,7 +21,18 @@ UNCOMPRESSED_POINT_BYTES = 65
 
 _HALF_ORDER = P256_ORDER // 2
 _ECDSA_SHA256 = ec.ECDSA(Prehashed(SHA256()))
+_ECDSA = {"sha256": _ECDSA_SHA256, "sha384": ec.ECDSA(Prehashed(SHA384())), "sha512": ec.ECDSA(Prehashed(SHA512()))}
 _P256 = ec.SECP256R1()
+
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+"""Keys that certificates may hold; `load_public_key` says which curves and sizes."""
+
+_HASHES: dict[str, HashAlgorithm] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
+_RSA_BITS = range(2048, 4096 + 1)
+_RSA_EXPONENT = 65537
+
+ALGORITHMS = tuple(f"{scheme}-{name}" for scheme in ("ecdsa", "rsa-pss", "rsa") for name in _HASHES)
+"""Signature algorithms by name: ECDSA (DER signatures), RSASSA-PSS (salt as long as the hash), RSASSA-PKCS1-v1_5."""
 
 
 def load_session_key(point: bytes) -> ec.EllipticCurvePublicKey:
@@ -43,20 +56,70 @@ def p256_key(xy: bytes) -> ec.EllipticCurvePublicKey | None:
         return None
 
 
-def verify_der(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` (DER, as certificates and revocation lists carry it) over `message` verifies under `key`."""
+def load_public_key(spki: bytes) -> PublicKey:
+    """The key of a DER SubjectPublicKeyInfo: EC on any named curve, or RSA of 2048 to 4096 bits with e = 65537.
+
+    Which curves and sizes may sign what, profiles of chains say, before they use one: some are slow. Raises
+    `ValueError`, and what `cryptography` raises for bytes that are no key.
+    """
+    key = load_der_public_key(spki)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS and key.public_numbers().e == _RSA_EXPONENT:
+        return key
+    raise ValueError("neither an EC key nor an RSA key of 2048 to 4096 bits with the usual exponent")
+
+
+def verify_signed(key: PublicKey, algorithm: str, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` over `message` verifies under `key` with `algorithm`, one of `ALGORITHMS`.
+
+    ECDSA signatures are DER, as certificates and revocation lists carry them. A key of another kind: False.
+    """
+    scheme, _, hash_name = algorithm.rpartition("-")
+    chosen = _HASHES[hash_name]
+    # Hashed here: hashlib takes less time than the object that the library would make for it.
+    digest = hashlib.new(hash_name, message).digest()
     try:
-        # Hashed here: hashlib takes less time than the object that the library would make for it.
-        key.verify(signature, sha256(message).digest(), _ECDSA_SHA256)
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            if scheme != "ecdsa":
+                return False
+            key.verify(signature, digest, _ECDSA[hash_name])
+        elif scheme == "rsa-pss":
+            pss = padding.PSS(padding.MGF1(chosen), chosen.digest_size)
+            key.verify(signature, digest, pss, Prehashed(chosen))
+        elif scheme == "rsa":
+            key.verify(signature, digest, padding.PKCS1v15(), Prehashed(chosen))
+        else:
+            return False
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
-def verify_raw(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` (r‖s, 64 bytes big-endian, either s) over `message` verifies under `key`."""
+def verify_raw_ecdsa(key: PublicKey, hash_name: str, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` (r‖s big-endian, each as long as the curve's field) verifies under `key`.
+
+    `hash_name` is "sha256", "sha384" or "sha512". False for an RSA key or a signature of another length.
+    """
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    size = (key.key_size + 7) // 8
+    if len(signature) != 2 * size:
+        return False
+    r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
+    return verify_signed(key, f"ecdsa-{hash_name}", message, encode_dss_signature(r, s))
+
+
+def verify_raw(key: PublicKey, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` (r‖s, 64 bytes big-endian, either s) over `message` verifies under `key`, with SHA-256."""
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    return verify_der(key, message, encode_dss_signature(r, s))
+    try:
+        key.verify(encode_dss_signature(r, s), sha256(message).digest(), _ECDSA_SHA256)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def verify_record_signature(key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes) -> None:

@@ -8,6 +8,7 @@ from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.run import demo, produce_command, worker
+from enclavescale.cli.spdm import spdm
 from enclavescale.cli.topics import topics
 from enclavescale.cli.verify import verify
 from enclavescale.logs import set_up
@@ -26,7 +27,7 @@ def main(context: click.Context, verbose: bool, log_format: str) -> None:
     set_up(verbose, log_format == "json")
 
 
-for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral):
+for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral, spdm):
     main.add_command(_command)
 
 __all__ = ["main"]

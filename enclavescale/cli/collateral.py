@@ -12,9 +12,11 @@ from rich.console import Console
 from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option, say
 from enclavescale.cli.evidence import at_option, trust_root_option
 from enclavescale.collateral_screen import collateral_screen
-from verifier.trust.inventory import take_inventory, to_json
+from verifier.inventory import take_inventory, to_json
 from verifier.trust.load import load_collateral
 from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
+from verifier.trust.vendors import BUILT_IN_ROOTS, ROOTS_BY_USE
+from verifier.vendor_inventory import VendorJudge
 
 
 @click.group(epilog=EXIT_CODES)
@@ -30,11 +32,16 @@ def collateral() -> None:
 def show(paths: Sequence[Path], now_ms: int, trust_roots: Sequence[TrustAnchor], as_json: bool) -> None:
     """Say what PATHs hold, when each item ends, and what is missing for a platform.
 
-    Files and directories: answers of a PCCS, with or without their headers, QuoteCollateralV3, certificates and CRLs,
-    told by their content. Nothing is fetched. Exit 0 if everything in them is genuine and current, 3 if not.
+    Files and directories: answers of a PCCS, with or without their headers, QuoteCollateralV3, RIMs, OCSP responses,
+    certificates and CRLs of every vendor, told by their content. Nothing is fetched. Exit 0 if everything in them is
+    genuine and current, 3 if not.
     """
     with errors(as_json):
-        inventory = take_inventory(load_collateral(paths), [INTEL_SGX_ROOT, *trust_roots], now_ms)
+        held = load_collateral(paths)
+        on_p256 = [one for one in trust_roots if one.is_p256]
+        others = [one for one in BUILT_IN_ROOTS if one != INTEL_SGX_ROOT]
+        vendors = VendorJudge(held, [*others, *trust_roots], [*ROOTS_BY_USE["rim"], *trust_roots], now_ms)
+        inventory = take_inventory(held, [INTEL_SGX_ROOT, *on_p256], now_ms, vendors)
         found = to_json(inventory)
         if as_json:
             say(found)

@@ -1,60 +1,87 @@
-"""`enclavescale verify`: judge one quote, offline, as of a point in time."""
+"""`enclavescale verify`: judge one piece of evidence, or all of one host, offline, as of a point in time."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
 import click
-from rich.console import Console
 
-from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option, say
-from enclavescale.cli.evidence import at_option, trust_root_option
-from enclavescale.quote_input import read_quote
-from enclavescale.settings import load_file
-from enclavescale.verdict_screen import PLAIN_SIGNS, verdict_screen
-from schemas.errors import ConfigError
-from verifier.claims import Claims
-from verifier.errors import PolicyInvalid, VerificationError
-from verifier.formats.dcap import VerifiedQuote, verify_quote
-from verifier.policy.quote import BUILT_IN, QuotePolicy, parse_quote_policy, quote_rules, quote_warnings
-from verifier.policy.quote_file import read_report_data
-from verifier.quote_verdict import quote_verdict
-from verifier.trust.load import load_collateral, load_endorsements
-from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
+from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option
+from enclavescale.cli.evidence import (
+    at_option,
+    nonce_option,
+    policy_of,
+    report_data_of,
+    show_verdict,
+    trust_root_option,
+)
+from enclavescale.evidence_input import read_evidence
+from enclavescale.judging.composite import judge_composite
+from enclavescale.judging.inputs import (
+    AUTO,
+    COMPOSITE,
+    GPU,
+    KINDS,
+    NVIDIA,
+    RIM,
+    SGX,
+    SNP,
+    SPDM,
+    SWITCH,
+    TDX,
+    Inputs,
+    kind_of,
+)
+from enclavescale.judging.nvidia import judge_nvidia
+from enclavescale.judging.quote import judge_quote
+from enclavescale.judging.rim import judge_rim
+from enclavescale.judging.snp import judge_snp
+from enclavescale.judging.spdm import judge_spdm
+from verifier.errors import VerificationError
+from verifier.policy.quote import QuotePolicy
+from verifier.trust.load import load_collateral, load_endorsements, load_rims
+from verifier.trust.roots import TrustAnchor
+from verifier.verdicts.shell import evidence_verdict
 
 _PATH = click.Path(exists=True, path_type=Path)
-_NO_NONCE = (
-    "An Intel quote carries no nonce of its own: what it was made for is its report data, so give --report-data."
-)
 
+_JUDGES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
+    AUTO: judge_quote,
+    SGX: judge_quote,
+    TDX: judge_quote,
+    SNP: judge_snp,
+    NVIDIA: judge_nvidia,
+    GPU: judge_nvidia,
+    SWITCH: judge_nvidia,
+    RIM: judge_rim,
+    SPDM: judge_spdm,
+    COMPOSITE: judge_composite,
+}
+_CHALLENGED = {NVIDIA: 1, GPU: 1, SWITCH: 1, SPDM: 64, COMPOSITE: 1}
+"""Kinds of evidence that carry nonces, and how many one piece may be asked about."""
 
-def _policy(context: click.Context, parameter: click.Parameter, value: str) -> QuotePolicy:
-    """The policy of --policy: one that is built in, else a file's."""
-    if value in BUILT_IN:
-        return BUILT_IN[value]
-    path = Path(value)
-    if not path.is_file():
-        raise click.BadParameter(f"{value!r} is neither {' nor '.join(BUILT_IN)} nor a file")
-    try:
-        return parse_quote_policy(load_file(path), path.name)
-    except (PolicyInvalid, ConfigError) as error:
-        raise click.BadParameter(f"{error}. {error.remedy}") from error
+_QUOTED = {AUTO, SGX, TDX, SNP, COMPOSITE}
+"""Kinds that carry report data."""
 
-
-def _report_data(context: click.Context, parameter: click.Parameter, value: str | None) -> bytes | None:
-    try:
-        return None if value is None else read_report_data(value, "report data")
-    except PolicyInvalid as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _nonce(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        raise click.BadParameter(_NO_NONCE)
+_NO_NONCE = "{} carries no nonce of its own: what it was made for is its report data, so give --report-data."
+_NO_REPORT_DATA = "{} carries no report data: what it was made for is its nonce, so give --nonce."
+_NEITHER = "{} is made for nobody: it has neither nonce nor report data."
+_NAMES = {
+    AUTO: "A quote",
+    SGX: "An SGX quote",
+    TDX: "A TDX quote",
+    SNP: "An SNP report",
+    RIM: "A manifest",
+    NVIDIA: "A device's report",
+    GPU: "A GPU's report",
+    SWITCH: "A switch's report",
+    SPDM: "An SPDM transcript",
+    COMPOSITE: "A host's evidence",
+}
 
 
 def _template(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -66,22 +93,29 @@ def _template(context: click.Context, parameter: click.Parameter, value: bool) -
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("evidence", type=click.File("rb"))
-@click.option("--kind", type=click.Choice(["auto", "sgx", "tdx"]), default="auto", show_default=True, help="Of TEE.")
 @click.option(
-    "--collateral", multiple=True, type=_PATH, help="What a PCCS answered: files or directories, told by content."
+    "--kind", type=click.Choice(KINDS), default=AUTO, show_default=True, help="Of evidence; auto: by content."
+)
+@click.option(
+    "--collateral",
+    multiple=True,
+    type=_PATH,
+    help="What PCCS, KDS and NVIDIA publish: files or directories.",
 )
 @click.option(
     "--endorsement",
     multiple=True,
     type=_PATH,
-    help="Certificates and CRLs: PEM, DER or hex of DER. PCK certificates in --collateral count, too.",
+    help="Certificates, CRLs, OCSP responses: PEM, DER or hex of DER. PCK certificates; VCEK or VLEK, ASK, ARK; "
+    "a device's chain, leaf first.",
 )
+@click.option("--rim", multiple=True, type=_PATH, help="NVIDIA's reference manifest of driver or VBIOS.")
 @trust_root_option
 @click.option(
     "--policy",
     default="strict",
     show_default=True,
-    callback=_policy,
+    callback=policy_of,
     metavar="strict|authentic|FILE",
     help="strict: UpToDate, no debug. authentic: genuine, current, not revoked. Else a TOML or JSON file.",
 )
@@ -89,10 +123,10 @@ def _template(context: click.Context, parameter: click.Parameter, value: bool) -
 @click.option(
     "--report-data",
     metavar="HEX",
-    callback=_report_data,
+    callback=report_data_of,
     help="What the quote must be made for, at most 64 bytes; padded with zeros on the right, all 64 are compared.",
 )
-@click.option("--nonce", metavar="HEX", callback=_nonce, expose_value=False, help="Not for Intel quotes.")
+@nonce_option
 @click.option(
     "--policy-template",
     is_flag=True,
@@ -107,53 +141,57 @@ def verify(
     kind: str,
     collateral: Sequence[Path],
     endorsement: Sequence[Path],
+    rim: Sequence[Path],
     trust_roots: Sequence[TrustAnchor],
     policy: QuotePolicy,
     now_ms: int,
     report_data: bytes | None,
+    nonces: Sequence[bytes],
     as_json: bool,
 ) -> None:
-    """Verify an SGX or TDX quote: EVIDENCE is its bytes, or their hex or base64 text (- for stdin).
+    """Verify attestation evidence: EVIDENCE is its bytes, or their hex or base64 text (- for stdin).
 
-    Nothing is fetched: collateral is what you give. Exit 0 if the policy accepts the quote, 3 if it is refused.
+    A quote (SGX, TDX), an SNP report, a GPU's or switch's report, a reference manifest (RIM), an SPDM transcript (JSON
+    or a capture), or all of one host (composite). Nothing is fetched: collateral is what you give. Exit 0 if the
+    policy accepts the evidence, 3 if it is refused.
     """
-    quote: VerifiedQuote | None = None
-    failures: list[VerificationError] = []
-    warnings: list[str] = []
     with errors(as_json):  # what is left is no evidence: a file that cannot be opened
         try:
+            data = read_evidence(evidence)
+            found = kind_of(data) if kind == AUTO else kind
+            if kind == RIM and kind_of(data) == NVIDIA:  # a report beside --rim is compared with the manifests
+                found = NVIDIA
             extra = load_endorsements(endorsement)
-            quote = verify_quote(
-                quote=read_quote(evidence),
+            inputs = Inputs(
+                data=data,
+                kind=found,
                 collateral=load_collateral(collateral).merged(extra),
-                trust_roots=[INTEL_SGX_ROOT, *trust_roots],
+                endorsements=extra,
+                rims=load_rims(rim),
+                trust_roots=tuple(trust_roots),
+                policy=policy,
                 now_ms=now_ms,
-                tee=None if kind == "auto" else kind,
-                endorsements=extra.certificates,
+                report_data=report_data,
+                nonces=tuple(nonces),
             )
         except VerificationError as error:
-            failures.append(error)
-        if quote is not None:
-            claims = Claims(quote=quote, now_ms=now_ms)
-            failures += quote_rules(policy, report_data=report_data).failures(claims)
-            warnings += quote_warnings(policy, claims, report_data)
-            if quote.root_label != INTEL_SGX_ROOT.label:
-                warnings.append(f"genuine only under a root that --trust-root names: {quote.root_label}")
-    verdict = quote_verdict(policy=policy, now_ms=now_ms, quote=quote, failures=failures, warnings=warnings)
-    _show(verdict, as_json)
-    sys.exit(EXIT_REFUSED if failures else 0)
+            verdict = evidence_verdict(
+                kind=kind, policy=policy, now_ms=now_ms, stages=(), vector=None, claims=None, failures=[error]
+            )
+        else:
+            _check_asked(found, len(nonces), report_data is not None)
+            verdict = _JUDGES[found](inputs)
+    show_verdict(verdict, as_json)
+    sys.exit(EXIT_REFUSED if verdict["errors"] else 0)
 
 
-def _show(verdict: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        say(verdict)
-    else:
-        console = Console(highlight=False)
-        with console.capture() as shown:
-            console.print(verdict_screen(verdict, console.width))
-        text, encoding = shown.get(), console.encoding
-        if not console.is_terminal:
-            text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-        if not encoding.startswith("utf"):  # a verdict must not end in a traceback for its signs
-            text = text.translate(PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
-        sys.stdout.write(text)
+def _check_asked(kind: str, nonces: int, report_data: bool) -> None:
+    """What the evidence was made for is asked in the form that this kind of it carries. `UsageError`."""
+    name = _NAMES.get(kind, "")
+    if nonces > _CHALLENGED.get(kind, 0):
+        if kind in _CHALLENGED:
+            raise click.UsageError(f"--nonce: {name} carries one nonce.")
+        raise click.UsageError(f"--nonce: {(_NO_NONCE if kind in _QUOTED else _NEITHER).format(name)}")
+    if report_data and kind not in _QUOTED:
+        reason = _NO_REPORT_DATA if kind in _CHALLENGED else _NEITHER
+        raise click.UsageError(f"--report-data: {reason.format(name)}")

@@ -26,6 +26,9 @@ NOISE_TAIL = 1e-9
 SENSITIVITY_L1 = {"transitions": 4}
 """Fixed L1 sensitivities to replacing one reading (design, section 8); a pane sum's is its clip range."""
 
+CC_ON = "on"
+"""`ConfidentialCompute.gpu_cc_mode` of GPUs in production; the others are "off" and "devtools"."""
+
 
 def check_window(report: WindowReport, rule: DomainRule, append_ms: int, tolerance_ms: int) -> None:
     """Bounds are aligned to the policy's window and do not lie in the future of the broker's append time."""
@@ -54,6 +57,23 @@ def check_binding(report: WindowReport, binding: SessionBinding, first_mile: str
         report.first_mile
     ) > FIRST_MILE_GRADES.index(first_mile):
         raise Refused("FIRST_MILE_OVERCLAIMED", f"claims {report.first_mile}, evidence proves {first_mile}")
+
+
+def check_confidential_compute(report: WindowReport, first_mile: str) -> None:
+    """Where device evidence earned `first_mile`, the agent's own word must not take it back.
+
+    The mode at the time of the evidence is signed by the device; what it is now only the agent, measured code, can
+    say. What it cannot say (null, with its reason) is no refusal.
+    """
+    if first_mile == FIRST_MILE_GRADES[0]:
+        return
+    stated = report.confidential_compute
+    if stated.gpu_dev_tools:
+        raise Refused("DEVICE_MODE", "developer tools are enabled", field="confidential_compute.gpu_dev_tools")
+    if stated.gpu_cc_mode not in (None, CC_ON):
+        raise Refused(
+            "DEVICE_MODE", f"GPUs in mode {stated.gpu_cc_mode[:40]!r}", field="confidential_compute.gpu_cc_mode"
+        )
 
 
 def _scale(privacy: PrivacyParameters, release: str, sensitivity: int) -> float:

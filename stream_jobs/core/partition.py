@@ -24,7 +24,7 @@ from schemas.codec import SINGLE_OBJECT, DecodedRecord, Framing, decode_signed_r
 from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord, DomainRule, WindowReport
 from stream_jobs.core.aggregate import add_report
-from stream_jobs.core.checks import check_binding, check_classes, check_window
+from stream_jobs.core.checks import check_binding, check_classes, check_confidential_compute, check_window
 from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
@@ -156,6 +156,7 @@ class PartitionCore:
             self.config.verify, state, view, decoded, body, offset=record.offset, append_ms=record.timestamp_ms
         )
         check_binding(body, verified.binding, verified.first_mile)  # (7)
+        check_confidential_compute(body, verified.first_mile)
         classes = check_classes(body, verified.binding, host, view, rule)
         if earlier is not None:  # (8)
             raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier.offset}")

@@ -26,6 +26,7 @@ CODES: dict[str, str] = {
     "POWER_IMPLAUSIBLE": "Power sums cannot come from the enrolled GPUs, even with the noise at its largest.",
     "PRIVACY_REFUSED": "Mode, budget or noise scale differ from what the policy allows.",
     "FIRST_MILE_OVERCLAIMED": "The report claims a better first mile than its evidence proves.",
+    "DEVICE_MODE": "GPUs of an attested session must be in confidential mode, with developer tools off.",
     "CONTROL_STALE": "A control record was issued too long before it was appended.",
     "CONTROL_INVALID": "A control record lacks what its kind needs.",
     "CONTROL_UNSUPPORTED": "This release does not act on control records of this kind.",

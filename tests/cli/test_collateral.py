@@ -20,7 +20,7 @@ from tests.cli.conftest import call, process
 from tests.forge.dcap.certificates import issue
 from tests.forge.dcap.world import DAY, NOW, ROOT, TCB_SIGNER, TDX4, pem
 from tests.verifier.selecting import NOW_MS, held, real
-from verifier.trust.inventory import take_inventory, to_json
+from verifier.inventory import take_inventory, to_json
 from verifier.trust.roots import INTEL_SGX_ROOT
 
 AT = str(NOW)
@@ -148,7 +148,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("{set}", "--trust-root", "{leaf}"), "not a root"),
     (("{set}", "--trust-root", "{two}"), "not exactly one"),
     (("{set}", "--trust-root", "{broken}"), "certificate"),
-    (("{set}", "--trust-root", "{curve}"), "P-256"),
+    (("{set}", "--trust-root", "{curve}"), "secp256k1"),
 ]
 
 

@@ -220,8 +220,6 @@ SESSION = [
          binding=aggregator_binding(source="nvml")),
     Case(name="no evidence", code="EVIDENCE_MISSING", step=None, items=lambda item: ()),
     Case(name="unknown evidence", code="EVIDENCE_KIND_UNKNOWN", step="items", items=beside("tpm_quote")),
-    Case(name="unsupported evidence", code="EVIDENCE_KIND_UNSUPPORTED", step="items",
-         items=beside("nvidia_gpu_report")),
     Case(name="a quote of another version than its kind", code="QUOTE_VERSION_UNSUPPORTED", step="kind",
          items=lambda item: (replace(item, kind="tdx_quote_v5"),)),
     Case(name="two quotes", code="EVIDENCE_AMBIGUOUS", step="items", items=lambda item: (item, item)),

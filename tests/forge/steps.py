@@ -9,10 +9,11 @@ import pytest
 
 from attester.simulated import platform
 from tests.forge.mint import PLATFORM_ID
-from tests.forge.world import KEY
-from verifier import session
+from tests.forge.world import KEY, policy
+from verifier import composite, session
 from verifier.abi import dcap as abi_dcap
 from verifier.abi import quote as abi_quote
+from verifier.evidence import CpuItems, SortedEvidence
 from verifier.formats import dcap
 from verifier.policy import base, rules
 from verifier.policy import session as session_policy
@@ -39,6 +40,10 @@ def own_root(root: Any, _anchors: Any) -> TrustAnchor:
 def holds_if_empty(self: base.AllOf, claims: Any) -> None:
     for rule in self.rules:
         rule.check(claims)
+
+
+def first_alone(items: Any) -> SortedEvidence:
+    return SortedEvidence(CpuItems(items[0].kind, items[0].data, None), ())
 
 
 def _rule(module: Any, name: str) -> tuple[Any, str, Any]:
@@ -69,12 +74,12 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "quote_signature": (dcap, "check_quote_signature", nothing),
     "platform": (pck_chain, "platform_of", lambda leaf: platform(PLATFORM_ID)),
     "report_data": (dcap, "check_report_data", nothing),
-    "kind": (session, "check_version", nothing),
+    "kind": (composite, "check_version", nothing),
     "binding": (session, "check_binding", nothing),
     "key": (session, "load_session_key", lambda point: KEY.public_key()),
-    "enrolled": (session, "enrolled_platforms", lambda *_: (PLATFORM_ID.hex(),)),
+    "enrolled": (session, "enrolled_as", lambda *_: policy(b"").hosts[0]),
     "domain": (session, "_check_domain", nothing),
-    "items": (session, "cpu_quote_of", lambda items: items[0]),
+    "items": (session, "sort_evidence", first_alone),
     "AnyOf": (base.AnyOf, "check", nothing),
     "AllOf-empty": (base.AllOf, "check", holds_if_empty),
     **{name: _rule(rules, name) for name in _RULES},

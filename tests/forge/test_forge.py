@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.forge.cases import CASES
+from tests.forge.composite.cases import CASES as HOST_CASES
 from tests.forge.dcap.test_hostile import CASES as QUOTE_CASES
+from tests.forge.nvidia.test_nvidia_hostile import CASES as NVIDIA_CASES
+from tests.forge.rim.test_hostile import CASES as RIM_CASES
+from tests.forge.snp.test_hostile import CASES as SNP_CASES
+from tests.forge.spdm.test_hostile import CASES as SPDM_CASES
 from tests.forge.steps import STEPS, disable
 from tests.forge.world import GENUINE, Case, aggregator_binding
 from verifier import errors
@@ -47,12 +52,13 @@ def test_every_step_has_a_case() -> None:
 def test_every_code_has_a_case_or_is_said_elsewhere() -> None:
     codes = {c.code for c in vars(errors).values() if isinstance(c, type) and issubclass(c, VerificationError)}
     elsewhere = {
-        "VERIFICATION_FAILED",  # the base
+        "VERIFICATION_FAILED", "SPDM_REFUSED",  # bases
+        "COMPOSITE_MALFORMED",  # tests/verifier/test_composite.py
         "COLLATERAL_TOO_LARGE",  # tests/verifier/test_store.py
-        "POLICY_INVALID",  # tests/verifier/test_policy_quote.py
         "SIGNATURE_INVALID", "SIGNATURE_NOT_LOW_S",  # tests/verifier/test_signature.py
     }  # fmt: skip
-    assert codes - elsewhere == {case.code for case in (*CASES, *QUOTE_CASES)}
+    forged = (*CASES, *QUOTE_CASES, *SNP_CASES, *NVIDIA_CASES, *RIM_CASES, *SPDM_CASES, *HOST_CASES)
+    assert codes - elsewhere == {case.code for case in forged}
 
 
 def test_names_are_unique() -> None:

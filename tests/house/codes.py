@@ -26,8 +26,20 @@ person can do about it. They stand in `codes` and `errors` of `enclavescale veri
 verdict names every rule of the policy that does not hold; a failed verification ends at its first cause, and `verified`
 says how far it came. [All codes of the program](codes.md).
 """
-TOPICS = ("quote", "certificates", "collateral", "policy", "session")
-"""Modules of `verifier/errors` in the order in which verification meets them."""
+TOPICS = {
+    "quote": "Quotes of Intel",
+    "snp": "SNP reports of AMD",
+    "nvidia": "Reports of NVIDIA",
+    "rim": "Reference manifests of NVIDIA",
+    "spdm": "SPDM transcripts",
+    "device": "Devices",
+    "certificates": "Certificates",
+    "collateral": "Collateral",
+    "policy": "Policy",
+    "composite": "Composite evidence",
+    "session": "Session",
+}
+"""Modules of `verifier/errors` in the order in which verification meets them, and their headings."""
 
 
 @dataclass
@@ -116,9 +128,9 @@ def _causes(topic: str) -> Iterator[tuple[str, str, str]]:
 def render_verdicts() -> str:
     """The page of the verifier's codes, a table per topic."""
     blocks = [VERDICTS_HEAD]
-    for topic in TOPICS:
+    for topic, title in TOPICS.items():
         rows = "".join(f"| `{code}` | {meaning} | {remedy} |\n" for code, meaning, remedy in _causes(topic))
-        blocks.append(f"## {topic.capitalize()}\n\n| code | means | what to do |\n|---|---|---|\n{rows}")
+        blocks.append(f"## {title}\n\n| code | means | what to do |\n|---|---|---|\n{rows}")
     return "\n".join(blocks)
 
 

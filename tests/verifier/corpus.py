@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.verifier.vectors import DATA, SHARED
 
-CARRIED = DATA / "corpus"
+CARRIED = (DATA / "corpus", DATA / "devices")
 QUOTES = ("sgx_v", "tdx_v")
 NO_COLLATERAL_AT = 1_600_000_000
 """For quotes whose time nobody recorded: 2020-09-13, inside every certificate of the chains they carry."""
@@ -104,7 +104,7 @@ def _cases(folder: Path) -> list[Case]:
 @cache
 def cases() -> tuple[Case, ...]:
     """The carried cases and, where it is mounted, the whole corpus; a case in both stands once."""
-    carried = _cases(CARRIED)
+    carried = [case for folder in CARRIED for case in _cases(folder)]
     names = {case.name for case in carried}
     return (*carried, *(case for case in _cases(SHARED) if case.name not in names))
 

@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from tests.verifier.fuzzing_amd import mutate_hcl, mutate_snp, mutate_table
 from tests.verifier.fuzzing_der import mutate_der
 from tests.verifier.fuzzing_json import mutate_json
 from tests.verifier.fuzzing_raw import raw
+from tests.verifier.fuzzing_reports import mutate_opaque, mutate_report
+from tests.verifier.fuzzing_transcripts import mutate_capture, mutate_message, mutate_transcript
+from tests.verifier.fuzzing_xml import mutate_xml
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END [A-Z0-9 ]+-----\s*", re.S)
 _LABELS = (
@@ -326,6 +330,15 @@ _UNDERSTANDING: dict[str, Callable[[random.Random, bytes, bytes], bytes]] = {
     "collateral": mutate_collateral,
     "http": mutate_http,
     "text": mutate_text,
+    "nvidia": mutate_report,
+    "opaque": mutate_opaque,
+    "snp": mutate_snp,
+    "hcl": mutate_hcl,
+    "table": mutate_table,
+    "xml": mutate_xml,
+    "spdm": mutate_message,
+    "transcript": mutate_transcript,
+    "capture": mutate_capture,
     "bytes": raw,
 }
 """How seeds of each kind are changed by those who understand them."""

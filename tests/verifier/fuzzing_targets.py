@@ -10,17 +10,22 @@ import json
 import random
 import tomllib
 from base64 import b64encode
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from enclavescale.quote_input import decode_quote
+from enclavescale.evidence_input import decode_evidence
 from tests.forge.dcap.judge import anchor
 from tests.verifier import fuzzing_corpus as genuine
 from tests.verifier.fuzzing import Seed
+from tests.verifier.fuzzing_composite import COMPOSITE_TARGETS
+from tests.verifier.fuzzing_nvidia import NVIDIA_TARGETS
+from tests.verifier.fuzzing_rim import RIM_TARGETS
 from tests.verifier.fuzzing_signed import signed_again
+from tests.verifier.fuzzing_snp import SNP_TARGETS
+from tests.verifier.fuzzing_spdm import SPDM_TARGETS
+from tests.verifier.fuzzing_target import Target, Unsound
 from verifier.abi import json as strict_json
 from verifier.abi.collateral import parse_enclave_identity, parse_evaluation_numbers, parse_signed, parse_tcb_info
 from verifier.abi.pck import parse_pck_extension
@@ -29,44 +34,20 @@ from verifier.abi.quote import parse_quote
 from verifier.claims import Claims
 from verifier.errors import VerificationError
 from verifier.formats.dcap import verify_quote
+from verifier.inventory import take_inventory, to_json
 from verifier.policy import quote_file
 from verifier.policy.quote import AUTHENTIC, STRICT, parse_quote_policy, quote_rules, quote_warnings
-from verifier.quote_verdict import quote_verdict
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.crl import parse_crl
-from verifier.trust.inventory import take_inventory, to_json
 from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
 from verifier.trust.store import Collateral
-
-Prepare = Callable[[random.Random, Seed, bytes], Any]
-Run = Callable[[Seed, Any], None]
-
+from verifier.verdicts.quote import quote_verdict
 
 APPLIED_POLICY_BYTES = 16 * 1024
 """Policies up to this size are also applied; one of ten thousand platforms is nobody's attack on its own operator."""
 
 
 MAX_SHOWN_CHARACTERS = 500
-
-
-class Unsound(AssertionError):
-    """Something was accepted, or read, that cannot be right."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One entrance for hostile bytes.
-
-    `run` is what is measured: it takes a seed and the input made from it, and raises nothing but our error. `prepare`,
-    not measured, makes the input of mutated bytes, `genuine` of the seed itself. `weight`: how many inputs it gets.
-    """
-
-    name: str
-    seeds: Callable[[], tuple[Seed, ...]]
-    run: Run
-    weight: int
-    prepare: Prepare = lambda rng, seed, data: data
-    genuine: Callable[[Seed], Any] = lambda seed: seed.data
 
 
 # --- Parsers
@@ -362,10 +343,25 @@ TARGETS = {
         Target("collateral", genuine.collaterals, _collateral, 6),
         Target("loader", genuine.files, _load, 8),
         Target("inventory", genuine.files, _inventory, 6),
-        Target("quote_text", quote_texts, lambda seed, data: decode_quote(data) and None, 3),
+        Target("quote_text", quote_texts, lambda seed, data: decode_evidence(data) and None, 3),
         Target("policy", policies, _policy, 3),
         Target("verify_quote", whole_quotes, _verify_quote, 8),
         Target("verify_collateral", whole_collateral, _verify_collateral, 6),
         Target("verify_signed", forged, _verify_signed, 10, _sign_again, _genuine_world),
+        *NVIDIA_TARGETS,
+        *RIM_TARGETS,
+        *SNP_TARGETS,
+        *SPDM_TARGETS,
+        *COMPOSITE_TARGETS,
     )
 }
+
+PARSERS = frozenset(
+    {
+        "quote", "chain", "certificate", "pck_extension", "crl", "tcb_info", "enclave_identity", "signed_document",
+        "snp_report", "hcl", "certificate_table", "ek_extensions", "snp_endorsements", "nvidia_report",
+        "nvidia_opaque", "dice", "ocsp", "rim", "rim_signature", "spdm_request", "spdm_response", "spdm_chain",
+        "spdm_record", "spdm_transcript", "spdm_capture", "composite_file",
+    }
+)  # fmt: skip
+"""Targets that only read bytes: each gets half a million inputs in `make accept`."""

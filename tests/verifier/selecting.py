@@ -77,7 +77,7 @@ def real() -> tuple[Real, ...]:
     for case in quotes():
         path, quote_path = case.path("collateral"), case.path("quote")
         trusted = "trust_root" not in case.entry["files"] and case.expected("authentic")["verdict"] == "ok"
-        if case.folder != CARRIED or path is None or quote_path is None or not trusted or path in paths:
+        if case.folder not in CARRIED or path is None or quote_path is None or not trusted or path in paths:
             continue
         paths.add(path)
         quote = parse_quote(quote_path.read_bytes())

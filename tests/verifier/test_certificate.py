@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -31,12 +32,22 @@ REAL = sorted(
         for data in split_chain(parse_quote(case.quote).signature.certification.pck_chain)
     }
 )
+RSA = rsa.generate_private_key(65537, 2048)
+NONE = object()
+"""No digest: what Ed25519 signs with."""
+
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
 
 
 def build(
-    *, name: x509.Name = NAME, key: Any = KEY, extensions: Any = (), digest: Any = None, signer: Any = KEY
+    *,
+    name: x509.Name = NAME,
+    key: Any = KEY,
+    extensions: Any = (),
+    digest: Any = None,
+    signer: Any = KEY,
+    rsa_padding: Any = None,
 ) -> bytes:
     builder = (
         x509.CertificateBuilder()
@@ -49,7 +60,8 @@ def build(
     )
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
-    return builder.sign(signer, digest or SHA256()).public_bytes(Encoding.DER)
+    chosen = None if digest is NONE else digest or SHA256()
+    return builder.sign(signer, chosen, rsa_padding=rsa_padding).public_bytes(Encoding.DER)
 
 
 def rewritten(change: Any, data: bytes | None = None) -> bytes:
@@ -208,7 +220,6 @@ REWRITTEN: list[tuple[str, Any]] = [
     ("version 1", set_part(0, Der(0xA0, b"\x02\x01\x00"))),
     ("version 2", set_part(0, Der(0xA0, b"\x02\x01\x01"))),
     ("version 4", set_part(0, Der(0xA0, b"\x02\x01\x03"))),
-    ("serial 0", set_part(1, der.unsigned(0))),
     ("serial negative", set_part(1, Der(der.INTEGER, b"\x80"))),
     ("serial not minimal", set_part(1, Der(der.INTEGER, b"\x00\x07"))),
     ("serial empty", set_part(1, Der(der.INTEGER, b""))),
@@ -249,8 +260,10 @@ def test_a_serial_of_160_bits_is_read() -> None:
         REAL[0] + b"\x00",
         REAL[0][:-1],
         b"\x30\x80" + REAL[0][4:] + b"\x00\x00",
-        build(key=rsa.generate_private_key(65537, 2048)),
-        build(digest=SHA384()),
+        build(key=rsa.generate_private_key(65537, 1024)),
+        build(key=rsa.generate_private_key(3, 2048)),
+        build(key=ed25519.Ed25519PrivateKey.generate()),
+        build(signer=ed25519.Ed25519PrivateKey.generate(), digest=NONE),
         REAL[0] + bytes(MAX_CERTIFICATE_BYTES),
         pki.issue(pki.ROOT).certificate.public_bytes(Encoding.PEM),
     ],
@@ -258,6 +271,43 @@ def test_a_serial_of_160_bits_is_read() -> None:
 def test_no_certificate(data: bytes) -> None:
     with pytest.raises(CertChainInvalid):
         parse_certificate(data)
+
+
+@pytest.mark.parametrize(
+    ("signer", "options", "algorithm"),
+    [
+        (KEY, {"digest": SHA256()}, "ecdsa-sha256"),
+        (ec.generate_private_key(ec.SECP384R1()), {"digest": SHA384()}, "ecdsa-sha384"),
+        (ec.generate_private_key(ec.SECP521R1()), {"digest": SHA512()}, "ecdsa-sha512"),
+        (RSA, {"digest": SHA256()}, "rsa-sha256"),
+        (RSA, {"digest": SHA384()}, "rsa-sha384"),
+        (RSA, {"digest": SHA256(), "rsa_padding": PSS(MGF1(SHA256()), 32)}, "rsa-pss-sha256"),
+        (RSA, {"digest": SHA384(), "rsa_padding": PSS(MGF1(SHA384()), 48)}, "rsa-pss-sha384"),
+        (RSA, {"digest": SHA512(), "rsa_padding": PSS(MGF1(SHA512()), 64)}, "rsa-pss-sha512"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_algorithm_is_read_and_verified(signer: Any, options: Any, algorithm: str) -> None:
+    issuer = parse_certificate(build(key=signer))
+    found = parse_certificate(build(signer=signer, **options))
+    assert found.algorithm == algorithm
+    assert found.signed_by(issuer)
+    assert not found.signed_by(parse_certificate(build()) if signer is not KEY else parse_certificate(build(key=RSA)))
+    altered = replace(found, signature=found.signature[:-1] + bytes([found.signature[-1] ^ 1]))
+    assert not altered.signed_by(issuer)
+
+
+@pytest.mark.parametrize(
+    "pss", [PSS(MGF1(SHA256()), 20), PSS(MGF1(SHA384()), 32), PSS(MGF1(SHA256()), 48)], ids=["salt", "mask", "long"]
+)
+def test_unusual_pss_is_refused(pss: PSS) -> None:
+    with pytest.raises(CertChainInvalid):
+        parse_certificate(build(signer=RSA, digest=SHA256(), rsa_padding=pss))
+
+
+def test_a_serial_of_zero_is_read() -> None:
+    data = rewritten(set_part(1, der.unsigned(0)), REAL[0])
+    assert parse_certificate(data).serial_number == 0
 
 
 @pytest.mark.parametrize("data", REAL[:2])

@@ -22,13 +22,17 @@ from hypothesis import strategies as st
 
 from tests.results import write_result
 from tests.verifier.fuzzing import Seed, mutated
-from tests.verifier.fuzzing_targets import TARGETS, Target, check_message
+from tests.verifier.fuzzing_targets import PARSERS, TARGETS, Target, check_message
 from verifier.errors import VerificationError
 
 pytestmark = [pytest.mark.every_tier, pytest.mark.timeout(7200)]
 
-INPUTS = {"test": 6_000, "soak": 100_000, "accept": 1_000_000}[os.environ.get("ENCLAVESCALE_TIER", "test")]
+INPUTS = {"test": 12_000, "soak": 100_000, "accept": 1_000_000}[os.environ.get("ENCLAVESCALE_TIER", "test")]
 INPUTS = int(os.environ.get("ENCLAVESCALE_FUZZ_INPUTS", INPUTS))
+EACH_PARSER = {"accept": 500_000}.get(os.environ.get("ENCLAVESCALE_TIER", "test"), 0)
+EACH_PARSER = int(os.environ.get("ENCLAVESCALE_FUZZ_EACH_PARSER", EACH_PARSER))
+"""Inputs that every parser gets at least; whole verifications, which take longer, get their share of `INPUTS`."""
+
 HYPOTHESIS_SEED = int(os.environ.get("ENCLAVESCALE_FUZZ_SEED", "1"))
 BATCH = 100
 MAX_SECONDS = 0.050
@@ -136,6 +140,12 @@ def replay(target: str, origin: str, integer: int, index: int) -> Any:
     return data
 
 
+def inputs_of(target: Target) -> int:
+    """How many inputs a target gets in this tier."""
+    share = -(-INPUTS * target.weight // WEIGHTS)
+    return max(share, EACH_PARSER) if target.name in PARSERS else share
+
+
 def peak_rss() -> int:
     """The most memory this process ever had, bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -152,7 +162,7 @@ def test_hostile_inputs_are_refused_at_bounded_cost(name: str) -> None:
 
     @seed(HYPOTHESIS_SEED)
     @settings(
-        max_examples=-(-INPUTS * target.weight // (WEIGHTS * BATCH)),
+        max_examples=-(-inputs_of(target) // BATCH),
         deadline=None,
         database=None,
         phases=[Phase.generate],

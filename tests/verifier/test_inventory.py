@@ -13,7 +13,7 @@ from tests.forge.dcap.world import DAY, NOW, PCK, PCK_CA, PCK_CRL, ROOT, ROOT_CR
 from tests.verifier.corpus import Case, documents
 from tests.verifier.selecting import NOW_MS, Real, changed, held, real
 from verifier.errors import NoTrustRoots
-from verifier.trust.inventory import Inventory, Item, take_inventory, to_json
+from verifier.inventory import Inventory, Item, take_inventory, to_json
 from verifier.trust.load import load_collateral
 from verifier.trust.roots import INTEL_SGX_ROOT
 from verifier.trust.store import Collateral

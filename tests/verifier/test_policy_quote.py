@@ -242,7 +242,7 @@ class TestSwitches:
 
 BAD: list[tuple[str, Any, str]] = [
     ("version", 2, "version"), ("version", True, "version"), ("versions", 1, "versions"),
-    ("tees", "tdx", "tees"), ("tees", ["snp"], "tees[0]"), ("report_data", "00" * 65, "report_data"),
+    ("tees", "tdx", "tees"), ("tees", ["sev"], "tees[0]"), ("report_data", "00" * 65, "report_data"),
     ("report_data", "", "report_data"), ("report_data", 7, "report_data"), ("platforms", ["00"], "platforms[0]"),
     ("platforms", [PPID, "zz" * 16], "platforms[1]"), ("tcb", [], "tcb"), ("tcb.grace_days", -1, "tcb.grace_days"),
     ("tcb.grace_days", 1.5, "tcb.grace_days"), ("tcb.grace_days", True, "tcb.grace_days"),
@@ -253,7 +253,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("tdx.xfam", {"value": "ff" * 8, "mask": "00" * 8}, "tdx.xfam.mask"), ("tdx.debug", True, "tdx.debug"),
     ("tdx.unsafe_allow_sept_ve", "yes", "tdx.unsafe_allow_sept_ve"), ("sgx.flags", "00", "sgx.flags"),
     ("measurements", {"tee": "tdx"}, "measurements"), ("measurements.1.mrtd", "00" * 32, "measurements[1].mrtd"),
-    ("measurements.1.tee", "snp", "measurements[1].tee"), ("measurements.1.tee", None, "measurements[1].tee"),
+    ("measurements.1.tee", "sev", "measurements[1].tee"), ("measurements.1.tee", None, "measurements[1].tee"),
     ("measurements.1.mrenclave", "00" * 32, "measurements[1].mrenclave"),
     ("measurements.1.min_isvsvn", 1, "measurements[1].min_isvsvn"),
     ("measurements.1.label", 7, "measurements[1].label"),

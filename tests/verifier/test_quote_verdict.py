@@ -29,8 +29,9 @@ from verifier.errors import CollateralMissing, VerificationError
 from verifier.formats.dcap import verify_quote
 from verifier.policy.quote import AUTHENTIC, STRICT, QuotePolicy, parse_quote_policy, quote_rules, quote_warnings
 from verifier.policy.quote_policy import MeasuredCode, TdDemands
-from verifier.quote_verdict import STAGES, claims_json, days_behind, moment, quote_verdict
 from verifier.trust.store import Collateral
+from verifier.verdicts.quote import STAGES, claims_json, days_behind, quote_verdict
+from verifier.verdicts.shell import moment
 
 OPEN = {"unsafe_any_measurement": True, "unsafe_any_platform": True, "unsafe_any_report_data": True}
 FLEET = parse_quote_policy({"tcb": {"accepted_statuses": ["UpToDate"]}, **OPEN}, "fleet")

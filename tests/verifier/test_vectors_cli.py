@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,11 +125,12 @@ def test_a_quote_without_collateral_is_refused_after_its_signatures_held() -> No
     assert (exit_code, verdict["codes"][0]) == (3, "COLLATERAL_MISSING")
 
 
-def test_the_carried_cases_are_those_in_the_notice() -> None:
-    notice = (CARRIED / "NOTICE").read_text() + (CARRIED.parent / "NOTICE").read_text()
-    named = {CARRIED / name for case in cases() if case.folder == CARRIED for name in case.entry["files"].values()}
+@pytest.mark.parametrize("folder", CARRIED, ids=lambda folder: folder.name)
+def test_the_carried_cases_are_those_in_the_notice(folder: Path) -> None:
+    notice = (folder / "NOTICE").read_text() + (folder.parent / "NOTICE").read_text()
+    named = {folder / name for case in cases() if case.folder == folder for name in case.entry["files"].values()}
     assert len(named) > 20
     for path in named:
         assert path.name in notice
         assert hashlib.sha256(path.read_bytes()).hexdigest() in notice
-    assert {path.name for path in CARRIED.iterdir()} <= {path.name for path in named} | {"NOTICE", "manifest.json"}
+    assert {path.name for path in folder.iterdir()} <= {path.name for path in named} | {"NOTICE", "manifest.json"}

@@ -16,7 +16,8 @@ class VerificationError(EnclaveScaleError):
 
     `holds_from_ms` and `holds_until_ms` (UTC milliseconds, inclusive; None: unbounded) say for which `now` the same
     evidence under the same policy fails in the same way; a cache may repeat the refusal inside, and only inside.
-    `verified` names the stages of verification that held before this refusal.
+    `verified` names the stages of verification that held before this refusal; `events` says of each signature of an
+    SPDM transcript whether it holds: (kind, "ok" or "BAD …").
     """
 
     code = "VERIFICATION_FAILED"
@@ -29,6 +30,7 @@ class VerificationError(EnclaveScaleError):
         self.holds_from_ms: int | None = None
         self.holds_until_ms: int | None = None
         self.verified: tuple[str, ...] = ()
+        self.events: tuple[tuple[str, str], ...] = ()
 
     def holding(self, from_ms: int, until_ms: int) -> Self:
         """This error, marked as certain only for `from_ms` <= now <= `until_ms`."""
@@ -39,5 +41,5 @@ class VerificationError(EnclaveScaleError):
         """A fresh error that says the same; an exception raised twice would drag its old traceback along."""
         copy = type(self)(str(self), field=self.field, code=self.code, remedy=self.remedy)
         copy.holds_from_ms, copy.holds_until_ms = self.holds_from_ms, self.holds_until_ms
-        copy.verified = self.verified
+        copy.verified, copy.events = self.verified, self.events
         return copy

@@ -16,42 +16,42 @@ class TrustRootInvalid(VerificationError):
     """A root that is no usable certificate."""
 
     code = "TRUST_ROOT_INVALID"
-    remedy = "Give a certificate with a P-256 key: policy.trust_roots takes DER, --trust-root DER or PEM."
+    remedy = "Give a root certificate of this kind of evidence: policy.trust_roots takes DER, --trust-root DER or PEM."
 
 
 class CertChainInvalid(VerificationError):
     """Certificates that are malformed or make no chain."""
 
     code = "CERT_CHAIN_INVALID"
-    remedy = "Fetch the PCK chain of this platform anew."
+    remedy = "Fetch the certificate chain of this platform or device anew, whole and as it was issued."
 
 
 class CertRoleInvalid(VerificationError):
     """A certificate used in a role it was not issued for."""
 
     code = "CERT_ROLE_INVALID"
-    remedy = "Use the PCK certificate of this platform, with its own issuers."
+    remedy = "Use the certificate of this platform or device, with its own issuers."
 
 
 class CertConstraint(VerificationError):
     """A certificate's constraints or key usage forbid its place in the chain."""
 
     code = "CERT_CONSTRAINT"
-    remedy = "Fetch the PCK chain of this platform anew."
+    remedy = "Fetch the certificate chain of this platform or device anew."
 
 
 class CertKeyUnsupported(VerificationError):
-    """A certificate whose key is not P-256."""
+    """A certificate with a key or signature algorithm that its vendor's chains do not use."""
 
     code = "CERT_KEY_UNSUPPORTED"
-    remedy = "Intel's PCK chains use P-256 only; this chain is not one."
+    remedy = "This is not a chain of this vendor: Intel uses P-256, NVIDIA P-384, AMD P-384 under RSA-4096."
 
 
 class CertSignature(VerificationError):
     """A certificate its issuer did not sign."""
 
     code = "CERT_SIGNATURE"
-    remedy = "Fetch the PCK chain of this platform anew."
+    remedy = "Fetch the certificate chain of this platform or device anew."
 
 
 class RootUntrusted(VerificationError):
@@ -65,7 +65,7 @@ class CertExpired(VerificationError):
     """A certificate past its validity."""
 
     code = "CERT_EXPIRED"
-    remedy = "Renew the platform's PCK certificate."
+    remedy = "Renew the certificate, and collect the evidence again."
 
 
 class CertNotYetValid(VerificationError):

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from verifier.claims import Claims
-from verifier.errors import PolicyEmpty, VerificationError
+from verifier.errors import PolicyEmpty, PolicyInvalid, VerificationError
 
-C_contra = TypeVar("C_contra", bound=Claims, contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 """What a rule needs to see: a rule on quotes also judges sessions, never the other way round."""
+
+Q_contra = TypeVar("Q_contra", bound=Claims, contravariant=True)
+"""The same, with a CPU's evidence in it."""
+
+
+@runtime_checkable
+class Several(Protocol[C_contra]):
+    """A demand made of several, which can say all of them that fail."""
+
+    def failures(self, claims: C_contra) -> list[VerificationError]:
+        """Why each demand that fails does, in order."""
 
 
 class Rule(Protocol[C_contra]):
@@ -38,18 +49,30 @@ class AllOf(Generic[C_contra]):
         """Why each rule that fails does, in order; the first is what `check` raises, none is acceptance."""
         if not self.rules:
             return [PolicyEmpty(f"{self.what} demands nothing", field=self.what)]
-        found: dict[tuple[str, str | None, str], VerificationError] = {}
+        return _distinct(error for rule in self.rules for error in failures_of(rule, claims))
+
+
+@dataclass(frozen=True, slots=True)
+class Every(Generic[C_contra]):
+    """Every rule must hold, in order; none at all is a policy that reports and does not judge."""
+
+    rules: Sequence[Rule[C_contra]]
+
+    def check(self, claims: C_contra) -> None:
+        """Check every rule, up to the first that fails."""
         for rule in self.rules:
-            for error in _failures(rule, claims):
-                found.setdefault((error.code, error.field, str(error)), error)
-        return list(found.values())
+            rule.check(claims)
+
+    def failures(self, claims: C_contra) -> list[VerificationError]:
+        """Why each rule that fails does, in order, each reason once."""
+        return _distinct(error for rule in self.rules for error in failures_of(rule, claims))
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Generic[C_contra]):
     """One rule must hold, else `refusal` is raised. No rules: `PolicyEmpty`.
 
-    An alternative that is itself empty is an error of the policy: it is raised, not passed over.
+    An alternative that is itself empty, or that cannot be meant, is an error of the policy: it is raised.
     """
 
     rules: Sequence[Rule[C_contra]]
@@ -64,7 +87,7 @@ class AnyOf(Generic[C_contra]):
         for rule in self.rules:
             try:
                 rule.check(claims)
-            except PolicyEmpty:
+            except (PolicyEmpty, PolicyInvalid):
                 raise
             except VerificationError as error:
                 what = rule.what if isinstance(rule, AllOf) else error.code
@@ -80,25 +103,35 @@ _REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ForTee(Generic[C_contra]):
-    """A rule for quotes of one TEE ("sgx" or "tdx"); it says nothing about others."""
+class ForTee(Generic[Q_contra]):
+    """A rule for evidence of one TEE ("sgx", "tdx" or "snp"); it says nothing about others."""
 
     tee: str
-    rule: Rule[C_contra]
+    rule: Rule[Q_contra]
 
-    def check(self, claims: C_contra) -> None:
-        """Check the rule where the quote is of its TEE."""
+    def check(self, claims: Q_contra) -> None:
+        """Check the rule where the evidence is of its TEE."""
         if claims.quote.tee == self.tee:
             self.rule.check(claims)
 
+    def failures(self, claims: Q_contra) -> list[VerificationError]:
+        """Why the rule fails, if it speaks of this evidence."""
+        return failures_of(self.rule, claims) if claims.quote.tee == self.tee else []
 
-def _failures(rule: Rule[C_contra], claims: C_contra) -> list[VerificationError]:
-    if isinstance(rule, AllOf):
+
+def failures_of(rule: Rule[C_contra], claims: C_contra) -> list[VerificationError]:
+    """Why `rule` fails: every demand of it that does, where it is made of several."""
+    if isinstance(rule, Several):
         return rule.failures(claims)
-    if isinstance(rule, ForTee):
-        return _failures(rule.rule, claims) if claims.quote.tee == rule.tee else []
     try:
         rule.check(claims)
     except VerificationError as error:
         return [error]
     return []
+
+
+def _distinct(errors: Iterable[VerificationError]) -> list[VerificationError]:
+    found: dict[tuple[str, str | None, str], VerificationError] = {}
+    for error in errors:
+        found.setdefault((error.code, error.field, str(error)), error)
+    return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from verifier.claims import Claims
 from verifier.errors import MeasurementUnknown
+from verifier.formats.snp import VerifiedSnpReport
 from verifier.policy.base import AllOf, AnyOf, ForTee, Rule
 from verifier.policy.quote_file import parse_quote_policy
 from verifier.policy.quote_policy import AUTHENTIC, BUILT_IN, STRICT, MeasuredCode, QuotePolicy, TdDemands
@@ -17,6 +18,7 @@ from verifier.policy.rules import (
     ReportDataIs,
     TeeAccepted,
 )
+from verifier.policy.snp import snp_code_rules, snp_rules, snp_warnings
 from verifier.policy.tdx import (
     NoReservedBits,
     NoServiceTd,
@@ -28,6 +30,10 @@ from verifier.policy.tdx import (
 from verifier.tcb.status import TcbStatus
 
 __all__ = ["AUTHENTIC", "BUILT_IN", "STRICT", "QuotePolicy", "parse_quote_policy", "quote_rules", "quote_warnings"]
+
+
+INTEL = ("tdx", "sgx")
+"""TEEs whose TCB has a status; AMD publishes none, a guest's minimum TCB is in [snp] or its measurement."""
 
 
 def quote_rules(policy: QuotePolicy, *, report_data: bytes | None = None) -> AllOf[Claims]:
@@ -42,12 +48,14 @@ def quote_rules(policy: QuotePolicy, *, report_data: bytes | None = None) -> All
         rules.append(ReportDataDemanded())
     if not policy.allow_debug:
         rules.append(NoDebug())
-    rules.append(policy.tcb.rules())
+    rules += [ForTee(tee, policy.tcb.rules()) for tee in INTEL]
     if policy.td is not None:
         rules.append(ForTee("tdx", AllOf(td_rules(policy.td), "tdx")))
     if policy.sgx_attributes is not None:
         bits = policy.sgx_attributes
         rules.append(ForTee("sgx", EnclaveAttributesMatch(bits.value, bits.mask)))
+    if policy.snp is not None and (found := snp_rules(policy.snp)):
+        rules.append(ForTee("snp", AllOf(found, "snp")))
     if policy.measurements is not None:
         rules += [ForTee(tee, code_rule(policy.measurements, tee)) for tee in policy.tees]
     if policy.platforms is not None:
@@ -83,6 +91,8 @@ def code_rule(measurements: tuple[MeasuredCode, ...], tee: str) -> Rule[Claims]:
 
 
 def _code_rules(measured: MeasuredCode) -> list[Rule[Claims]]:
+    if measured.tee == "snp":
+        return snp_code_rules(measured.registers)
     rules: list[Rule[Claims]] = [RegisterMatches(register) for register in measured.registers]
     if rules and measured.min_isvsvn is not None:
         rules.append(IsvSvnAtLeast(measured.min_isvsvn))
@@ -98,7 +108,9 @@ def quote_warnings(policy: QuotePolicy, claims: Claims, report_data: bytes | Non
     """What an acceptance under `policy` does not mean, in words a person must see: switches, facts not judged."""
     quote, tcb = claims.quote, claims.quote.tcb
     found = [f"UNSAFE: {name} is set in the policy" for name in policy.unsafe]
-    if quote.simulated:
+    if isinstance(quote, VerifiedSnpReport):
+        found += snp_warnings(quote)
+    elif quote.simulated:
         found.append("SIMULATED: the root of trust is not hardware")
     if policy.allow_debug and quote.debug:
         found.append("DEBUG: the host can read this TEE's memory; this policy does not judge it")

@@ -1,4 +1,4 @@
-"""What a person demands of a quote, as data: two built-in policies, and what a policy file says (`fleet.toml`)."""
+"""What a person demands of evidence, as data: two built-in policies, and what a policy file says (`fleet.toml`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from schemas.records import RegisterRule
+from verifier.policy.devices import DeviceDemands, SpdmDemands
+from verifier.policy.nvidia import STRICT_NVIDIA, NvidiaDemands
+from verifier.policy.snp import STRICT_SNP, SnpDemands
 from verifier.policy.tcb import TcbRequirement
 from verifier.tcb.status import TcbStatus
 
-TEES = ("tdx", "sgx")
+TEES = ("tdx", "sgx", "snp")
 """Kinds of TEE whose quotes are judged here."""
+
+CODE_REGISTERS = frozenset({"measurement", "id_key_digest", "author_key_digest"})
+"""Registers of guests that measure code, or name who signed its measurement; the host chooses what is in others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +55,13 @@ class TdDemands:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotePolicy:
-    """Demands on a quote. None means: reported, not judged; an empty tuple means that nothing is accepted.
+    """Demands on evidence. None means: reported, not judged; an empty tuple means that nothing is accepted.
 
-    `td` holds for TDs, `sgx_attributes` (16 bytes) for enclaves; `measurements` are alternatives; `platforms` are hex
-    ids (PPID or platform instance id); `report_data` is what the quote was made for, 64 bytes, and with
-    `demand_report_data` must be given here or by the caller. `unsafe` names the switches a file has set.
+    `td` holds for TDs, `sgx_attributes` (16 bytes) for enclaves, `snp` for guests, `tcb` for Intel's TEEs; `nvidia` for
+    each GPU and switch, `spdm` for each SPDM device, `devices` for those of one host together. `measurements` are
+    alternatives, by what they are of; `platforms` are hex ids (PPID, platform instance id or CHIP_ID); `report_data` is
+    what the evidence was made for, 64 bytes, and with `demand_report_data` must be given here or by the caller.
+    `unsafe` names the switches a file has set.
     """
 
     name: str
@@ -62,6 +70,10 @@ class QuotePolicy:
     allow_debug: bool = False
     td: TdDemands | None = field(default_factory=TdDemands)
     sgx_attributes: Bits | None = None
+    snp: SnpDemands | None = field(default_factory=SnpDemands)
+    nvidia: NvidiaDemands | None = field(default_factory=NvidiaDemands)
+    spdm: SpdmDemands | None = field(default_factory=SpdmDemands)
+    devices: DeviceDemands | None = field(default_factory=DeviceDemands)
     measurements: tuple[MeasuredCode, ...] | None = ()
     platforms: tuple[str, ...] | None = ()
     report_data: bytes | None = None
@@ -79,21 +91,32 @@ AUTHENTIC = QuotePolicy(
     tcb=TcbRequirement(accepted_statuses=None),
     allow_debug=True,
     td=None,
+    snp=None,
+    nvidia=None,
+    spdm=None,
+    devices=None,
     measurements=None,
     platforms=None,
     demand_report_data=False,
 )
-"""Genuine, current in time, not revoked. TCB status and everything the TD or enclave is are reported, not judged."""
+"""Genuine, current in time, not revoked. TCB status, code and state of TEEs and devices are reported, not judged."""
 
 STRICT = QuotePolicy(
     name="strict",
     tcb=TcbRequirement(accepted_statuses=(TcbStatus.UP_TO_DATE,)),
     td=None,
+    snp=STRICT_SNP,
+    nvidia=STRICT_NVIDIA,
+    spdm=None,
+    devices=None,
     measurements=None,
     platforms=None,
     demand_report_data=False,
 )
-"""UpToDate as Intel's library reports it, no debug, nothing revoked. Code, platform, current TCB: not judged."""
+"""UpToDate as Intel's library reports it, no debug, nothing revoked. Code, platform, current TCB: not judged.
+
+SNP guests: VMPL 0, no migration agent, no memory aliases. GPUs and switches: firmware bound to the key, no debug flag.
+"""
 
 BUILT_IN = {policy.name: policy for policy in (STRICT, AUTHENTIC)}
 """Policies by the names that `enclavescale verify --policy` takes."""

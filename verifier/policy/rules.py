@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.records import RegisterRule
@@ -20,11 +21,12 @@ from verifier.errors import (
     TeeRefused,
     TeeTypeUnsupported,
 )
+from verifier.formats.dcap import VerifiedQuote
 
 
 @dataclass(frozen=True, slots=True)
 class TeeAccepted:
-    """The quote is of one of these TEEs ("sgx", "tdx"). An empty list: `PolicyEmpty`."""
+    """The evidence is of one of these TEEs ("sgx", "tdx", "snp"). An empty list: `PolicyEmpty`."""
 
     accepted: tuple[str, ...]
 
@@ -38,13 +40,15 @@ class TeeAccepted:
 
 @dataclass(frozen=True, slots=True)
 class NoDebug:
-    """DEBUG clear: the host of a debuggable TD or enclave reads its memory."""
+    """DEBUG clear: the host of a debuggable TD, enclave or guest reads its memory."""
 
     def check(self, claims: Claims) -> None:
         """`DebugEnabled`."""
         if claims.quote.debug:
-            field = "td_attributes" if claims.quote.tee == "tdx" else "attributes"
-            raise DebugEnabled("it was started with DEBUG", field=field)
+            raise DebugEnabled("it was started with DEBUG", field=_DEBUG_FIELDS.get(claims.quote.tee, "attributes"))
+
+
+_DEBUG_FIELDS = {"tdx": "td_attributes", "snp": "policy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,19 @@ class RegisterMatches:
 
     def check(self, claims: Claims) -> None:
         """`MeasurementUnknown`; `PolicyEmpty` for a mask under which every value would match."""
-        measured, expected = claims.quote.registers.get(self.rule.register), self.rule.value
-        mask = self.rule.mask if self.rule.mask is not None else b"\xff" * len(expected)
-        if not any(mask):
-            raise PolicyEmpty(f"the mask of {self.rule.register} is empty", field="measurements")
-        if measured is None or not len(measured) == len(expected) == len(mask):
-            raise MeasurementUnknown(f"no comparable register {self.rule.register}", field=self.rule.register)
-        if any((m ^ e) & k for m, e, k in zip(measured, expected, mask, strict=True)):
-            raise MeasurementUnknown(f"{self.rule.register} differs", field=self.rule.register)
+        check_register(self.rule, claims.quote.registers)
+
+
+def check_register(rule: RegisterRule, registers: Mapping[str, bytes]) -> None:
+    """One of `registers` is what the rule says. `MeasurementUnknown`, `PolicyEmpty`."""
+    measured, expected = registers.get(rule.register), rule.value
+    mask = rule.mask if rule.mask is not None else b"\xff" * len(expected)
+    if not any(mask):
+        raise PolicyEmpty(f"the mask of {rule.register} is empty", field="measurements")
+    if measured is None or not len(measured) == len(expected) == len(mask):
+        raise MeasurementUnknown(f"no comparable register {rule.register}", field=rule.register)
+    if any((m ^ e) & k for m, e, k in zip(measured, expected, mask, strict=True)):
+        raise MeasurementUnknown(f"{rule.register} differs", field=rule.register)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,7 @@ class PlatformEnrolled:
 
 def enclave_of(claims: Claims) -> SgxReport:
     """The enclave's report. `TeeTypeUnsupported` for anything but an enclave."""
-    if not isinstance(claims.quote.body, SgxReport):
+    quote = claims.quote
+    if not isinstance(quote, VerifiedQuote) or not isinstance(quote.body, SgxReport):
         raise TeeTypeUnsupported("a rule on enclaves for a quote of none", field="tee_type")
-    return claims.quote.body
+    return quote.body

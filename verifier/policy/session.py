@@ -1,17 +1,19 @@
-"""Rules on what a session claims beside its quote: binding, source, sampler mode, first mile."""
+"""Rules on what a session claims beside its quote: binding, source, sampler mode, devices, first mile."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from schemas.contract import FIRST_MILE_GRADES
-from verifier.claims import SessionClaims
+from verifier.claims import CompositeClaims, SessionClaims
 from verifier.errors import (
     FirstMileTooLow,
+    GpuIdentitiesMismatch,
     PolicyEmpty,
     SamplerModeRefused,
     SourceRefused,
 )
+from verifier.nonces import gpu_identities_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,21 @@ class SamplerModeAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentitiesBound:
+    """The binding names exactly the devices whose evidence was sent, by the digest of their keys; of none, nothing."""
+
+    def check(self, claims: SessionClaims | CompositeClaims) -> None:
+        """`GpuIdentitiesMismatch`."""
+        shown = gpu_identities_digest(one.key_digest for one in claims.devices) if claims.devices else None
+        named = None if claims.binding is None else claims.binding.gpu_identities_digest
+        if named != shown:
+            what = "no devices" if named is None else "other devices"
+            raise GpuIdentitiesMismatch(
+                f"the binding names {what}, the evidence shows {len(claims.devices)}", field="gpu_identities_digest"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class FirstMileAtLeast:
     """The first mile's earned grade is at least `minimum`; a minimum nobody defined refuses."""
 
@@ -52,4 +69,5 @@ class FirstMileAtLeast:
         """`FirstMileTooLow`."""
         grades = FIRST_MILE_GRADES
         if self.minimum not in grades or grades.index(claims.first_mile) < grades.index(self.minimum):
-            raise FirstMileTooLow(f"{claims.first_mile} is below {self.minimum}", field="first_mile")
+            why = f": {claims.first_mile_reason}" if claims.first_mile_reason else ""
+            raise FirstMileTooLow(f"{claims.first_mile} is below {self.minimum}{why}", field="first_mile")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from verifier.abi.tdx import TdAttributes, TdReport
 from verifier.claims import Claims
 from verifier.errors import ServiceTdBound, TdAttributesRefused, TdxModuleMismatch, TeeTypeUnsupported
+from verifier.formats.dcap import VerifiedQuote
 
 _XFAM_ALWAYS = 0b11
 """x87 and SSE: always 1 in a TD that a TDX module started."""
@@ -17,10 +18,10 @@ _SERVICE_TDS = ("mrservicetd", "initial_servtd_hash", "current_servtd_hash")
 
 def td_of(claims: Claims) -> tuple[TdReport, TdAttributes]:
     """The TD report and its decoded attributes. `TeeTypeUnsupported` for anything but a TD."""
-    body, attributes = claims.quote.body, claims.quote.attributes
-    if not isinstance(body, TdReport) or attributes is None:
+    quote = claims.quote
+    if not isinstance(quote, VerifiedQuote) or not isinstance(quote.body, TdReport) or quote.attributes is None:
         raise TeeTypeUnsupported("a rule on TDs for a quote of no TD", field="tee_type")
-    return body, attributes
+    return quote.body, quote.attributes
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from verifier.trust.certificate import Certificate
 from verifier.trust.contents import PCK_CRL, ROOT_CRL, HeldCrl, HeldDocument
 from verifier.trust.pck_chain import platform_of
 from verifier.trust.roots import TrustAnchor
-from verifier.trust.selection import Root, Signing, check_signer, key_of, verify_crl
+from verifier.trust.selection import Issuer, Signing, check_signer, key_of, verify_crl
 from verifier.trust.store import Collateral
 
 ROOT_CA, PCK_CA, TCB_SIGNER, PCK_CERTIFICATE, CERTIFICATE = (
@@ -78,7 +78,7 @@ class Judge:
             self._named.setdefault(one.subject, []).append(one)
         self.root_key = key_of(anchor.spki)
         roots = [one.subject for one in held.certificates if self._failure(self._root, one) is None]
-        self.root = Root(self.root_key, anchor.spki, anchor.roles, roots[0] if roots else None)
+        self.root = Issuer(self.root_key, anchor.spki, anchor.roles, roots[0] if roots else None)
         self.root_crls = frozenset(one for one in held.crls if self._issued(one, self.root))
         self.root_newest = self._newest(self.root_crls)
         self.signing = Signing(held, self.root, None if self.root_newest is None else self.root_newest.crl, now_ms)
@@ -130,7 +130,7 @@ class Judge:
             return error
         return None
 
-    def _issued(self, one: HeldCrl, issuer: Root) -> bool:
+    def _issued(self, one: HeldCrl, issuer: Issuer) -> bool:
         """Whether `issuer` issued the list, whatever its window."""
         if issuer.name not in (None, one.crl.issuer):
             return False
@@ -138,7 +138,7 @@ class Judge:
         return failure is None or isinstance(failure, CollateralExpired | CollateralNotYetValid)
 
     def _lists_of(self, subject: bytes) -> list[HeldCrl]:
-        issuers = [Root(ca.public_key, ca.spki, self.roles, subject) for ca in self.cas[subject]]
+        issuers = [Issuer(ca.public_key, ca.spki, self.roles, subject) for ca in self.cas[subject]]
         return [one for one in self.held.crls if any(self._issued(one, issuer) for issuer in issuers)]
 
     def _newest(self, lists: Iterable[HeldCrl]) -> HeldCrl | None:

@@ -1,66 +1,57 @@
-"""The facts of one X.509 certificate that a PCK chain is judged by; `cryptography`'s errors end here."""
+"""The facts of one X.509 certificate that chains are judged by (RFC 5280 §4); nothing in it is verified yet.
+
+Read here, not by `cryptography`: its x509 module would write parts anew, and later releases refuse what AMD issues
+(serial number zero). It still makes the public key, and checks that it is one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
-from typing import Any
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from verifier.abi import der
+from verifier.abi import der, x509
 from verifier.abi.der import DerError
 from verifier.abi.pck import PCK_EXTENSION_OID
 from verifier.errors import CertChainInvalid
-from verifier.limits import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES_REMEMBERED, MAX_LABEL_CHARACTERS
-from verifier.signature import verify_der
+from verifier.limits import MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES_REMEMBERED, MAX_DEVICE_CERTIFICATES_REMEMBERED
+from verifier.signature import PublicKey, load_public_key, verify_signed
 
-_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
-"""DER of the AlgorithmIdentifier ecdsa-with-SHA256 (RFC 5758): its OID, no parameters."""
-
-_BIT_STRING = 0x03
 _VERSION_3 = bytes.fromhex("a003020102")
-_COMMON_NAME = bytes.fromhex("0603550403")
-"""DER of the OID id-at-commonName, 2.5.4.3."""
+_EXTENSIONS = 0xA3
+SIGNATURE_ALGORITHM = "ecdsa-sha256"
+"""The only one in chains, collateral and lists in Intel's format."""
 
-_TEXT = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}
-"""Encodings of UTF8String, PrintableString, IA5String; a role's name comes in none of the others."""
+_READ = frozenset({x509.BASIC_CONSTRAINTS, x509.KEY_USAGE, x509.SUBJECT_KEY, PCK_EXTENSION_OID})
+"""Extensions that may be critical because somebody here reads them."""
 
-_PCK_EXTENSION = x509.ObjectIdentifier(PCK_EXTENSION_OID)
-_SERIAL_BITS = 160
+_COMMON_ARCS = ("2.5.29.", "1.3.6.1.5.5.7.")
+"""PKIX's own extensions; certificates of one device carry its vendor's as well."""
+
 _SHOWN_CHARACTERS = 128
 """Of what a certificate makes us say of it, at most."""
 
-_FOREIGN = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    Warning,  # where warnings are errors, a deprecated encoding raises one
-)
-"""What `cryptography` raises for bytes that are no certificate."""
+_FOREIGN = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, Warning)
+"""What bytes that are no certificate cause: `DerError`, and what `cryptography` raises for keys that are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Certificate:
-    """A parsed certificate with an EC key, signed with ecdsa-with-SHA256; nothing in it is verified yet.
+    """A parsed certificate, version 3; nothing in it is verified yet.
 
     `der` is the whole certificate, and equality is that of these bytes; `tbs` its signed part, `spki` its
-    SubjectPublicKeyInfo, `subject` and `issuer` its names, all DER as in the certificate. `common_name` is the
-    subject's only CN ("" if there is not exactly one). Times are UTC milliseconds, inclusive. `is_ca`,
-    `sign_certificates`, `sign_crls`, `sign_data` and the key identifiers (bytes) are None where the extension is
-    absent; `unknown_critical` names critical extensions nobody here understands.
+    SubjectPublicKeyInfo, `subject` and `issuer` its names, all DER as in the certificate. `algorithm` is the one of
+    `signature`, by its name in `verifier.signature.ALGORITHMS`. `common_name` is the subject's only CN ("" if there
+    is not exactly one). Times are UTC milliseconds, inclusive. `extensions` are the contents of extnValue by dotted
+    OID, `critical` those that are. `is_ca`, `sign_certificates`, `sign_crls`, `sign_data` and the key identifiers
+    (bytes) are None where the extension is absent; `unknown_critical` names critical extensions not read here.
     """
 
     der: bytes
     tbs: bytes
+    algorithm: str
     signature: bytes
     subject: bytes
     issuer: bytes
@@ -68,8 +59,10 @@ class Certificate:
     serial_number: int
     not_before_ms: int
     not_after_ms: int
-    public_key: ec.EllipticCurvePublicKey
+    public_key: PublicKey
     spki: bytes
+    extensions: Mapping[str, bytes]
+    critical: frozenset[str]
     is_ca: bool | None
     path_length: int | None
     sign_certificates: bool | None
@@ -77,8 +70,6 @@ class Certificate:
     sign_data: bool | None
     subject_key_identifier: bytes | None
     authority_key_identifier: bytes | None
-    unknown_critical: tuple[str, ...]
-    pck_extension: bytes | None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.der == other.der
@@ -86,17 +77,28 @@ class Certificate:
     def __hash__(self) -> int:
         return hash(self.der)
 
+    @property
+    def unknown_critical(self) -> tuple[str, ...]:
+        """Critical extensions that are not read here, in the order of the certificate."""
+        return tuple(oid for oid in self.extensions if oid in self.critical and oid not in _READ)
+
+    @property
+    def pck_extension(self) -> bytes | None:
+        """Intel's extension, DER, or None."""
+        return self.extensions.get(PCK_EXTENSION_OID)
+
     def signed_by(self, issuer: Certificate) -> bool:
-        """Whether `issuer`'s key made this certificate's signature."""
-        return verify_der(issuer.public_key, self.tbs, self.signature)
+        """Whether `issuer`'s key made this certificate's signature, with the algorithm it names."""
+        return verify_signed(issuer.public_key, self.algorithm, self.tbs, self.signature)
 
 
 def parse_certificate(data: bytes) -> Certificate:
     """The certificate of DER `data`. Raises `CertChainInvalid` for anything that is not one.
 
     Certificates of issuers and signers are remembered, parsed and no more: each host's chain carries the same ones.
+    So are those of devices, apart, whose chains come again with every report; PCK certificates are not.
     """
-    found = _SEEN.get(data)
+    found = _SEEN.get(data) or _SEEN_DEVICES.get(data)
     if found is not None:
         return found
     try:
@@ -104,128 +106,100 @@ def parse_certificate(data: bytes) -> Certificate:
     except _FOREIGN as error:
         shown = str(error)[:_SHOWN_CHARACTERS]
         raise CertChainInvalid(f"not a usable certificate: {shown}", field="certificate") from error
-    if certificate.pck_extension is None:
-        if len(_SEEN) >= MAX_CERTIFICATES_REMEMBERED:
-            _SEEN.clear()
-        _SEEN[certificate.der] = certificate
+    if all(oid.startswith(_COMMON_ARCS) for oid in certificate.extensions):
+        _remember(certificate, _SEEN, MAX_CERTIFICATES_REMEMBERED)
+    elif certificate.pck_extension is None:
+        _remember(certificate, _SEEN_DEVICES, MAX_DEVICE_CERTIFICATES_REMEMBERED)
     return certificate
 
 
 _SEEN: dict[bytes, Certificate] = {}
+_SEEN_DEVICES: dict[bytes, Certificate] = {}
 """Parsed certificates by their DER. Nothing about them is verified: that is for whoever uses them."""
 
 
+def _remember(certificate: Certificate, where: dict[bytes, Certificate], most: int) -> None:
+    if len(where) >= most:
+        where.clear()
+    where[certificate.der] = certificate
+
+
+def forget_certificates() -> None:
+    """Forget every parsed certificate; for measurements of what parsing costs."""
+    _SEEN.clear()
+    _SEEN_DEVICES.clear()
+
+
 def on_p256(one: Certificate) -> bool:
-    """Whether its key is on P-256; other curves have no place here, and some take ten times as long."""
-    return isinstance(one.public_key.curve, ec.SECP256R1)
+    """Whether its key is on P-256; other curves have no place in Intel's chains, and some take ten times as long."""
+    return isinstance(one.public_key, ec.EllipticCurvePublicKey) and isinstance(one.public_key.curve, ec.SECP256R1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outline:
-    """What we read ourselves: the parts as they stand in the certificate, which `cryptography` would write anew."""
-
-    tbs: bytes
-    issuer: bytes
-    subject: bytes
-    spki: bytes
+def key_kind(one: Certificate) -> str:
+    """What its key is, for people: the curve's name, or "rsa" and its bits."""
+    key = one.public_key
+    return key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else f"rsa{key.key_size}"
 
 
 def _parse(data: bytes) -> Certificate:
-    outline = _outline(data)
-    certificate = x509.load_der_x509_certificate(data)
-    serial = certificate.serial_number
-    if not 0 < serial < 1 << _SERIAL_BITS:
-        raise DerError(f"certificate: serial number of {serial.bit_length()} bits, or none above zero")
-    # Not certificate.public_key(): the same key, but its first verification takes 25 us longer.
-    key = load_der_public_key(outline.spki)
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise DerError("certificate: not an EC key")
-    is_ca = path_length = sign_certificates = sign_crls = sign_data = None
-    pck_extension = subject_key = authority_key = None
-    unknown_critical = []
-    for extension in certificate.extensions:
-        value: Any = extension.value
-        kind = type(value)  # no subclasses here, and isinstance of an abstract class is slow
-        if kind is x509.BasicConstraints:
-            is_ca, path_length = value.ca, value.path_length
-        elif kind is x509.KeyUsage:
-            sign_certificates, sign_crls = value.key_cert_sign, value.crl_sign
-            sign_data = value.digital_signature
-        elif kind is x509.SubjectKeyIdentifier:
-            subject_key = value.digest
-        elif kind is x509.UnrecognizedExtension and extension.oid == _PCK_EXTENSION:
-            pck_extension = value.value
-        else:
-            if kind is x509.AuthorityKeyIdentifier:
-                authority_key = value.key_identifier
-            if extension.critical:
-                unknown_critical.append(extension.oid.dotted_string[:_SHOWN_CHARACTERS])
+    if len(data) > MAX_CERTIFICATE_BYTES:
+        raise DerError(f"certificate of {len(data)} bytes")
+    tbs, whole = der.span_of(data, 0, len(data), der.SEQUENCE, "certificate")
+    at, end = der.span_of(data, tbs, whole, der.SEQUENCE, "tbs")
+    algorithm, behind = x509.algorithm_of(data, end, whole)
+    signature, stop = der.span_of(data, behind, whole, x509.BIT_STRING, "signature")
+    if stop != whole or whole != len(data) or data[signature : signature + 1] != b"\x00":
+        raise DerError("certificate: unused bits in its signature, or something behind it")
+    if not data.startswith(_VERSION_3, at):
+        raise DerError("certificate: not version 3")
+    serial, at = x509.serial_of(data, at + len(_VERSION_3), end)
+    issuer = at + behind - end
+    if data[at:issuer] != data[end:behind]:
+        raise DerError("certificate: signed with another algorithm than it says")
+    _, validity = der.span_of(data, issuer, end, der.SEQUENCE, "issuer")
+    at, subject = der.span_of(data, validity, end, der.SEQUENCE, "validity")
+    not_before_ms, at = x509.time_of(data, at, subject)
+    not_after_ms, at = x509.time_of(data, at, subject)
+    if at != subject:
+        raise DerError("validity: something behind it")
+    _, spki = der.span_of(data, subject, end, der.SEQUENCE, "subject")
+    _, rest = der.span_of(data, spki, end, der.SEQUENCE, "public key")
+    extensions = _extensions(data, rest, end)
+    is_ca = path_length = sign_data = sign_certificates = sign_crls = None
+    if (value := extensions.get(x509.BASIC_CONSTRAINTS)) is not None:
+        is_ca, path_length = x509.basic_constraints(value[1])
+    if (value := extensions.get(x509.KEY_USAGE)) is not None:
+        sign_data, sign_certificates, sign_crls = x509.key_usage(value[1])
+    subject_key, authority_key = extensions.get(x509.SUBJECT_KEY), extensions.get(x509.AUTHORITY_KEY)
     return Certificate(
         der=data,
-        tbs=outline.tbs,
-        signature=certificate.signature,
-        subject=outline.subject,
-        issuer=outline.issuer,
-        common_name=_common_name(outline.subject),
+        tbs=data[tbs:end],
+        algorithm=algorithm,
+        signature=data[signature + 1 : whole],
+        subject=data[subject:spki],
+        issuer=data[issuer:validity],
+        common_name=x509.common_name(data[subject:spki]),
         serial_number=serial,
-        not_before_ms=_ms(certificate.not_valid_before_utc),
-        not_after_ms=_ms(certificate.not_valid_after_utc),
-        public_key=key,
-        spki=outline.spki,
+        not_before_ms=not_before_ms,
+        not_after_ms=not_after_ms,
+        public_key=load_public_key(data[spki:rest]),
+        spki=data[spki:rest],
+        extensions={oid: value for oid, (_, value) in extensions.items()},
+        critical=frozenset(oid for oid, (critical, _) in extensions.items() if critical),
         is_ca=is_ca,
         path_length=path_length,
         sign_certificates=sign_certificates,
         sign_crls=sign_crls,
         sign_data=sign_data,
-        subject_key_identifier=subject_key,
-        authority_key_identifier=authority_key,
-        unknown_critical=tuple(unknown_critical),
-        pck_extension=pck_extension,
+        subject_key_identifier=None if subject_key is None else x509.subject_key(subject_key[1]),
+        authority_key_identifier=None if authority_key is None else x509.authority_key(authority_key[1]),
     )
 
 
-def _outline(data: bytes) -> _Outline:
-    """Version 3, signed with ecdsa-with-SHA256 in both places (RFC 5280 §4.1); `cryptography` checks the rest."""
-    if len(data) > MAX_CERTIFICATE_BYTES:
-        raise DerError(f"certificate of {len(data)} bytes")
-    tbs, whole = der.span_of(data, 0, len(data), der.SEQUENCE, "certificate")
-    start, end = der.span_of(data, tbs, whole, der.SEQUENCE, "tbs")
-    if not data.startswith(_VERSION_3, start):
-        raise DerError("certificate: not version 3")
-    _, serial = der.span_of(data, start + len(_VERSION_3), end, der.INTEGER, "serial")
-    if not data.startswith(_ALGORITHM, serial) or not data.startswith(_ALGORITHM, end):
-        raise DerError("certificate: not signed with ecdsa-with-SHA256")
-    signature, _ = der.span_of(data, end + len(_ALGORITHM), whole, _BIT_STRING, "signature")
-    if data[signature : signature + 1] != b"\x00":
-        raise DerError("certificate: unused bits in its signature")
-    issuer = serial + len(_ALGORITHM)
-    _, validity = der.span_of(data, issuer, end, der.SEQUENCE, "issuer")
-    _, subject = der.span_of(data, validity, end, der.SEQUENCE, "validity")
-    _, spki = der.span_of(data, subject, end, der.SEQUENCE, "subject")
-    _, rest = der.span_of(data, spki, end, der.SEQUENCE, "public key")
-    return _Outline(tbs=data[tbs:end], issuer=data[issuer:validity], subject=data[subject:spki], spki=data[spki:rest])
-
-
-@lru_cache(maxsize=32)
-def _common_name(name: bytes) -> str:
-    """The only CN of a DER name; "" if it has none, several, or one that is not short and printable.
-
-    Remembered: a vendor's certificates have few names between them.
-    """
-    found = []
-    at, end = der.span_of(name, 0, len(name), der.SEQUENCE, "name")
-    while at < end:
-        inner, at = der.span_of(name, at, end, der.SET, "relative name")
-        while inner < at:
-            attribute, inner = der.span_of(name, inner, at, der.SEQUENCE, "attribute")
-            if name.startswith(_COMMON_NAME, attribute):
-                found.append(der.span(name, attribute + len(_COMMON_NAME), inner, "common name"))
-    if len(found) != 1 or found[0][0] not in _TEXT:
-        return ""
-    tag, start, stop = found[0]
-    text = name[start:stop].decode(_TEXT[tag])
-    return text if len(text) <= MAX_LABEL_CHARACTERS and text.isprintable() else ""
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1000
+def _extensions(data: bytes, at: int, end: int) -> dict[str, tuple[bool, bytes]]:
+    if at == end:
+        return {}
+    start, stop = der.span_of(data, at, end, _EXTENSIONS, "extensions")
+    if stop != end:
+        raise DerError("certificate: something behind its extensions")
+    return x509.extensions_of(data, start, stop, "extensions")

@@ -23,7 +23,7 @@ from verifier.errors import (
     RootUntrusted,
 )
 from verifier.limits import CHAIN_CERTIFICATES, MAX_ROOTS_REMEMBERED
-from verifier.trust.certificate import Certificate, on_p256
+from verifier.trust.certificate import SIGNATURE_ALGORITHM, Certificate, key_kind, on_p256
 from verifier.trust.roots import ChainRoles, TrustAnchor
 
 
@@ -67,6 +67,14 @@ def build_chain(certificates: Sequence[Certificate]) -> Chain:
             if leaf.issuer == intermediate.subject:
                 return Chain(root=root, intermediate=intermediate, leaf=leaf)
     raise CertChainInvalid("the names make no chain of root, intermediate and leaf", field="pck_chain")
+
+
+def check_profile(certificates: Sequence[Certificate]) -> None:
+    """As Intel issues them: ecdsa-with-SHA256, a serial number above zero. `CertChainInvalid`."""
+    for one in certificates:
+        if one.algorithm != SIGNATURE_ALGORITHM or one.serial_number == 0:
+            shown = f"signed with {one.algorithm}" if one.serial_number else "without a serial number"
+            raise CertChainInvalid(f"not a usable certificate: {shown}", field="certificate")
 
 
 def find_anchor(root: Certificate, anchors: Sequence[TrustAnchor]) -> TrustAnchor:
@@ -118,7 +126,7 @@ def check_keys(chain: Chain) -> None:
     """All keys are on P-256. `CertKeyUnsupported`."""
     for role, certificate in chain.members():
         if not on_p256(certificate):
-            raise CertKeyUnsupported(f"{role} key on {certificate.public_key.curve.name}", field=f"pck_chain.{role}")
+            raise CertKeyUnsupported(f"{role} key: {key_kind(certificate)}", field=f"pck_chain.{role}")
 
 
 def check_signatures(chain: Chain) -> None:

@@ -7,8 +7,6 @@ on every use.
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from verifier.abi.collateral import Document, SignedDocument
 from verifier.abi.fields import moment
 from verifier.errors import (
@@ -21,12 +19,13 @@ from verifier.errors import (
     CertRoleInvalid,
     CertSignature,
     CollateralExpired,
+    CollateralMalformed,
     CollateralNotYetValid,
     CollateralSignature,
     CrlIssuer,
 )
-from verifier.signature import verify_der, verify_raw
-from verifier.trust.certificate import Certificate, on_p256
+from verifier.signature import PublicKey, verify_raw, verify_signed
+from verifier.trust.certificate import SIGNATURE_ALGORITHM, Certificate, key_kind, on_p256
 from verifier.trust.crl import Crl
 from verifier.trust.roots import ChainRoles
 
@@ -45,7 +44,13 @@ def check_crl_signer(issuer: Certificate) -> None:
         raise CertConstraint("the issuer may not sign revocation lists", field=SIGNER)
 
 
-def check_crl_signature(crl: Crl, key: ec.EllipticCurvePublicKey) -> None:
+def check_crl_profile(crl: Crl) -> None:
+    """As Intel issues them: ecdsa-with-SHA256, a crlNumber and an authorityKeyIdentifier. `CollateralMalformed`."""
+    if crl.algorithm != SIGNATURE_ALGORITHM or crl.number is None or crl.authority_key_identifier is None:
+        raise CollateralMalformed("not a revocation list as Intel issues them", field="profile")
+
+
+def check_crl_signature(crl: Crl, key: PublicKey) -> None:
     """The issuer's key signed the list. `CollateralSignature`."""
     if not crl.signed_by(key):
         raise CollateralSignature("the revocation list is not signed by its issuer", field="signature")
@@ -85,14 +90,14 @@ def check_signer_constraints(signer: Certificate) -> None:
 
 
 def check_signer_key(signer: Certificate) -> None:
-    """The signer's key is on P-256. `CertKeyUnsupported`."""
-    if not on_p256(signer):
-        raise CertKeyUnsupported(f"a signer's key on {signer.public_key.curve.name}", field=SIGNER)
+    """The signer's key is on P-256, and its certificate signed with SHA-256. `CertKeyUnsupported`."""
+    if not on_p256(signer) or signer.algorithm != SIGNATURE_ALGORITHM:
+        raise CertKeyUnsupported(f"a signer with {key_kind(signer)}, signed with {signer.algorithm}", field=SIGNER)
 
 
-def check_signer_signature(signer: Certificate, root_key: ec.EllipticCurvePublicKey) -> None:
+def check_signer_signature(signer: Certificate, root_key: PublicKey) -> None:
     """The pinned root key signed the signer's certificate. `CertSignature`."""
-    if not verify_der(root_key, signer.tbs, signer.signature):
+    if not verify_signed(root_key, signer.algorithm, signer.tbs, signer.signature):
         raise CertSignature("the root did not sign the signer's certificate", field=SIGNER)
 
 
@@ -110,7 +115,7 @@ def check_signer_revocation(signer: Certificate, root_crl: Crl) -> None:
         raise CertRevoked("the signer's certificate is revoked", field=SIGNER)
 
 
-def check_document_signature(signed: SignedDocument, key: ec.EllipticCurvePublicKey) -> None:
+def check_document_signature(signed: SignedDocument, key: PublicKey) -> None:
     """The signature over the document's bytes as delivered. `CollateralSignature`."""
     if not verify_raw(key, signed.signed_bytes, signed.signature):
         raise CollateralSignature("the signer did not sign this text", field="signature")

@@ -6,6 +6,7 @@ Every part is read by itself. One that cannot be read is kept with its error and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sized
 from dataclasses import dataclass, field
 
 from verifier.abi.collateral import (
@@ -20,11 +21,14 @@ from verifier.abi.collateral import (
 )
 from verifier.abi.pem_blocks import CERTIFICATE, CRL, split_blocks
 from verifier.errors import CollateralTooLarge, VerificationError
-from verifier.limits import MAX_COLLATERAL_ITEMS, MAX_PEM_BLOCKS
+from verifier.limits import MAX_COLLATERAL_ITEMS, MAX_OCSP_BYTES, MAX_PEM_BLOCKS, MAX_RIM_BYTES
 from verifier.trust.crl import Crl, parse_crl
 
 PCK_CRL, ROOT_CRL = "pck_crl", "root_ca_crl"
 """Kinds of revocation lists, as they stand in error fields and windows."""
+
+RIM, OCSP = "rim", "ocsp_response"
+"""Kinds of what NVIDIA publishes: reference integrity manifests (XML) and answers of its OCSP responder (DER)."""
 
 UNKNOWN = "unknown"
 
@@ -78,13 +82,17 @@ class Unreadable:
 class Contents:
     """Parts in the order they were read; each identical part once.
 
-    `certificates` are DER and where it stood first; `given_as` says which list was delivered as which kind; `source`
-    names what is being read, `blocks` counts PEM blocks in it.
+    `delivered` are certificates as they came, the same one again where it came again, up to a file's worth.
+    `certificates`, `rims` and `ocsp_responses` are the bytes and where they stood first; `given_as` says which list was
+    delivered as which kind; `source` names what is being read, `blocks` counts PEM blocks in it.
     """
 
     documents: dict[tuple[bytes, bytes], HeldDocument] = field(default_factory=dict)
     crls: dict[bytes, HeldCrl] = field(default_factory=dict)
     certificates: dict[bytes, str] = field(default_factory=dict)
+    rims: dict[bytes, str] = field(default_factory=dict)
+    ocsp_responses: dict[bytes, str] = field(default_factory=dict)
+    delivered: list[bytes] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     given_as: set[tuple[str, bytes]] = field(default_factory=set)
     source: str = ""
@@ -119,7 +127,7 @@ class Contents:
             digest=digest,
             issued_ms=crl.issued_ms,
             last_ms=crl.next_update_ms - 1,
-            rank=(crl.issued_ms, crl.number, digest),
+            rank=(crl.issued_ms, crl.number or 0, digest),
             source=self.source,
         )
         if kind is not None:
@@ -129,6 +137,22 @@ class Contents:
     def add_certificate(self, der: bytes) -> None:
         """A certificate; it is parsed when it is needed."""
         self.certificates.setdefault(der, self.source)
+        if len(self.delivered) < MAX_PEM_BLOCKS:
+            self.delivered.append(der)
+        self.check_size()
+
+    def add_rim(self, xml: bytes) -> None:
+        """A reference integrity manifest; it is parsed when it is verified."""
+        if len(xml) > MAX_RIM_BYTES:
+            raise CollateralTooLarge(f"a RIM of {len(xml)} bytes, at most {MAX_RIM_BYTES}", field=RIM)
+        self.rims.setdefault(xml, self.source)
+        self.check_size()
+
+    def add_ocsp_response(self, der: bytes) -> None:
+        """An OCSP response; it is parsed when it is verified."""
+        if len(der) > MAX_OCSP_BYTES:
+            raise CollateralTooLarge(f"an OCSP response of {len(der)} bytes, at most {MAX_OCSP_BYTES}", field=OCSP)
+        self.ocsp_responses.setdefault(der, self.source)
         self.check_size()
 
     def add_blocks(self, text: bytes, what: str) -> None:
@@ -150,7 +174,15 @@ class Contents:
 
     def check_size(self) -> None:
         """Not more parts than a set may have. `CollateralTooLarge`."""
-        if len(self.documents) + len(self.crls) + len(self.certificates) + len(self.unreadable) > MAX_COLLATERAL_ITEMS:
+        parts: tuple[Sized, ...] = (
+            self.documents,
+            self.crls,
+            self.certificates,
+            self.rims,
+            self.ocsp_responses,
+            self.unreadable,
+        )
+        if sum(len(one) for one in parts) > MAX_COLLATERAL_ITEMS:
             raise CollateralTooLarge(f"more than {MAX_COLLATERAL_ITEMS} pieces of collateral", field="collateral")
 
 

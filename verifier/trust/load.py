@@ -44,6 +44,20 @@ def load_endorsements(paths: Iterable[Path]) -> Collateral:
     return Collateral(contents)
 
 
+def load_rims(paths: Iterable[Path]) -> tuple[bytes, ...]:
+    """The reference integrity manifests in `paths`, unread but for their size, each once.
+
+    Raises `CollateralTooLarge` and `ConfigError`, as `load_collateral`.
+    """
+    contents = Contents()
+    for path, data in _files(paths):
+        contents.source = str(path)
+        if isinstance(data, VerificationError):
+            raise data
+        contents.add_rim(data)
+    return tuple(contents.rims)
+
+
 def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | VerificationError]]:
     """Each file with its bytes; of one below a directory that cannot be opened, why not: the others are read."""
     count = total = 0

@@ -2,7 +2,7 @@
 
 The steps, in order; the same numbers stand at the code:
 
- 1. Three certificates; issuer and subject names make them root, intermediate, leaf, in any order.
+ 1. Three certificates as Intel issues them; issuer and subject names make them root, intermediate, leaf, in any order.
  2. The root's public key is one that the caller pinned. The quote's own root is never trusted for being there.
  3. Each certificate carries the common name of its role under that root.
  4. Constraints: CAs and path length, key usage, no unknown critical extension, every key on P-256.
@@ -44,6 +44,7 @@ def verify_pck_chain(certificates: Sequence[Certificate], trust_roots: Sequence[
     Raises a subclass of `VerificationError` at the first step that fails, and nothing else.
     """
     # (1)
+    chains.check_profile(certificates)
     chain = chains.build_chain(certificates)
     # (2)
     anchor = chains.find_anchor(chain.root, trust_roots)

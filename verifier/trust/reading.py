@@ -8,6 +8,8 @@
 | array of objects with `cert` | a body of `/pckcerts` |
 | `HTTP/…` or header lines, then perhaps a body | `curl -i`, `curl -D`: `…-Issuer-Chain` headers, and the body |
 | PEM, DER, hex or base64 of either | certificates and revocation lists |
+| DER that begins with a status | an OCSP response (RFC 6960) |
+| XML | a reference integrity manifest (RIM) |
 | URL-encoded PEM, a JSON string of hex | the value of such a header, the body of `/rootcacrl` |
 
 A UTF-8 byte order mark, which some editors write, is passed over. Names of files, and the kind a server says it answers
@@ -177,7 +179,7 @@ def read(data: bytes, into: Contents) -> None:
 
 
 def read_endorsement(data: bytes, into: Contents) -> None:
-    """Certificates and revocation lists: PEM, DER, hex or base64 of DER. Unlike `read` it keeps no errors.
+    """Certificates, revocation lists, OCSP responses: PEM, DER, hex or base64. Unlike `read` it keeps no errors.
 
     Raises `CollateralMalformed` or `CollateralTooLarge`.
     """
@@ -195,6 +197,8 @@ def _read_body(data: bytes, into: Contents) -> None:
         _read_object(text, into)
     elif text[:1] == b"[":
         _read_certificates(text, into)
+    elif text[:1] == b"<":
+        into.add_rim(data)
     else:
         _read_x509(data, into)
 
@@ -216,9 +220,15 @@ def _read_x509(data: bytes, into: Contents) -> None:
 
 
 def _read_der(data: bytes, into: Contents) -> None:
-    """A revocation list, whose version is a plain INTEGER, or a certificate, whose version is tagged."""
+    """A revocation list, whose version is a plain INTEGER, or a certificate, whose version is tagged.
+
+    An OCSP response begins with its status, an ENUMERATED.
+    """
     try:
         start, end = der.span_of(data, 0, len(data), der.SEQUENCE, "der")
+        if data[start : start + 1] == bytes([der.ENUMERATED]):
+            into.add_ocsp_response(data)
+            return
         inner, _ = der.span_of(data, start, end, der.SEQUENCE, "der")
     except DerError as error:
         raise CollateralMalformed(f"not DER: {error}", field="der") from None

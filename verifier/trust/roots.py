@@ -15,6 +15,9 @@ from schemas.records import TrustRoot
 from verifier.errors import TrustRootInvalid, VerificationError
 from verifier.trust.certificate import parse_certificate
 
+_P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+"""DER in front of the coordinates of an uncompressed point on P-256 (RFC 5480)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRoles:
@@ -59,13 +62,24 @@ SIMULATED_ROLES = ChainRoles(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrustAnchor:
-    """A pinned root: `spki` is the DER SubjectPublicKeyInfo of its P-256 key."""
+class Root:
+    """A pinned root: `spki` is the DER SubjectPublicKeyInfo of its key. A simulated one is not hardware."""
 
     label: str
     spki: bytes
     simulated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor(Root):
+    """A root of quotes in Intel's format, with the names and enclaves it vouches for."""
+
     roles: ChainRoles
+
+    @property
+    def is_p256(self) -> bool:
+        """Whether its key is on P-256, as those of quotes in Intel's format are."""
+        return self.spki.startswith(_P256)
 
 
 INTEL_SGX_ROOT = TrustAnchor(

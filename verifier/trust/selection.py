@@ -41,7 +41,7 @@ from verifier.errors import (
     VerificationError,
 )
 from verifier.limits import MAX_DIAGNOSED_CERTIFICATES
-from verifier.signature import verify_raw
+from verifier.signature import PublicKey, verify_raw
 from verifier.trust import collateral_checks as checks
 from verifier.trust.certificate import Certificate, on_p256
 from verifier.trust.contents import PCK_CRL, ROOT_CRL, UNKNOWN, HeldCrl, HeldDocument
@@ -115,10 +115,10 @@ class PlatformCollateral:
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class Issuer:
     """An authority: its key, its DER name (None: unknown, not compared), and the names that stand under it."""
 
-    key: ec.EllipticCurvePublicKey
+    key: PublicKey
     spki: bytes
     roles: ChainRoles
     name: bytes | None
@@ -165,8 +165,8 @@ def select(
     now_ms: int,
 ) -> PlatformCollateral:
     """`Collateral.select`, without its memory of earlier answers."""
-    root = Root(key_of(anchor.spki), anchor.spki, anchor.roles, pck_issuer.issuer)
-    pck_ca = Root(pck_issuer.public_key, pck_issuer.spki, anchor.roles, pck_issuer.subject)
+    root = Issuer(key_of(anchor.spki), anchor.spki, anchor.roles, pck_issuer.issuer)
+    pck_ca = Issuer(pck_issuer.public_key, pck_issuer.spki, anchor.roles, pck_issuer.subject)
     enclave = ENCLAVES[tee]
     platform = f"{tee.upper()}, FMSPC {fmspc.hex().upper()}, PCE id {pce_id.hex().upper()}"
     if not (held.crls or held.held_documents or held.unreadable):
@@ -203,7 +203,7 @@ def select(
     )
 
 
-def pick_crl(held: Collateral, kind: str, issuer: Root, root_name: bytes | None, now_ms: int, span: Span) -> HeldCrl:
+def pick_crl(held: Collateral, kind: str, issuer: Issuer, root_name: bytes | None, now_ms: int, span: Span) -> HeldCrl:
     """The newest revocation list of `issuer` that verifies at `now_ms`; `span` is narrowed to where it stays so."""
     candidates = [one for one in held.crls if _passes(checks.check_crl_issuer, one.crl, issuer.name)]
     if not candidates:
@@ -211,8 +211,9 @@ def pick_crl(held: Collateral, kind: str, issuer: Root, root_name: bytes | None,
     return _pick(candidates, kind, lambda one: verify_crl(held, one, issuer, now_ms), now_ms, span)
 
 
-def verify_crl(held: Collateral, one: HeldCrl, issuer: Root, now_ms: int) -> None:
+def verify_crl(held: Collateral, one: HeldCrl, issuer: Issuer, now_ms: int) -> None:
     """The list is `issuer`'s and current at `now_ms`. Raises `CollateralSignature` and errors of time."""
+    checks.check_crl_profile(one.crl)
     held.remember((CRL, one.digest, issuer.spki), checks.check_crl_signature, one.crl, issuer.key)
     checks.check_crl_window(one.crl, now_ms)
 
@@ -225,7 +226,7 @@ class Signing:
 
     __slots__ = ("genuine", "held", "now_ms", "refused", "root", "root_crl", "used")
 
-    def __init__(self, held: Collateral, root: Root, root_crl: Crl | None, now_ms: int) -> None:
+    def __init__(self, held: Collateral, root: Issuer, root_crl: Crl | None, now_ms: int) -> None:
         self.held, self.root, self.root_crl, self.now_ms = held, root, root_crl, now_ms
         self.genuine: list[Certificate] = []
         self.refused: list[VerificationError] = []
@@ -310,7 +311,7 @@ def _age(one: Certificate) -> tuple[int, bytes]:
     return one.not_after_ms, one.der
 
 
-def check_signer(signer: Certificate, root: Root) -> None:
+def check_signer(signer: Certificate, root: Issuer) -> None:
     """Everything about a signer that time cannot change. Raises a `VerificationError`."""
     checks.check_signer_role(signer, root.roles)
     checks.check_signer_issuer(signer, root.name)

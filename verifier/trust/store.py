@@ -29,7 +29,7 @@ _UNSEEN = object()
 
 
 class Collateral:
-    """An immutable set of documents, revocation lists and certificates, none of them trusted for being here.
+    """An immutable set of documents, lists, certificates, RIMs and OCSP responses, none trusted for being here.
 
     What is remembered inside are verdicts on signatures and earlier picks, which the contents alone decide.
     """
@@ -40,6 +40,9 @@ class Collateral:
         self.crls: tuple[HeldCrl, ...] = tuple(contents.crls.values())
         self.held_documents: tuple[HeldDocument, ...] = tuple(contents.documents.values())
         self.certificate_sources = dict(contents.certificates)
+        self._delivered = tuple(contents.delivered)
+        self.rim_sources = dict(contents.rims)
+        self.ocsp_sources = dict(contents.ocsp_responses)
         self._by_key: dict[tuple[str, tuple[str | bytes, ...]], list[HeldDocument]] = {}
         for one in self.held_documents:
             self._by_key.setdefault((one.kind, one.key), []).append(one)
@@ -92,6 +95,8 @@ class Collateral:
                 contents.crls.setdefault(crl.digest, crl)
             for der, source in one.certificate_sources.items():
                 contents.certificates.setdefault(der, source)
+            contents.rims = {**one.rim_sources, **contents.rims}
+            contents.ocsp_responses = {**one.ocsp_sources, **contents.ocsp_responses}
             contents.unreadable.extend(one.unreadable)
             contents.given_as |= one.given_as
         contents.check_size()
@@ -104,6 +109,8 @@ class Collateral:
             (b"document" + one.digest + one.signed.signature for one in self.held_documents),
             (b"crl" + one.digest for one in self.crls),
             (b"certificate" + hashlib.sha256(der).digest() for der in self.certificate_sources),
+            (b"rim" + hashlib.sha256(xml).digest() for xml in self.rim_sources),
+            (b"ocsp" + hashlib.sha256(der).digest() for der in self.ocsp_sources),
         )
         return hashlib.sha256(b"".join(sorted(parts))).digest()
 
@@ -112,6 +119,24 @@ class Collateral:
         """Every certificate that can be parsed; none of them is verified."""
         found = (self._certificate(der) for der in self.certificate_sources)
         return tuple(one for one in found if isinstance(one, Certificate))
+
+    @property
+    def delivered(self) -> tuple[Certificate, ...]:
+        """Certificates in the order they were read, repetitions included, for chains that are judged as they come.
+
+        At most as many as one file may hold. Raises what the first that cannot be parsed raises.
+        """
+        return tuple(parse_certificate(der) for der in self._delivered)
+
+    @property
+    def rims(self) -> tuple[bytes, ...]:
+        """Reference integrity manifests as read, none of them verified, in an order of their own."""
+        return tuple(sorted(self.rim_sources))
+
+    @property
+    def ocsp_responses(self) -> tuple[bytes, ...]:
+        """OCSP responses as read, none of them verified, in an order of their own."""
+        return tuple(sorted(self.ocsp_sources))
 
     @cached_property
     def _by_common_name(self) -> dict[str, list[Certificate]]:

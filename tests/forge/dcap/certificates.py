@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tests.forge.dcap.keys import key_of
+from tests.forge.dcap.platforms import integer, sequence, tlv
 
 ROOT_NAME = "Intel SGX Root CA"
 PLATFORM_CA_NAME = "Intel SGX PCK Platform CA"
@@ -26,6 +28,7 @@ ONLY_CRLS = (False, False, False, True)
 DATA = (True, True, False, False)
 """Key usage as (digital signature, content commitment, certificate signing, CRL signing)."""
 
+_VERSION = bytes.fromhex("a003020102")
 _DIGESTS: dict[str, HashAlgorithm] = {"sha256": SHA256(), "sha384": SHA384()}
 
 
@@ -66,6 +69,7 @@ class Crl:
     critical_extra: str | None = None
     issuer_name: str | None = None
     signed_with: str | None = None
+    digest: str = "sha256"
 
 
 def utc(seconds: int) -> datetime:
@@ -115,7 +119,7 @@ def issue(cert: Cert, issuer: Cert | None = None) -> bytes:
         .subject_name(name_of(cert.common_name, cert.organization))
         .issuer_name(named)
         .public_key(public)
-        .serial_number(cert.serial)
+        .serial_number(cert.serial or 1)
         .not_valid_before(utc(cert.not_before))
         .not_valid_after(utc(cert.not_after))
         .add_extension(
@@ -134,7 +138,16 @@ def issue(cert: Cert, issuer: Cert | None = None) -> bytes:
         builder = builder.add_extension(_extra(cert.critical_extra), critical=True)
     signer = key_of(cert.signed_with) if cert.signed_with else key_of(above.key, above.curve)
     made = builder.sign(signer, _DIGESTS[cert.digest], ecdsa_deterministic=True)
-    return made.public_bytes(Encoding.DER)
+    if cert.serial:
+        return made.public_bytes(Encoding.DER)
+    # The builder makes no serial number of zero: it is written into the signed part, which is signed anew.
+    at = made.tbs_certificate_bytes.index(_VERSION + integer(1)) + len(_VERSION)
+    tbs = made.tbs_certificate_bytes[:at] + integer(0) + made.tbs_certificate_bytes[at + len(integer(1)) :]
+    whole = made.public_bytes(Encoding.DER)
+    algorithm = whole[whole.index(made.tbs_certificate_bytes) + len(tbs) :]
+    algorithm = algorithm[: algorithm.index(tlv(0x03, b"\x00" + made.signature))]
+    signature = signer.sign(tbs, ec.ECDSA(_DIGESTS[cert.digest], deterministic_signing=True))
+    return sequence(tbs, algorithm, tlv(0x03, b"\x00" + signature))
 
 
 @lru_cache(maxsize=4096)
@@ -157,4 +170,4 @@ def issue_crl(crl: Crl, issuer: Cert) -> bytes:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(utc(crl.this_update)).build()
         builder = builder.add_revoked_certificate(entry)
     signer = key_of(crl.signed_with) if crl.signed_with else key_of(issuer.key, issuer.curve)
-    return builder.sign(signer, SHA256(), ecdsa_deterministic=True).public_bytes(Encoding.DER)
+    return builder.sign(signer, _DIGESTS[crl.digest], ecdsa_deterministic=True).public_bytes(Encoding.DER)

@@ -106,6 +106,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "revocation": (dcap, "check_revocation", nothing),
     "qe_identity": (dcap, "check_qe_identity", nothing),
     # the PCK chain
+    "profile": (chains, "check_profile", nothing),
     "chain": (chains, "build_chain", positional),
     "anchor": (chains, "find_anchor", own_root),
     "roles": (chains, "check_roles", nothing),
@@ -118,6 +119,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "platform": (pck_chain, "platform_of", lambda leaf: GENUINE_PCK),
     # collateral
     "crl_issuer": (checks, "check_crl_issuer", nothing),
+    "crl_profile": (checks, "check_crl_profile", nothing),
     "crl_signer": (checks, "check_crl_signer", nothing),
     "crl_signature": (checks, "check_crl_signature", nothing),
     "crl_window": (checks, "check_crl_window", nothing),

@@ -1,8 +1,4 @@
-"""The verdict on one quote as JSON: an EAR-shaped result with everything a person or a program asks next.
-
-Three outcomes. Accepted. Refused by policy: the quote is verified, so its claims and TCB are given. Refused by
-verification: nothing in it is proven, so claims and TCB are null, and `verified` says how far verification came.
-"""
+"""The verdict on one quote in Intel's format (`verifier.verdicts.shell`): its claims, its TCB, its collateral."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from verifier.abi import fields as formats
 from verifier.abi.sgx import SgxReport
 from verifier.abi.tdx import TdAttributes, TdReport
 from verifier.errors import PolicyEmpty, VerificationError
@@ -18,22 +13,13 @@ from verifier.formats.dcap import VerifiedQuote
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.tcb.status import PartStatus, TcbReport, TcbState
 from verifier.trust.roots import INTEL_SGX_ROOT
-from verifier.verdict import (
-    AFFIRMING,
-    CONTRAINDICATED,
-    NO_CLAIM,
-    STATUS_OF_TIER,
-    WARNING,
-    ear,
-    error_json,
-    hardware_tier,
-)
+from verifier.verdict import AFFIRMING, CONTRAINDICATED, NO_CLAIM, WARNING, hardware_tier
+from verifier.verdicts.shell import DAY_MS, evidence_verdict, moment, windows_json
 
-DAY_MS = 86_400_000
 STAGES = ("format", "pck_chain", "signatures", "collateral", "tcb", "validity")
 """Stages of verification in order; `verified` names those that held."""
 
-_ASPECTS = {
+ASPECTS = {
     "DEBUG_ENABLED": "runtime-opaque",
     "ENCLAVE_ATTRIBUTES": "configuration",
     "ISV_SVN_TOO_LOW": "executables",
@@ -68,35 +54,26 @@ def quote_verdict(
     rules that do not hold, in order. With an `unsafe_` switch set, or under a root that is not the vendor's, its status
     is `warning` at best.
     """
-    vector = _vector(policy, quote, failures)
-    status = "contraindicated"
-    if not failures:
-        # A simulated root the caller named contraindicates the hardware claim, not the acceptance it was named for.
-        status = STATUS_OF_TIER[WARNING if policy.unsafe else min(max(vector.values()), WARNING)]
-    codes = list(dict.fromkeys(error.code for error in failures))
-    verified = STAGES if quote is not None else failures[0].verified if failures else ()
     tcb = None if quote is None else quote.tcb
-    return {
-        **ear(now_ms, status, vector, policy.digest(), {"accepted": not failures, "codes": codes}),
-        "status": status,
-        "accepted": not failures,
-        "at": moment(now_ms),
-        "tcb_status": None if tcb is None else str(tcb.status),
-        "advisory_ids": None if tcb is None else list(tcb.advisory_ids),
-        "codes": codes,
-        "verified": list(verified),
-        "claims": None if quote is None else claims_json(quote),
-        "tcb": None if tcb is None else tcb_json(tcb, now_ms),
-        "collateral": None if quote is None else collateral_json(quote, now_ms),
-        "policy": {"name": policy.name, "digest": f"sha256:{policy.digest().hex()}"},
-        "warnings": list(warnings),
-        "errors": [error_json(error) for error in failures],
-    }
+    return evidence_verdict(
+        kind="quote" if quote is None else quote.tee,
+        policy=policy,
+        now_ms=now_ms,
+        stages=STAGES,
+        vector=None if quote is None else _vector(policy, quote, failures),
+        claims=None if quote is None else claims_json(quote),
+        failures=failures,
+        warnings=warnings,
+        facts={
+            "tcb_status": None if tcb is None else str(tcb.status),
+            "advisory_ids": None if tcb is None else list(tcb.advisory_ids),
+            "tcb": None if tcb is None else tcb_json(tcb, now_ms),
+            "collateral": None if quote is None else windows_json(quote.windows, now_ms, quote.collateral_digest),
+        },
+    )
 
 
-def _vector(policy: QuotePolicy, quote: VerifiedQuote | None, failures: Sequence[VerificationError]) -> dict[str, int]:
-    if quote is None:
-        return {"hardware": CONTRAINDICATED}
+def _vector(policy: QuotePolicy, quote: VerifiedQuote, failures: Sequence[VerificationError]) -> dict[str, int]:
     hardware = hardware_tier(quote)
     if quote.root_label != INTEL_SGX_ROOT.label:
         hardware = max(hardware, WARNING)
@@ -121,7 +98,7 @@ def _aspect(error: VerificationError) -> str:
     if isinstance(error, PolicyEmpty):
         field = error.field or ""
         return next((aspect for begin, aspect in _EMPTY_ASPECTS.items() if field.startswith(begin)), "hardware")
-    return _ASPECTS.get(error.code, "hardware")
+    return ASPECTS.get(error.code, "hardware")
 
 
 def claims_json(quote: VerifiedQuote) -> dict[str, Any]:
@@ -235,30 +212,3 @@ def part_days_behind(part: PartStatus, now_ms: int) -> int:
 def days_behind(state: TcbState, now_ms: int) -> int:
     """Whole days since the first part of a state was superseded; 0 where none was."""
     return max((part_days_behind(part, now_ms) for part in state.parts), default=0)
-
-
-def collateral_json(quote: VerifiedQuote, now_ms: int) -> dict[str, Any]:
-    """The collateral a quote was judged with: the set's digest, each item's window, which one expires first."""
-    first = min(quote.windows, key=lambda one: one.next_update_ms, default=None)
-    return {
-        "digest": None if quote.collateral_digest is None else f"sha256:{quote.collateral_digest.hex()}",
-        "earliest_expiry": None if first is None else moment(first.next_update_ms),
-        "earliest_expiry_of": None if first is None else first.kind,
-        "windows": [
-            {
-                "kind": one.kind,
-                "subject": one.subject,
-                "digest": f"sha256:{one.digest.hex()}",
-                "issued": moment(one.issued_ms),
-                "next_update": moment(one.next_update_ms),
-                "days_left": (one.next_update_ms - now_ms) // DAY_MS,
-                "evaluation_number": one.evaluation_number,
-            }
-            for one in quote.windows
-        ],
-    }
-
-
-def moment(moment_ms: int | None) -> str | None:
-    """UTC milliseconds as RFC 3339 with seconds, beyond any calendar as a number; None stays None."""
-    return None if moment_ms is None else formats.moment(moment_ms)

@@ -19,6 +19,8 @@ from verifier.errors import (
     CollateralExpired,
     CollateralNotYetValid,
     NoTrustRoots,
+    OcspExpired,
+    OcspNotYetValid,
     VerificationError,
 )
 from verifier.trust.appraisal import (
@@ -33,17 +35,36 @@ from verifier.trust.appraisal import (
     unknown_issuer,
 )
 from verifier.trust.certificate import Certificate
-from verifier.trust.contents import PCK_CRL, ROOT_CRL, HeldCrl, HeldDocument
+from verifier.trust.contents import OCSP, PCK_CRL, RIM, ROOT_CRL, HeldCrl, HeldDocument
 from verifier.trust.pck_chain import platform_of
 from verifier.trust.roots import TrustAnchor
 from verifier.trust.selection import ENCLAVES, shown
 from verifier.trust.store import Collateral
+from verifier.vendor_inventory import Judged, VendorJudge
 
 VALID, EXPIRED, NOT_YET_VALID, REFUSED, UNREADABLE = "valid", "expired", "not_yet_valid", "refused", "unreadable"
 """States of an item. Expired and not yet valid are only said of genuine ones."""
 
+VENDOR_CRL = "vendor_crl"
+"""Kind of a revocation list that is not Intel's."""
+
+_PAST = (CollateralExpired, CertExpired, OcspExpired)
+_FUTURE = (CollateralNotYetValid, CertNotYetValid, OcspNotYetValid)
 _DAY_MS = 86_400_000
-_ORDER = (TCB_INFO, QE_IDENTITY, EVALUATION_NUMBERS, ROOT_CRL, PCK_CRL, TCB_SIGNER, PCK_CA, PCK_CERTIFICATE, ROOT_CA)
+_ORDER = (
+    TCB_INFO,
+    QE_IDENTITY,
+    EVALUATION_NUMBERS,
+    ROOT_CRL,
+    PCK_CRL,
+    TCB_SIGNER,
+    PCK_CA,
+    PCK_CERTIFICATE,
+    ROOT_CA,
+    VENDOR_CRL,
+    RIM,
+    OCSP,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +126,23 @@ class Inventory:
         return bool(self.items) and all(one.state == VALID for one in self.items)
 
 
-def take_inventory(held: Collateral, anchors: Sequence[TrustAnchor], now_ms: int) -> Inventory:
-    """Judge every item of `held` under the pinned roots `anchors` at `now_ms` (UTC milliseconds). `NoTrustRoots`."""
+def take_inventory(
+    held: Collateral, anchors: Sequence[TrustAnchor], now_ms: int, vendors: VendorJudge | None = None
+) -> Inventory:
+    """Judge every item of `held` under the pinned roots `anchors` at `now_ms` (UTC milliseconds). `NoTrustRoots`.
+
+    `vendors` judges what is not Intel's; without one, such items are said to stand under no root.
+    """
     if not anchors:
         raise NoTrustRoots("no root of trust is named", field="trust_roots")
     judges = [Judge(held, anchor, now_ms) for anchor in anchors]
+    vendors = vendors or VendorJudge(held, (), (), now_ms)
     items = [
         *(_document(one, judges) for one in held.held_documents),
-        *(_crl(one, judges) for one in held.crls),
-        *(_certificate(one, held.certificate_sources[one.der], judges) for one in held.certificates),
+        *(_crl(one, judges, vendors) for one in held.crls),
+        *(_certificate(one, held.certificate_sources[one.der], judges, vendors) for one in held.certificates),
+        *(_other(RIM, data, source, vendors.rim(data)) for data, source in held.rim_sources.items()),
+        *(_other(OCSP, data, source, vendors.ocsp(data)) for data, source in held.ocsp_sources.items()),
         *_unreadable(held),
     ]
     items.sort(key=lambda one: (_ORDER.index(one.kind) if one.kind in _ORDER else len(_ORDER), one.subject, one.source))
@@ -124,10 +153,7 @@ def _judged(finding: Finding) -> dict[str, Any]:
     """A finding as an item's fields."""
     error, state = finding.error, VALID
     if error is not None:
-        if isinstance(error, CollateralExpired | CertExpired):
-            state = EXPIRED
-        else:
-            state = NOT_YET_VALID if isinstance(error, CollateralNotYetValid | CertNotYetValid) else REFUSED
+        state = EXPIRED if isinstance(error, _PAST) else NOT_YET_VALID if isinstance(error, _FUTURE) else REFUSED
     return {
         "state": state,
         "code": None if error is None else error.code,
@@ -152,9 +178,12 @@ def _document(one: HeldDocument, judges: Sequence[Judge]) -> Item:
     )
 
 
-def _crl(one: HeldCrl, judges: Sequence[Judge]) -> Item:
+def _crl(one: HeldCrl, judges: Sequence[Judge], vendors: VendorJudge) -> Item:
     known = [found for judge in judges if (found := judge.crl(one)) is not None]
-    if known:
+    vendors_own = None if known else vendors.crl(one)
+    if vendors_own is not None:
+        kind, finding = VENDOR_CRL, vendors_own
+    elif known:
         finding = best(known)
         kind = ROOT_CRL if any(one in judge.root_crls for judge in judges) else PCK_CRL
     else:
@@ -170,8 +199,22 @@ def _crl(one: HeldCrl, judges: Sequence[Judge]) -> Item:
     )
 
 
-def _certificate(one: Certificate, source: str, judges: Sequence[Judge]) -> Item:
+def _other(kind: str, data: bytes, source: str, judged: Judged) -> Item:
+    return Item(
+        kind=kind,
+        subject=judged.subject,
+        issued_ms=judged.issued_ms,
+        next_update_ms=judged.next_update_ms,
+        digest=hashlib.sha256(data).digest(),
+        source=source,
+        **_judged(judged.finding),
+    )
+
+
+def _certificate(one: Certificate, source: str, judges: Sequence[Judge], vendors: VendorJudge) -> Item:
     kind, finding = max((judge.certificate(one) for judge in judges), key=lambda pair: pair[1].rank)
+    if finding.root is None and (vendors_own := vendors.certificate(one)) is not None:
+        kind, finding = CERTIFICATE, vendors_own
     key: tuple[str | bytes, ...] = ()
     subject = one.common_name or "without a common name"
     if kind == PCK_CERTIFICATE and finding.root is not None:

@@ -1,0 +1,1 @@
+"""SPDM transcripts minted with a PKI of their own: genuine ones, and ones with one fact wrong."""
