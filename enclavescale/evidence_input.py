@@ -39,7 +39,7 @@ def decode_evidence(data: bytes) -> bytes:
     """
     bare = data.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\x00")
     if bare.lstrip().startswith(_DOCUMENTS):
-        return bare
+        return bare.lstrip()
     if bare.translate(None, _TEXT):
         return data
     text = b"".join(bare.split()).strip(_WRAPPING)

@@ -57,16 +57,23 @@ class SessionClaims(Claims):
     first_mile_reason: str = ""
     devices: tuple[VerifiedDevice, ...] = ()
 
+    @property
+    def tied(self) -> bool:
+        """True: a session's devices carry nonces that derive from its binding."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositeClaims:
     """The claims of one host's evidence, judged at `now_ms` (UTC milliseconds) without a session around it.
 
     `cpu` is None where no CPU's evidence was given. `binding` is the session binding that the evidence is said to be
-    made for, None where none was given; that report data is its digest, was a demand while verifying.
+    made for, None where none was given; that report data is its digest, was a demand while verifying. `tied`: the
+    devices' nonces derive from report data that the verifier knows to expect, its own or the binding's.
     """
 
     cpu: CpuEvidence | None
     devices: tuple[VerifiedDevice, ...]
     now_ms: int
     binding: SessionBinding | None = None
+    tied: bool = False

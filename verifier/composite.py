@@ -82,6 +82,11 @@ class VerifiedComposite:
     expires_ms: int
 
     @property
+    def tied(self) -> bool:
+        """Whether the devices' nonces derive from the report data of the CPU that stands beside them."""
+        return self.cpu is not None and self.nonces == DERIVED
+
+    @property
     def nvidia(self) -> tuple[VerifiedNvidiaReport, ...]:
         """Reports of GPUs and switches."""
         return tuple(one.evidence for one in self.devices if isinstance(one.evidence, VerifiedNvidiaReport))
@@ -185,7 +190,8 @@ class _Verifier:
             return verify_snp_report(
                 report=items.data,
                 endorsements=snp_endorsements(items.data, delivered, held),
-                crls=[*lists, *(() if held is None else (one.crl for one in held.crls))],
+                crls=() if held is None else [one.crl for one in held.crls],
+                delivered_crls=lists,
                 trust_roots=self.roots("snp"),
                 now_ms=self.now_ms,
                 report_data=report_data,
@@ -301,9 +307,10 @@ def check_distinct(devices: Sequence[VerifiedDevice]) -> None:
     """No leaf key under two subjects, whatever kinds of evidence they are. `DeviceDuplicate`."""
     seen: dict[bytes, str] = {}
     for one in devices:
-        other = seen.setdefault(one.key_digest, one.subject)
-        if other is not one.subject:
+        if one.key_digest in seen:
+            other = seen[one.key_digest]
             raise DeviceDuplicate(f"{one.subject} is the device that {other} is", field=f"{one.subject}.key_digest")
+        seen[one.key_digest] = one.subject
 
 
 def _dated(error: VerificationError, now_ms: int) -> VerificationError:

@@ -108,17 +108,22 @@ MAX_PATH_STEPS = 6
 MAX_PATH_ISSUERS = 8
 """Certificates of one name tried as issuer of another; each costs one verification."""
 
+MAX_LIST_SIGNATURES_REMEMBERED = 256
+"""Signatures of AMD's and NVIDIA's revocation lists remembered: years of lists of every issuer in use. What is kept of
+each are the bytes of a list that a set of collateral holds anyway, at most `MAX_CRL_BYTES`; real ones have 1 to 4 KB."""
+
 MAX_ROOTS_REMEMBERED = 16
 """Root certificates remembered as signing themselves. Intel has two for its key; the rest are simulated."""
 
 MAX_DICE_REMEMBERED = 512
 """Leaf certificates whose DICE extension is kept parsed: those of 400 GPUs, and of their switches."""
 
-MAX_DEVICE_CERTIFICATES_REMEMBERED = 2048
-"""Certificates of devices kept parsed, at most 4 KB each: five for each of 400 GPUs."""
+MAX_DEVICE_CERTIFICATES_REMEMBERED = 1024
+"""Certificates of devices kept parsed, before anything about them is verified; the least recently used leave. Each takes
+about CERTCOST in memory, so that all of them take at most CERTALL. Two are a GPU's own: enough for 500 GPUs."""
 
 MAX_CERTIFICATES_REMEMBERED = 64
-"""Certificates of issuers and signers kept parsed, at most 4 KB each. Intel has four of them in use."""
+"""Certificates of issuers and signers kept parsed, likewise: at most ISSUERALL. Intel has four of them in use."""
 
 MAX_RIM_BYTES = 256 * 1024
 """Bytes of one reference integrity manifest. Real ones have 18 to 26 KB."""
@@ -147,9 +152,6 @@ MAX_RIM_TEXT_CHARACTERS = 128
 MAX_RIMS_COMPARED = 4096
 """Manifests looked through for one device: every driver and VBIOS of a mixed fleet, many times over."""
 
-MAX_OCSP_BYTES = 16 * 1024
-"""Bytes of one OCSP response. One about a P-384 certificate, with its responder's own, has about 2 KB."""
-
 MAX_SPDM_MESSAGE_BYTES = 96 * 1024
 """Bytes of one SPDM message. A portion of a certificate chain has at most 64 KB; real messages stay under 5 KB."""
 
@@ -172,7 +174,7 @@ MAX_FWIDS = 16
 """Firmware digests in one DICE TcbInfo. Real ones have two."""
 
 MAX_OCSP_BYTES = 16 * 1024
-"""Bytes of one OCSP response: an answer of 250 bytes, a signature, a responder's certificate, with room to spare."""
+"""Bytes of one OCSP response: an answer of 250 bytes, a signature, a responder's certificate, about 2 KB in all."""
 
 MAX_OCSP_ENTRIES = 32
 """Certificates that one OCSP response may speak of. Responders answer about the one they are asked for."""
@@ -196,9 +198,10 @@ MAX_CERTIFICATE_TABLE_ENTRIES = 16
 """Entries of the certificate table behind an SNP report. AMD defines five kinds, clouds add one or two."""
 
 MAX_ENDORSEMENT_CANDIDATES = 4
-"""Endorsement key certificates tried for one SNP report; each costs one verification of a chain.
+"""Paths of endorsement key certificates tried for one SNP report; each costs one verification of a chain.
 
-Those that fit the report best come first; of a chip's own there are rarely two, and both fit.
+Those that fit the report best come first; of a chip's own there are rarely two, and both fit. Where there are more paths
+than this, only those whose signatures lead to a pinned root count, if there are any.
 """
 
 MAX_SPDM_MESSAGES = 2048

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from verifier.abi.amd import TURIN_HWID_BYTES
 from verifier.abi.ocsp import OcspResponse, parse_ocsp
+from verifier.abi.snp import VLEK
 from verifier.abi.xmldsig import parse_signed_xml
 from verifier.errors import VerificationError
 from verifier.formats.nvidia import VerifiedNvidiaReport
@@ -59,9 +60,9 @@ def snp_endorsements(report: bytes, delivered: Sequence[Certificate], held: Coll
 
 
 def _endorsement_keys(evidence: SnpEvidence, held: Collateral) -> list[Certificate]:
-    """The chip's VCEKs, which have its id in an extension; for a masked id, VLEKs."""
+    """For a report that a VLEK signed, VLEKs; else the chip's VCEKs, which have its id in an extension."""
     chip_id = evidence.report.chip_id
-    if not any(chip_id):
+    if evidence.report.signing_key == VLEK or not any(chip_id):
         return held.named(_VLEK_NAME)
     turin = not any(chip_id[TURIN_HWID_BYTES:])
     return held.named(chip_id[:TURIN_HWID_BYTES] if turin else chip_id)

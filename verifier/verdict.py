@@ -24,13 +24,18 @@ AFFIRMING, WARNING, CONTRAINDICATED, NO_CLAIM = 2, 32, 96, 0
 STATUS_OF_TIER = {AFFIRMING: "affirming", WARNING: "warning", CONTRAINDICATED: "contraindicated", NO_CLAIM: "none"}
 
 
-def ear(now_ms: int, status: str, vector: dict[str, int], policy_digest: bytes, ours: dict[str, Any]) -> dict[str, Any]:
-    """An attestation result issued at `now_ms` (UTC milliseconds) under the policy of `policy_digest` (32 bytes)."""
+def ear(
+    now_ms: int, status: str, vector: dict[str, int], policy_digest: bytes, ours: dict[str, Any], name: str = "cpu"
+) -> dict[str, Any]:
+    """An attestation result issued at `now_ms` (UTC milliseconds) under the policy of `policy_digest` (32 bytes).
+
+    `name` is what its submodule is called.
+    """
     return {
         "eat_profile": EAR_PROFILE,
         "iat": now_ms // 1000,
         "ear.verifier-id": dict(VERIFIER_ID),
-        "submods": {"cpu": submodule(status, vector, policy_digest, ours)},
+        "submods": {name: submodule(status, vector, policy_digest, ours)},
     }
 
 
@@ -99,7 +104,7 @@ def accepted(session: VerifiedSession, *, policy_digest: bytes, now_ms: int) -> 
         "warnings": list(session.warnings),
     }
     verdict = ear(now_ms, "warning" if doubt else "affirming", vector, policy_digest, ours)
-    verdict["submods"] |= dict(_device_submodule(one, policy_digest) for one in session.claims.devices)
+    verdict["submods"] |= dict(device_submodule(one, policy_digest) for one in session.claims.devices)
     return verdict
 
 
@@ -125,7 +130,7 @@ def _vendor_json(quote: CpuEvidence) -> dict[str, Any]:
     }
 
 
-def _device_submodule(device: VerifiedDevice, policy_digest: bytes) -> tuple[str, dict[str, Any]]:
+def device_submodule(device: VerifiedDevice, policy_digest: bytes) -> tuple[str, dict[str, Any]]:
     """The name and the claims of one device: accepted, since its session is."""
     evidence = device.evidence
     ours: dict[str, Any] = {

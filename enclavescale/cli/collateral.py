@@ -12,9 +12,10 @@ from rich.console import Console
 from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option, say
 from enclavescale.cli.evidence import at_option, trust_root_option
 from enclavescale.collateral_screen import collateral_screen
+from enclavescale.judging.inputs import NamedRoot
 from verifier.inventory import take_inventory, to_json
 from verifier.trust.load import load_collateral
-from verifier.trust.roots import INTEL_SGX_ROOT, TrustAnchor
+from verifier.trust.roots import INTEL_SGX_ROOT
 from verifier.trust.vendors import BUILT_IN_ROOTS, ROOTS_BY_USE
 from verifier.vendor_inventory import VendorJudge
 
@@ -29,7 +30,7 @@ def collateral() -> None:
 @at_option
 @trust_root_option
 @json_option
-def show(paths: Sequence[Path], now_ms: int, trust_roots: Sequence[TrustAnchor], as_json: bool) -> None:
+def show(paths: Sequence[Path], now_ms: int, trust_roots: Sequence[NamedRoot], as_json: bool) -> None:
     """Say what PATHs hold, when each item ends, and what is missing for a platform.
 
     Files and directories: answers of a PCCS, with or without their headers, QuoteCollateralV3, RIMs, OCSP responses,
@@ -38,10 +39,12 @@ def show(paths: Sequence[Path], now_ms: int, trust_roots: Sequence[TrustAnchor],
     """
     with errors(as_json):
         held = load_collateral(paths)
-        on_p256 = [one for one in trust_roots if one.is_p256]
+        intel = [one.anchor for one in trust_roots if one.use in (None, "intel") and one.anchor.is_p256]
+        rims = [one.anchor for one in trust_roots if one.use in (None, "rim")]
+        vendors = [one.anchor for one in trust_roots if one.use != "intel"]
         others = [one for one in BUILT_IN_ROOTS if one != INTEL_SGX_ROOT]
-        vendors = VendorJudge(held, [*others, *trust_roots], [*ROOTS_BY_USE["rim"], *trust_roots], now_ms)
-        inventory = take_inventory(held, [INTEL_SGX_ROOT, *on_p256], now_ms, vendors)
+        judge = VendorJudge(held, [*others, *vendors], [*ROOTS_BY_USE["rim"], *rims], now_ms)
+        inventory = take_inventory(held, [INTEL_SGX_ROOT, *intel], now_ms, judge)
         found = to_json(inventory)
         if as_json:
             say(found)

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from enclavescale.cli.common import say
+from enclavescale.judging.inputs import USES, NamedRoot
 from enclavescale.settings import load_file
 from enclavescale.verdict_screen import PLAIN_SIGNS, verdict_screen
 from schemas.errors import ConfigError, EnclaveScaleError
@@ -114,15 +115,22 @@ def trust_root_option(function: F) -> F:
         "--trust-root",
         "trust_roots",
         multiple=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        callback=_anchors,
-        help="Trust this root too, beside the vendors' own: a certificate, PEM or DER.",
+        metavar="[USE=]FILE",
+        callback=_roots,
+        help="Trust this root too, beside the vendors' own: a certificate, PEM or DER. "
+        f"USE: {', '.join(USES)}; without it, for what the kind of evidence hangs on.",
     )(function)
 
 
-def _anchors(context: click.Context, parameter: click.Parameter, paths: Sequence[Path]) -> list[TrustAnchor]:
+def _roots(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[NamedRoot]:
     found = []
-    for path in paths:
+    for value in values:
+        use, separator, name = value.partition("=")
+        if not separator or use not in USES:
+            use, name = "", value
+        path = Path(name)
+        if not path.is_file():
+            raise click.BadParameter(f"{name!r} is no file")
         try:
             held = load_endorsements([path])
         except EnclaveScaleError as error:
@@ -131,7 +139,7 @@ def _anchors(context: click.Context, parameter: click.Parameter, paths: Sequence
             raise click.BadParameter(f"{path}: {wrong}")
         if len(held.certificates) != 1 or held.crls:
             raise click.BadParameter(f"{path}: not exactly one certificate")
-        found.append(_anchor(path, held.certificates[0]))
+        found.append(NamedRoot(use=use or None, anchor=_anchor(path, held.certificates[0])))
     return found
 
 

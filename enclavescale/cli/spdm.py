@@ -28,7 +28,7 @@ from enclavescale.cli.evidence import (
     show_verdict,
     trust_root_option,
 )
-from enclavescale.judging.inputs import SPDM, Inputs
+from enclavescale.judging.inputs import SPDM, Inputs, NamedRoot
 from enclavescale.judging.spdm import judge_spdm
 from schemas.errors import ConfigError
 from verifier.abi.spdm_fields import MAX_SLOT, NONCE_BYTES, VERSIONS
@@ -36,7 +36,6 @@ from verifier.nonces import CHALLENGE_INDEX, MEASUREMENTS_INDEX, device_nonce
 from verifier.nonces import SPDM as SPDM_DEVICE
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.load import load_collateral
-from verifier.trust.roots import TrustAnchor
 
 _VERSION_NAMES = {f"{one >> 4}.{one & 15}": one for one in VERSIONS}
 Framing = Literal["dsp0287"] | Emulated
@@ -155,7 +154,7 @@ def _chosen_nonces(
 def spdm(
     endpoint: tuple[str, int],
     out: Path | None,
-    trust_roots: Sequence[TrustAnchor],
+    trust_roots: Sequence[NamedRoot],
     policy: QuotePolicy,
     now_ms: int,
     nonces: Sequence[bytes],

@@ -34,6 +34,7 @@ from enclavescale.judging.inputs import (
     SWITCH,
     TDX,
     Inputs,
+    NamedRoot,
     kind_of,
 )
 from enclavescale.judging.nvidia import judge_nvidia
@@ -44,7 +45,6 @@ from enclavescale.judging.spdm import judge_spdm
 from verifier.errors import VerificationError
 from verifier.policy.quote import QuotePolicy
 from verifier.trust.load import load_collateral, load_endorsements, load_rims
-from verifier.trust.roots import TrustAnchor
 from verifier.verdicts.shell import evidence_verdict
 
 _PATH = click.Path(exists=True, path_type=Path)
@@ -142,7 +142,7 @@ def verify(
     collateral: Sequence[Path],
     endorsement: Sequence[Path],
     rim: Sequence[Path],
-    trust_roots: Sequence[TrustAnchor],
+    trust_roots: Sequence[NamedRoot],
     policy: QuotePolicy,
     now_ms: int,
     report_data: bytes | None,
@@ -180,6 +180,8 @@ def verify(
             )
         else:
             _check_asked(found, len(nonces), report_data is not None)
+            if found == COMPOSITE and any(one.use is None for one in trust_roots):
+                raise click.UsageError("--trust-root: say what for, as spdm=FILE: a host has evidence of many kinds.")
             verdict = _JUDGES[found](inputs)
     show_verdict(verdict, as_json)
     sys.exit(EXIT_REFUSED if verdict["errors"] else 0)

@@ -29,6 +29,23 @@ _PCAPS = (b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\
 """How captures begin: pcap in either byte order, with micro- or nanoseconds, and pcapng."""
 
 
+USES = ("intel", "snp", "nvidia", "rim", "spdm")
+"""What a root may be named for, as --trust-root takes it; "intel" are quotes in Intel's format."""
+
+_USE_OF = {"sgx": "intel", "tdx": "intel"}
+_MEANT = {SNP: ("snp",), GPU: ("nvidia", "rim"), SWITCH: ("nvidia", "rim"), RIM: ("rim",), SPDM: ("spdm",),
+          COMPOSITE: ()}  # fmt: skip
+"""What a root is for that is named without a use: what evidence of this kind hangs on. Of a host nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedRoot:
+    """A root that --trust-root names, for one use, or (None) for what the kind of evidence hangs on."""
+
+    use: str | None
+    anchor: TrustAnchor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """Everything a verdict is made from. `collateral` holds what --collateral and --endorsement give, `endorsements`
@@ -40,7 +57,7 @@ class Inputs:
     collateral: Collateral
     endorsements: Collateral
     rims: tuple[bytes, ...]
-    trust_roots: tuple[TrustAnchor, ...]
+    trust_roots: tuple[NamedRoot, ...]
     policy: QuotePolicy
     now_ms: int
     report_data: bytes | None
@@ -56,13 +73,20 @@ class Inputs:
         return [parse_ocsp(data) for data in self.collateral.ocsp_responses]
 
     def roots(self, use: str) -> list[Root]:
-        """The vendor's own roots for `use` (`verifier.trust.vendors`), then those that --trust-root names.
+        """The vendor's own roots for `use` (`verifier.trust.vendors`), then those that --trust-root names for it.
 
         A root built in for another use is not trusted for this one by being named.
         """
-        others = {root.spki for root in BUILT_IN_ROOTS} - {root.spki for root in ROOTS_BY_USE[use]}
-        known = {root.spki for root in ROOTS_BY_USE[use]}
-        named = [root for root in self.trust_roots if root.spki not in others | known]
+        built_in = {root.spki for root in BUILT_IN_ROOTS}
+        wanted = _USE_OF.get(use, use)
+        meant = wanted in _MEANT.get(self.kind, ("nvidia", "rim") if self.kind == NVIDIA else ("intel",))
+        named = [
+            one.anchor
+            for one in self.trust_roots
+            if one.anchor.spki not in built_in
+            and (one.use == wanted or (one.use is None and meant))
+            and (wanted != "intel" or one.anchor.is_p256)
+        ]
         return [*ROOTS_BY_USE[use], *named]
 
 

@@ -9,7 +9,7 @@ from verifier.claims import Claims
 from verifier.errors import VerificationError
 from verifier.formats.dcap import VerifiedQuote, verify_quote
 from verifier.policy.quote import quote_rules, quote_warnings
-from verifier.trust.roots import INTEL_SGX_ROOT
+from verifier.trust.roots import TrustAnchor
 from verifier.trust.vendors import ROOTS_BY_USE
 from verifier.verdicts.quote import quote_verdict
 
@@ -23,7 +23,7 @@ def judge_quote(inputs: Inputs) -> dict[str, Any]:
         quote = verify_quote(
             quote=inputs.data,
             collateral=inputs.collateral,
-            trust_roots=[INTEL_SGX_ROOT, *(root for root in inputs.trust_roots if root.is_p256)],
+            trust_roots=[root for root in inputs.roots("tdx") if isinstance(root, TrustAnchor)],
             now_ms=inputs.now_ms,
             tee=None if inputs.kind == AUTO else inputs.kind,
             endorsements=inputs.endorsements.certificates,

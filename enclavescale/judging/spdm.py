@@ -30,13 +30,12 @@ def judge_spdm(inputs: Inputs) -> dict[str, Any]:
         failures.append(error)
     warnings: tuple[str, ...] = ()
     if device is not None:
-        failures += spdm_rules_of(inputs.policy, fresh=bool(inputs.nonces)).failures(device)
-        warnings = spdm_warnings(device, inputs.nonces)
+        failures += spdm_rules_of(inputs.policy, fresh=device.fresh).failures(device)
+        warnings = spdm_warnings(device)
     return spdm_verdict(
         policy=inputs.policy,
         now_ms=inputs.now_ms,
         device=device,
-        nonces=inputs.nonces,
         failures=failures,
         warnings=[*warnings, *([] if device is None else named_roots([], device.root_label))],
     )

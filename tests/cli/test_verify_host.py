@@ -32,7 +32,7 @@ def written(folder: Path, minted: Minted, *, binding: bool = True) -> list[str]:
     found = ["verify", str(evidence), "--kind", "composite", "--at", str(NOW), "--collateral", str(held)]
     for use, der in minted.roots.items():
         (folder / f"{use}.der").write_bytes(der)
-        found += ["--trust-root", str(folder / f"{use}.der")]
+        found += ["--trust-root", f"{use}={folder / use}.der"]
     return found
 
 
@@ -88,7 +88,7 @@ def test_a_genuine_host_earns_its_grade(tmp_path: Path) -> None:
     assert [one["kind"] for one in claims["devices"]] == ["nvidia-gpu", "nvidia-gpu", "spdm"]
     assert {one["claims"]["key_digest"] for one in claims["devices"]} == {one.hex() for one in SNP.digests()}
     assert all(one["fresh"] for one in claims["devices"])
-    assert set(said["submods"]) == {"cpu", "GPU-0", "GPU-1", "sensor-0.rack7:2323"}
+    assert set(said["submods"]) == {"host", "gpu:GPU-0", "gpu:GPU-1", "spdm:sensor-0.rack7:2323"}
     assert said["codes"] == []
 
 
@@ -129,12 +129,12 @@ def test_one_nonce_for_all_devices(tmp_path: Path) -> None:
     """As NVIDIA's tools ask: the caller's nonce stands in every report."""
     nonce = bytes(range(32))
     host = SNP.but(sensors=(), nonces=lambda kind, subject, index, right: nonce)
-    table = {"devices": {"key_digests": [gpu_digest(one).hex() for one in host.gpus], "first_mile": "GPU_ATTESTED"}}
+    table = {"devices": {"key_digests": [gpu_digest(one).hex() for one in host.gpus], "first_mile": "NONE"}}
     minted = mint(host)
     argv = [*written(tmp_path, minted), "--policy", policy_file(tmp_path, host, **table), *asked(minted)]
     said = verdict(*argv, "--nonce", nonce.hex())
     assert said["accepted"], said["errors"]
-    assert said["claims"]["nonces"] == "given"
+    assert (said["claims"]["nonces"], said["claims"]["first_mile"]) == ("given", "NONE")
     assert verdict(*argv)["codes"][0] == "NONCE_MISMATCH"
     assert verdict(*argv, "--nonce", bytes(32).hex())["codes"][0] == "NONCE_MISMATCH"
 
@@ -166,3 +166,38 @@ def test_without_any_measurement_of_a_sensor_nothing_says_what_it_may_run(tmp_pa
     said = verdict(*written(tmp_path, mint(SNP)), "--policy", policy_file(tmp_path, SNP, measurements=measured))
     assert "POLICY_EMPTY" in said["codes"]
     assert sensor_digest(SENSOR).hex() in {one.hex() for one in SNP.digests()}
+
+
+def test_roots_that_are_named_are_said_and_leave_doubt(tmp_path: Path) -> None:
+    minted = mint(SNP)
+    said = verdict(*written(tmp_path, minted), "--policy", policy_file(tmp_path, SNP), *asked(minted))
+    assert said["status"] == "warning"
+    assert {said["submods"][name]["ear.status"] for name in said["submods"]} == {"warning"}
+    for part in ("genuine only under", "OVERRIDE", "GPU-0, GPU-1: "):
+        assert any(part in one for one in said["warnings"]), part
+
+
+def test_a_root_counts_for_what_it_is_named_for_and_nothing_else(tmp_path: Path) -> None:
+    minted = mint(SNP)
+    argv = written(tmp_path, minted)
+    policy = ["--policy", policy_file(tmp_path, SNP), *asked(minted)]
+    for use in minted.roots:
+        at = argv.index(f"{use}={tmp_path / use}.der")
+        other = "rim" if use != "rim" else "spdm"
+        moved = [*argv[:at], f"{other}={tmp_path / use}.der", *argv[at + 1 :]]
+        assert not verdict(*moved, *policy)["accepted"], use
+
+
+def test_of_a_host_a_root_needs_its_use(tmp_path: Path) -> None:
+    argv = written(tmp_path, mint(SNP))
+    done = call(*argv, "--trust-root", str(tmp_path / "spdm.der"))
+    assert done.exit_code == 2
+    assert "spdm=FILE" in done.stderr
+
+
+def test_the_kind_of_a_host_is_told_behind_white_space(tmp_path: Path) -> None:
+    argv = written(tmp_path, mint(SNP))
+    path = Path(argv[1])
+    path.write_bytes(b"\xef\xbb\xbf\r\n  " + path.read_bytes())
+    at = argv.index("--kind")
+    assert verdict(*argv[:at], *argv[at + 2 :], "--policy", "authentic")["kind"] == "composite"

@@ -229,6 +229,7 @@ def test_a_flood_of_junk_costs_no_memory() -> None:
         flood(16_000)
         after, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert after - before < 800_000  # 4096 ranges of offsets at 130 bytes, and one object per distinct code
+    # 4096 ranges of offsets at 130 bytes, certificates of 20 sessions parsed, and one object per distinct code.
+    assert after - before < 1_200_000
     assert peak - before < 5_000_000
     assert story.state.sessions == {}

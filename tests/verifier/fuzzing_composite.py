@@ -87,7 +87,7 @@ def _judge(name: str, items: Sequence[EvidenceItem]) -> None:
     found = verify_composite(
         items=items, collateral=one.collateral, trust_roots=roots(name), now_ms=NOW * 1000, memory=MEMORY
     )
-    claims = CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW * 1000, binding=one.binding)
+    claims = CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW * 1000, binding=one.binding, tied=True)
     for policy in (AUTHENTIC, STRICT, parse_quote_policy(FULL)):
         composite_rules(policy).failures(claims)
         composite_warnings(policy, claims, nonces=found.nonces)
@@ -162,7 +162,7 @@ def _genuine(name: str) -> CompositeClaims:
     found = verify_composite(
         items=one.items, collateral=one.collateral, trust_roots=roots(name), now_ms=NOW * 1000, memory=MEMORY
     )
-    return CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW * 1000, binding=one.binding)
+    return CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW * 1000, binding=one.binding, tied=True)
 
 
 COMPOSITE_TARGETS = (

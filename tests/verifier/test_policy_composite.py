@@ -129,7 +129,7 @@ def verified(host: Host, **changes: Any) -> VerifiedComposite:
 def claims_of(host: Host, *, bound: bool = True, **changes: Any) -> CompositeClaims:
     found = verified(host, **changes)
     binding = minted(host).binding if bound else None
-    return CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW, binding=binding)
+    return CompositeClaims(cpu=found.cpu, devices=found.devices, now_ms=NOW, binding=binding, tied=True)
 
 
 def codes(table: dict[str, Any], host: Host = TDX, **changes: Any) -> list[str]:

@@ -219,9 +219,10 @@ def key_usage(value: bytes) -> tuple[bool, bool, bool]:
     """(digitalSignature, keyCertSign, cRLSign) of a KeyUsage."""
     start, stop = der.span_of(value, 0, len(value), BIT_STRING, "key usage")
     bits = value[start:stop]
-    if stop != len(value) or not 2 <= len(bits) <= 3 or bits[0] > 7:
-        raise DerError("key usage: no bits, or too many")
-    return bool(bits[1] & 0x80), bool(bits[1] & 0x04), bool(bits[1] & 0x02)
+    if stop != len(value) or not 1 <= len(bits) <= 3 or bits[0] > 7 or (bits[0] and len(bits) == 1):
+        raise DerError("key usage: no bit string, or too long")
+    first = bits[1] if len(bits) > 1 else 0
+    return bool(first & 0x80), bool(first & 0x04), bool(first & 0x02)
 
 
 def subject_key(value: bytes) -> bytes:

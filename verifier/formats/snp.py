@@ -9,12 +9,13 @@ The steps, in order; each needs all before it, the same numbers stand at the cod
  3. The endorsement key's certificate leads to a pinned ARK (`verifier.trust.path`), by names of one product line.
  4. It is of the kind that SIGNING_KEY says, and its AMD extensions fit kind and product (`verifier.trust.amd`).
  5. Its key signed the first 672 bytes of the report.
- 6. Revocation lists of this ARK, where any are given, are genuine, one is current, and none revokes ASK or ASVK.
+ 6. Revocation lists of this ARK, where the caller gives any, are genuine, one is current, and none revokes ASK or
+    ASVK; nor does a genuine one that came with the evidence, which is good for nothing else: the prover chose it.
  7. The key was issued for exactly REPORTED_TCB, for this chip (VCEK) and for this CPU's product; TCBs are in order:
     REPORTED <= COMMITTED <= CURRENT, component by component, and so is the firmware's version.
  8. Every certificate of the path is valid at `now`, on both sides.
 
-Steps 1 to 5 and 7 do not depend on `now`. Without a list of the ARK, step 6 passes and the result says "unchecked":
+Steps 1 to 5 and 7 do not depend on `now`. Without a list of the caller's, step 6 passes and the result says "unchecked":
 a policy decides. What the guest is (debug, VMPL, measurement, minimum TCB) is policy as well: `verifier.policy.snp`.
 """
 
@@ -55,7 +56,7 @@ from verifier.trust.roots import Root
 from verifier.trust.selection import CollateralWindow, Span
 
 CHECKED, UNCHECKED = "checked", "unchecked"
-"""Whether a current revocation list of the ARK was at hand."""
+"""Whether the verifier's side had a current revocation list of the ARK; one that comes with the evidence never counts."""
 
 _KEY_TYPES = {VCEK_SIGNED: amd.VCEK, VLEK_SIGNED: amd.VLEK}
 _ZEN_3_4, _ZEN_5 = 0x19, 0x1A
@@ -66,8 +67,8 @@ class VerifiedSnpReport:
     """The claims of a report that passed every step. Only `verify_snp_report` makes one.
 
     `product` is "Milan", "Genoa" or "Turin", `key_type` "VCEK" or "VLEK"; `hwid` the chip's id in the VCEK (64 bytes,
-    Turin 8), `csp_id` the provider of a VLEK. `revocation` is "checked" where a current list of the ARK was at hand,
-    else "unchecked"; `windows` has that list. `runtime_data` is the JSON text of Azure's blob. Times are UTC
+    Turin 8), `csp_id` the provider of a VLEK. `revocation` is "checked" where the caller gave a current list of the
+    ARK, else "unchecked"; `windows` has that list. `runtime_data` is the JSON text of Azure's blob. Times are UTC
     milliseconds, inclusive: for every `now` from `valid_from_ms` to `expires_ms` the same bytes, certificates, lists
     and roots verify to these same claims.
     """
@@ -156,12 +157,14 @@ def verify_snp_report(
     crls: Sequence[Crl],
     trust_roots: Sequence[Root],
     now_ms: int,
+    delivered_crls: Sequence[Crl] = (),
     report_data: bytes | None = None,
     chains_seen: PathCache | None = None,
 ) -> VerifiedSnpReport:
     """Verify `report` (alone, with a certificate table, or Azure's blob) at `now_ms`, UTC milliseconds.
 
-    `endorsements` are certificates, in any order, of which some are this report's; `crls` revocation lists, likewise;
+    `endorsements` are certificates, in any order, of which some are this report's; `crls` revocation lists, likewise,
+    from the verifier's side; `delivered_crls` are the prover's, as those of a certificate table: they can only revoke.
     `report_data` (64 bytes) is a demand where given; `chains_seen` remembers verified paths. Raises a subclass of
     `VerificationError` at the first step that fails, and nothing else; its `verified` names the stages that held.
     """
@@ -179,7 +182,7 @@ def verify_snp_report(
     except VerificationError as error:
         error.verified = tuple(stages)
         raise
-    attempt = _Attempt(evidence, chosen, (*evidence.crls, *crls), tuple(trust_roots), now_ms, chains_seen)
+    attempt = _Attempt(evidence, chosen, tuple(crls), (*evidence.crls, *delivered_crls), tuple(trust_roots), now_ms, chains_seen)
     refusals: list[VerificationError] = []
     pool = (*evidence.certificates, *endorsements)
     tried, span = candidates(evidence.report, pool, trust_roots, now_ms)
@@ -204,6 +207,7 @@ class _Attempt:
     evidence: SnpEvidence
     chosen: bytes
     crls: tuple[Crl, ...]
+    delivered_crls: tuple[Crl, ...]
     roots: tuple[Root, ...]
     now_ms: int
     chains_seen: PathCache | None
@@ -226,7 +230,7 @@ class _Attempt:
             check_signature(self.evidence, path.leaf)
             stages.append("signatures")
             # (6)
-            window = amd.check_revocation(path, self.crls, now_ms, span)
+            window = amd.check_revocation(path, self.crls, self.delivered_crls, now_ms, span)
             if window is not None:
                 stages.append("collateral")
             # (7)

@@ -116,7 +116,8 @@ def candidates(
     they are the ones.
 
     The order in which certificates are given decides nothing. Nothing here is trusted: a certificate can say anything,
-    and one that lies about the chip only takes its turn.
+    and one that lies about the chip only takes its turn. Where there are more paths than are tried, those that no
+    pinned key vouches for give way (`verifier.trust.amd.vouched`).
     """
     span = Span()
     keys = {one.der: one for one in pool if amd.is_endorsement_key(one)}
@@ -131,12 +132,22 @@ def candidates(
     else:
         ranked = list(keys.values())
     issuers = sorted({one.der: one for one in pool if one.der not in keys}.values(), key=lambda one: one.der)
-    paths = chain.from_iterable(amd.paths_of(leaf, issuers, roots) for leaf in ranked)
-    found = list(islice(paths, MAX_ENDORSEMENT_CANDIDATES))
+    found = _paths(ranked, issuers, roots)
+    if len(found) > MAX_ENDORSEMENT_CANDIDATES:
+        leaves, above = amd.vouched(ranked, issuers, roots)
+        found = (_paths(leaves, above, roots) or found)[:MAX_ENDORSEMENT_CANDIDATES]
     if len(found) > 1:
         for one in chain.from_iterable(found):
             span.narrow(one.not_before_ms, one.not_after_ms, now_ms)
     return found, span
+
+
+def _paths(
+    leaves: Sequence[Certificate], issuers: Sequence[Certificate], roots: Sequence[Root]
+) -> list[list[Certificate]]:
+    """The first paths there are, one more than are tried."""
+    paths = chain.from_iterable(amd.paths_of(leaf, issuers, roots) for leaf in leaves)
+    return list(islice(paths, MAX_ENDORSEMENT_CANDIDATES + 1))
 
 
 def _fit(report: SnpReport, one: Certificate, now_ms: int) -> tuple[bool, ...]:

@@ -72,10 +72,11 @@ class VerifiedSpdm:
     one, and `measurement_nonces` the requester's nonces they are signed under; `summary` how CHALLENGE's measurement
     summary hash compares: "none", "match" or "not_compared". `key_digest` is the SHA-256 of the leaf's
     SubjectPublicKeyInfo, `chain_names` the common names root first, `passed_over` the requests that nobody read.
-    `vca_authenticated` says whether a signature covers the negotiation. `grade` is
-    "SPDM_MEASURED" where a challenge and a complete set of measurements are signed and the negotiation is
-    authenticated, else "NONE", and `grade_reason` says why. Times are UTC milliseconds, inclusive: for every `now`
-    from `valid_from_ms` to `expires_ms` the same bytes and roots verify to these same claims.
+    `vca_authenticated` says whether a signature covers the negotiation. `lacking` says what is missing of a challenge
+    and a complete set of measurements, both signed, under an authenticated negotiation; `stale` what of the challenges
+    and of these measurements has no expected nonce. Both are empty where nothing is: then `grade` is "SPDM_MEASURED",
+    else "NONE", and `grade_reason` says why. Times are UTC milliseconds, inclusive: for every `now` from
+    `valid_from_ms` to `expires_ms` the same bytes, nonces and roots verify to these same claims.
     """
 
     version: str
@@ -97,11 +98,26 @@ class VerifiedSpdm:
     root_label: str
     simulated: bool
     passed_over: tuple[str, ...]
-    grade: str
-    grade_reason: str
+    lacking: str
+    stale: str
     revocation: str
     valid_from_ms: int
     expires_ms: int
+
+    @property
+    def fresh(self) -> bool:
+        """Whether expected nonces tie every challenge and the measurements to now."""
+        return not self.stale
+
+    @property
+    def grade(self) -> str:
+        """What the transcript proves: "SPDM_MEASURED" or "NONE"."""
+        return GRADE_NONE if self.lacking or self.stale else GRADE_MEASURED
+
+    @property
+    def grade_reason(self) -> str:
+        """What the grade rests on, or what it lacks for more."""
+        return self.lacking or self.stale or "challenged, and every measurement is signed"
 
     @property
     def events(self) -> tuple[tuple[str, str], ...]:
@@ -128,8 +144,8 @@ def verify_spdm_transcript(
 ) -> VerifiedSpdm:
     """Verify `messages`, requests and responses in turn, at `now_ms` (UTC milliseconds) against `trust_roots`.
 
-    Each of `nonces` (32 bytes) must be the requester's nonce of a signed exchange. `chains_seen` remembers verified
-    chains. Raises a subclass of `VerificationError` at the first step that fails, and nothing else; its `verified`
+    Each of `nonces` (32 bytes) must be the requester's nonce of a signed exchange; the result is `fresh` where they are
+    those of every challenge and of the measurements. `chains_seen` remembers verified chains. Raises a subclass of `VerificationError` at the first step that fails, and nothing else; its `verified`
     names the stages that held, and its `events` say of each signature whether it holds.
     """
     done: list[str] = []
@@ -166,7 +182,7 @@ def verify_spdm_transcript(
         error.verified = tuple(done)
         error.events = tuple((one.kind, one.result) for one in outcomes)
         raise
-    return _result(connection, suite, found, summary, paths)
+    return _result(connection, suite, found, summary, paths, nonces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +258,8 @@ def _check_agreement(connection: Connection, suite: Suite) -> None:
 
 def _measured(connection: Connection, suite: Suite, nonces: Sequence[bytes]) -> tuple[MeasurementSet, str]:
     """Step 6."""
-    read = checks.check_records(connection.exchanges, connection.total, suite)
-    found = checks.measured(read, connection.total, nonces)
+    read = checks.check_records(connection.exchanges, suite)
+    found = checks.measured(read, nonces)
     return found, checks.summary_of(connection.exchanges, found, suite)
 
 
@@ -266,25 +282,29 @@ def _path(
     return path
 
 
-def _grade(connection: Connection, found: MeasurementSet, suite: Suite) -> tuple[str, str]:
-    """What the transcript proves, and what it lacks for more."""
+def _lacking(connection: Connection, found: MeasurementSet, suite: Suite) -> str:
+    """What signatures lack for a grade; empty if nothing."""
     kinds = {one.kind for one in connection.exchanges}
     version = f"{suite.version >> 4}.{suite.version & 15}"
     if "challenge" not in kinds and not any(one.covers_vca for one in connection.exchanges):
-        return GRADE_NONE, f"SPDM {version} without CHALLENGE: nothing signed covers the negotiation"
+        return f"SPDM {version} without CHALLENGE: nothing signed covers the negotiation"
     if "measurements" not in kinds:
-        return GRADE_NONE, "no measurements are signed"
+        return "no measurements are signed"
     if "challenge" not in kinds:
-        return GRADE_NONE, "the device was not challenged"
+        return "the device was not challenged"
     if not found.complete:
-        return GRADE_NONE, "the signed measurements are not all the device has"
-    return GRADE_MEASURED, "challenged, and every measurement is signed"
+        return "the signed measurements are not all the device has"
+    return ""
 
 
 def _result(
-    connection: Connection, suite: Suite, found: MeasurementSet, summary: str, paths: Sequence[VerifiedPath]
+    connection: Connection,
+    suite: Suite,
+    found: MeasurementSet,
+    summary: str,
+    paths: Sequence[VerifiedPath],
+    nonces: Sequence[bytes],
 ) -> VerifiedSpdm:
-    grade, reason = _grade(connection, found, suite)
     path, last = paths[-1], connection.exchanges[-1]
     return VerifiedSpdm(
         version=f"{suite.version >> 4}.{suite.version & 15}",
@@ -311,8 +331,8 @@ def _result(
         root_label=path.root.label,
         simulated=any(one.root.simulated for one in paths),
         passed_over=tuple(connection.passed_over),
-        grade=grade,
-        grade_reason=reason,
+        lacking=_lacking(connection, found, suite),
+        stale=checks.stale_part(connection.exchanges, found, nonces),
         revocation="unchecked",
         valid_from_ms=max(one.valid_from_ms for one in paths),
         expires_ms=min(one.expires_ms for one in paths),

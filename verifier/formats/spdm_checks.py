@@ -54,11 +54,15 @@ _MAX_PURPOSES = 32
 
 @dataclass(frozen=True, slots=True)
 class SignedBlocks:
-    """Blocks of one response, what they answer, and the requester's nonce under which they are signed."""
+    """Blocks of one response, what they answer, and the requester's nonce under which they are signed.
+
+    `total` is how many blocks the device says it has, where the request asked for that.
+    """
 
     nonce: bytes
     request: GetMeasurements
     blocks: tuple[MeasurementBlock, ...]
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +225,31 @@ def check_same_value(held: MeasurementBlock | None, block: MeasurementBlock) -> 
     raise SpdmMeasurements(f"block {block.index} changed while it was read", field="MEASUREMENTS.value")
 
 
-def check_records(exchanges: Sequence[SignedExchange], total: int | None, suite: Suite) -> list[SignedBlocks]:
+def check_total(held: int | None, total: int) -> None:
+    """The device says the same number of blocks each time. `SpdmMeasurements`."""
+    if held not in (None, total):
+        raise SpdmMeasurements(f"{held} blocks, and then {total}", field="MEASUREMENTS.total")
+
+
+def signed_total(exchanges: Sequence[SignedExchange]) -> int | None:
+    """How many blocks the device says it has; None if it was not asked. `SpdmMeasurements` where it says two numbers.
+
+    Only what a signature covers counts: anybody could put another number between the messages.
+    """
+    total = None
+    for exchange in exchanges:
+        for request, response in exchange.read:
+            if request.operation == COUNT_ONLY:
+                check_total(total, response.total)
+                total = response.total
+    return total
+
+
+def check_records(exchanges: Sequence[SignedExchange], suite: Suite) -> list[SignedBlocks]:
     """Every record that a signature covers is consistent, and agrees with the others. `SpdmMeasurements`."""
     seen: dict[int, MeasurementBlock] = {}
     read = []
+    total = signed_total(exchanges)
     for exchange in exchanges:
         check_unchanged(exchange)
         for request, response in exchange.read:
@@ -234,22 +259,24 @@ def check_records(exchanges: Sequence[SignedExchange], total: int | None, suite:
             for block in found:
                 check_same_value(seen.get(block.index), block)
                 seen[block.index] = block
-            read.append(SignedBlocks(exchange.request.nonce, request, found))
+            stated = response.total if request.operation == COUNT_ONLY else None
+            read.append(SignedBlocks(exchange.request.nonce, request, found, stated))
     return read
 
 
-def measured(read: Sequence[SignedBlocks], total: int | None, expected: Sequence[bytes]) -> MeasurementSet:
+def measured(read: Sequence[SignedBlocks], expected: Sequence[bytes]) -> MeasurementSet:
     """The last complete set of signed blocks, else every one of them.
 
     A signed answer to "all" is complete by itself; blocks that were asked for one by one are, once there are as many as
-    the device says it has. Where an exchange of measurements has an `expected` nonce, only those that do count: on 1.0
-    and 1.1 an older exchange of the same device could be put beside them.
+    the device says it has. Where an exchange of measurements has an `expected` nonce, only those that do count, and
+    numbers of blocks under such a nonce: an older exchange of the same device could be put beside them.
     """
     fresh = [one for one in read if one.nonce in expected] or read
     for one in reversed(fresh):
         if one.request.operation == ALL_MEASUREMENTS:
             return _set_of([one], complete=True)
     found = _set_of(fresh, complete=False)
+    total = next((one.total for one in fresh if one.total is not None), None)
     return replace(found, complete=bool(found.blocks) and len(found.blocks) == total)
 
 
@@ -261,6 +288,20 @@ def _set_of(read: Sequence[SignedBlocks], *, complete: bool) -> MeasurementSet:
         raw_requested=any(one.request.other_attributes & RAW_BIT_STREAM_REQUESTED for one in read),
         nonces=tuple(dict.fromkeys(one.nonce for one in read)),
     )
+
+
+def stale_part(exchanges: Sequence[SignedExchange], found: MeasurementSet, expected: Sequence[bytes]) -> str:
+    """What may be of any age, in words; empty if nothing is.
+
+    Every challenge has an `expected` nonce of the requester's, and so has everything that is reported as measured.
+    """
+    if not expected:
+        return "no nonce was compared: the transcript may be of any age"
+    if any(one.kind == "challenge" and one.request.nonce not in expected for one in exchanges):
+        return "a challenge has no expected nonce: it may be of any age"
+    if any(nonce not in expected for nonce in found.nonces):
+        return "the measurements have no expected nonce: they may be of any age"
+    return ""
 
 
 def summary_of(exchanges: Sequence[SignedExchange], found: MeasurementSet, suite: Suite) -> str:

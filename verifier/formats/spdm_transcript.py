@@ -48,7 +48,6 @@ from verifier.abi.spdm import (
 from verifier.abi.spdm_chain import SlotChain, parse_chain
 from verifier.abi.spdm_fields import VERSION_12
 from verifier.abi.spdm_messages import ERROR_RESPONSE_NOT_READY
-from verifier.abi.spdm_signed import COUNT_ONLY
 from verifier.errors import (
     SpdmChain,
     SpdmError,
@@ -101,7 +100,6 @@ class Connection:
     exchanges: list[SignedExchange] = field(default_factory=list)
     chains: list[tuple[int, SlotChain]] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
-    total: int | None = None
     defects: list[SpdmError] = field(default_factory=list)
 
 
@@ -307,8 +305,6 @@ class _Follower:
         self.challenged = True
 
     def measurements(self, request: GetMeasurements, response: Measurements, raw: bytes, answer: bytes) -> None:
-        if request.operation == COUNT_ONLY:
-            self.to.total = response.total
         self.read.append((request, response))
         self.l += raw + answer[: len(answer) - len(response.signature)]
         if not request.signed:

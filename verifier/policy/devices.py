@@ -29,7 +29,7 @@ from verifier.errors import (
     VerificationError,
 )
 from verifier.formats.nvidia import GPU, PASSTHROUGH, PPCIE, SWITCH, UNSTATED, VerifiedNvidiaReport
-from verifier.formats.spdm import GRADE_MEASURED, VerifiedSpdm
+from verifier.formats.spdm import VerifiedSpdm
 from verifier.policy.base import AllOf, AnyOf, Every, Rule, failures_of
 from verifier.policy.enrolment import GPU_KEY_DIGESTS
 from verifier.policy.nvidia import NvidiaDemands, check_switches_attested, nvidia_rules
@@ -52,6 +52,10 @@ class HasDevices(Protocol):
     def devices(self) -> tuple[VerifiedDevice, ...]:
         """Every device whose evidence was sent, each verified."""
 
+    @property
+    def tied(self) -> bool:
+        """Whether the devices' nonces derive from report data that the verifier expects of the CPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
@@ -70,14 +74,18 @@ class Alternative:
 class SpdmDemands:
     """Demands on each SPDM device beside its measurements. The defaults refuse.
 
-    `demand_grade`: a challenge and a complete set of measurements are signed, the negotiation is authenticated.
-    `versions` are those of SPDM that are accepted; None: any that is verified.
+    `demand_nonce`: expected nonces stand in every challenge and under the measurements. `demand_grade`: a challenge and
+    a complete set of measurements are signed, the negotiation is authenticated. `versions` are those of SPDM that are accepted; None: any that is verified.
     """
 
     demand_nonce: bool = True
     demand_grade: bool = True
     allow_debug: bool = False
     versions: tuple[str, ...] | None = None
+
+
+STRICT_SPDM = SpdmDemands(demand_nonce=False, demand_grade=False)
+"""No debug mode active, where the device says anything about it; nothing else is demanded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +225,7 @@ def nvidia_device_rules(
 def spdm_device_rules(
     demands: SpdmDemands | None, firmware: tuple[Alternative, ...] | None, *, fresh: bool
 ) -> Every[VerifiedSpdm]:
-    """Every rule on one SPDM device; `fresh`: its nonces were compared. No firmware named at all: `PolicyEmpty`."""
+    """Every rule on one SPDM device; `fresh`: expected nonces tie it to now. No firmware named at all: `PolicyEmpty`."""
     rules: list[Rule[VerifiedSpdm]] = []
     if demands is not None:
         if demands.demand_nonce:
@@ -288,14 +296,14 @@ class RimsUnrevoked:
 
 @dataclass(frozen=True, slots=True)
 class SpdmFresh:
-    """The device's nonces were compared with what they had to be."""
+    """Expected nonces stand in every challenge and under the measurements."""
 
     fresh: bool
 
     def check(self, claims: VerifiedSpdm) -> None:
         """`NonceUnchecked`."""
         if not self.fresh:
-            raise NonceUnchecked("no nonce was given: the transcript may be of any age", field="nonce")
+            raise NonceUnchecked(claims.stale or "the transcript may be of any age", field="nonce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +312,8 @@ class SpdmGraded:
 
     def check(self, claims: VerifiedSpdm) -> None:
         """`FirstMileTooLow`."""
-        if claims.grade != GRADE_MEASURED:
-            raise FirstMileTooLow(claims.grade_reason, field="grade")
+        if claims.lacking:
+            raise FirstMileTooLow(claims.lacking, field="grade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +366,8 @@ def earned_grade(claims: HasDevices, expected: Expectations) -> tuple[str, str]:
     devices = claims.devices
     if not devices:
         return NONE, "no device showed evidence"
+    if not claims.tied:
+        return NONE, "nothing ties the devices to this CPU and to a challenge of ours"
     strict = strictest(expected)
     enrolled = tuple(strict.key_digests or ())
     if not enrolled:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from schemas.records import RegisterRule
-from verifier.policy.devices import DeviceDemands, SpdmDemands
+from verifier.policy.devices import STRICT_SPDM, DeviceDemands, SpdmDemands
 from verifier.policy.nvidia import STRICT_NVIDIA, NvidiaDemands
 from verifier.policy.snp import STRICT_SNP, SnpDemands
 from verifier.policy.tcb import TcbRequirement
@@ -107,7 +107,7 @@ STRICT = QuotePolicy(
     td=None,
     snp=STRICT_SNP,
     nvidia=STRICT_NVIDIA,
-    spdm=None,
+    spdm=STRICT_SPDM,
     devices=None,
     measurements=None,
     platforms=None,
@@ -116,6 +116,7 @@ STRICT = QuotePolicy(
 """UpToDate as Intel's library reports it, no debug, nothing revoked. Code, platform, current TCB: not judged.
 
 SNP guests: VMPL 0, no migration agent, no memory aliases. GPUs and switches: firmware bound to the key, no debug flag.
+SPDM devices: no debug mode active.
 """
 
 BUILT_IN = {policy.name: policy for policy in (STRICT, AUTHENTIC)}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from verifier.abi.amd import (
     CHIP_ID_BYTES,
@@ -33,11 +32,11 @@ from verifier.errors import (
     SnpProduct,
     VerificationError,
 )
-from verifier.limits import MAX_ROOTS_REMEMBERED
 from verifier.trust import collateral_checks as checks
 from verifier.trust.amd_roots import AMD_ROOTS
 from verifier.trust.certificate import Certificate
 from verifier.trust.crl import Crl
+from verifier.trust.list_signature import signed_list
 from verifier.trust.path import PathProfile, VerifiedPath
 from verifier.trust.roots import Root
 from verifier.trust.selection import CollateralWindow, Span
@@ -98,6 +97,24 @@ def paths_of(leaf: Certificate, pool: Sequence[Certificate], roots: Sequence[Roo
         yield [*above[:1], leaf]
 
 
+def vouched(
+    leaves: Sequence[Certificate], pool: Sequence[Certificate], roots: Sequence[Root]
+) -> tuple[list[Certificate], list[Certificate]]:
+    """Those of `leaves` and of the issuers in `pool` whose signatures lead to a pinned key, in the order given.
+
+    One verification for each pair that names fit, so that certificates which only bear names cannot take the places
+    of those that are genuine. What else a path must be, `verify_path` says.
+    """
+    pinned = {root.spki for root in roots}
+    tops = [one for one in pool if one.issuer == one.subject and one.spki in pinned and one.signed_by(one)]
+    issuers = [one for one in pool if one not in tops and _signed_by_any(one, tops)]
+    return [one for one in leaves if _signed_by_any(one, issuers)], [*tops, *issuers]
+
+
+def _signed_by_any(one: Certificate, issuers: Sequence[Certificate]) -> bool:
+    return any(one.issuer == issuer.subject and one.signed_by(issuer) for issuer in issuers)
+
+
 def endorsement_key(path: VerifiedPath) -> EndorsementKey:
     """What a verified path endorses. `CertRoleInvalid`, `EkExtensionInvalid`, `SnpProduct`."""
     product, key_type = roles_of(path)
@@ -143,26 +160,30 @@ def check_product_name(extensions: EkExtensions, product: str) -> None:
         raise SnpProduct(f"a key of {extensions.product_name!r} in a chain of {product}", field="ek_extensions")
 
 
-def check_revocation(path: VerifiedPath, crls: Sequence[Crl], now_ms: int, span: Span) -> CollateralWindow | None:
-    """No list of the path's root revokes its issuer, and one of them is current; None where no list is of this root.
+def check_revocation(
+    path: VerifiedPath, crls: Sequence[Crl], delivered: Sequence[Crl], now_ms: int, span: Span
+) -> CollateralWindow | None:
+    """No list of the path's root revokes its issuer, and one of `crls` is current; None where none of them is of it.
 
-    Lists under the root's name must be the root's: one that is not counts for nothing, and only such ones are
-    refused. What an older list revokes stays revoked. `CertConstraint`, `CollateralSignature`, `CertRevoked`,
-    `CollateralExpired`, `CollateralNotYetValid`.
+    Of `crls`, those under the root's name must be the root's: one that is not counts for nothing, and only such ones
+    are refused. What an older list revokes stays revoked. `delivered` are lists that came with the evidence: whoever
+    sends it picks them, so that they may revoke, however old, and count for nothing else. `CertConstraint`,
+    `CollateralSignature`, `CertRevoked`, `CollateralExpired`, `CollateralNotYetValid`.
     """
     root, issuer, _ = path.certificates
-    named = [crl for crl in crls if crl.issuer == root.subject]
-    if not named:
-        return None
-    check_list_signer(root)
-    genuine = [crl for crl in named if _signed(crl, root)]
-    if not genuine:
-        raise CollateralSignature(f"not signed by {root.common_name!r}", field=f"{ARK_CRL}.signature")
-    begun = [crl for crl in genuine if crl.issued_ms <= now_ms]
+    genuine = _genuine(crls, root)
+    told = [*genuine, *_revoking(delivered, root)]
+    begun = [crl for crl in told if crl.issued_ms <= now_ms]
     try:
         check_not_revoked(begun, root, issuer)
     except CertRevoked as error:
         raise error.holding(now_ms, now_ms) from None
+    for later in told:
+        if later not in begun:  # what it revokes, it revokes from then on
+            span.narrow(later.issued_ms, later.issued_ms, now_ms)
+    if not genuine:
+        return None
+    begun = [crl for crl in genuine if crl.issued_ms <= now_ms]
     newest = max(begun or genuine, key=lambda crl: (crl.next_update_ms, crl.issued_ms))
     try:
         checks.check_crl_window(newest, now_ms)
@@ -170,9 +191,6 @@ def check_revocation(path: VerifiedPath, crls: Sequence[Crl], now_ms: int, span:
         error.field = f"{ARK_CRL}.{error.field}"
         raise error.holding(now_ms, now_ms) from None
     span.narrow(newest.issued_ms, newest.next_update_ms - 1, now_ms)
-    for later in genuine:
-        if later not in begun:  # what it revokes, it revokes from then on
-            span.narrow(later.issued_ms, later.issued_ms, now_ms)
     return CollateralWindow(
         kind=ARK_CRL,
         subject=root.common_name,
@@ -181,6 +199,25 @@ def check_revocation(path: VerifiedPath, crls: Sequence[Crl], now_ms: int, span:
         next_update_ms=newest.next_update_ms,
         evaluation_number=None,
     )
+
+
+def _genuine(crls: Sequence[Crl], root: Certificate) -> list[Crl]:
+    """The root's own lists. `CertConstraint`, `CollateralSignature` where there are only others under its name."""
+    named = [crl for crl in crls if crl.issuer == root.subject]
+    if not named:
+        return []
+    check_list_signer(root)
+    genuine = [crl for crl in named if _signed(crl, root)]
+    if not genuine:
+        raise CollateralSignature(f"not signed by {root.common_name!r}", field=f"{ARK_CRL}.signature")
+    return genuine
+
+
+def _revoking(delivered: Sequence[Crl], root: Certificate) -> list[Crl]:
+    """Those of the root's own; nothing that a prover sends takes a place in memory."""
+    if root.sign_crls is not True:
+        return []
+    return [crl for crl in delivered if crl.issuer == root.subject and crl.signed_by(root.public_key)]
 
 
 def check_list_signer(root: Certificate) -> None:
@@ -198,7 +235,4 @@ def check_not_revoked(crls: Sequence[Crl], root: Certificate, issuer: Certificat
                 raise CertRevoked(why, field=f"ek_chain.{where}")
 
 
-@lru_cache(maxsize=MAX_ROOTS_REMEMBERED)
-def _signed(crl: Crl, root: Certificate) -> bool:
-    """Remembered by the list's and root's own bytes; one RSA verification each otherwise."""
-    return crl.signed_by(root.public_key)
+_signed = signed_list

@@ -9,7 +9,7 @@
 | `HTTP/…` or header lines, then perhaps a body | `curl -i`, `curl -D`: `…-Issuer-Chain` headers, and the body |
 | PEM, DER, hex or base64 of either | certificates and revocation lists |
 | DER that begins with a status | an OCSP response (RFC 6960) |
-| XML | a reference integrity manifest (RIM) |
+| XML of a SoftwareIdentity | a reference integrity manifest (RIM) |
 | URL-encoded PEM, a JSON string of hex | the value of such a header, the body of `/rootcacrl` |
 
 A UTF-8 byte order mark, which some editors write, is passed over. Names of files, and the kind a server says it answers
@@ -37,6 +37,7 @@ from verifier.abi.collateral import (
 from verifier.abi.der import DerError
 from verifier.abi.fields import member
 from verifier.abi.pem_blocks import BEGIN, CERTIFICATE, CRL, has_blocks, split_blocks
+from verifier.abi.rim import is_rim
 from verifier.errors import CollateralMalformed, CollateralTooLarge
 from verifier.limits import (
     MAX_COLLATERAL_BYTES,
@@ -197,7 +198,7 @@ def _read_body(data: bytes, into: Contents) -> None:
         _read_object(text, into)
     elif text[:1] == b"[":
         _read_certificates(text, into)
-    elif text[:1] == b"<":
+    elif is_rim(text):
         into.add_rim(data)
     else:
         _read_x509(data, into)

@@ -17,4 +17,10 @@ ROOTS_BY_USE: dict[str, tuple[Root, ...]] = {
 }
 """Uses: the TEEs, NVIDIA's devices and reference values, SPDM endpoints, which have no vendor in common."""
 
+
+def is_vendors(use: str, label: str) -> bool:
+    """Whether the root of this label is a vendor's own for `use`, not one that somebody named."""
+    return any(root.label == label for root in ROOTS_BY_USE[use])
+
+
 BUILT_IN_ROOTS = tuple(dict.fromkeys(root for roots in ROOTS_BY_USE.values() for root in roots))

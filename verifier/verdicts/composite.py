@@ -11,7 +11,8 @@ from verifier.errors import VerificationError
 from verifier.formats.nvidia import VerifiedNvidiaReport
 from verifier.formats.snp import VerifiedSnpReport
 from verifier.policy.quote_policy import QuotePolicy
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, NO_CLAIM, STATUS_OF_TIER, WARNING, hardware_tier
+from verifier.trust.vendors import is_vendors
+from verifier.verdict import CONTRAINDICATED, NO_CLAIM, STATUS_OF_TIER, WARNING, device_submodule, hardware_tier
 from verifier.verdicts import nvidia, quote, snp, spdm
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
 
@@ -33,44 +34,68 @@ def composite_verdict(
 ) -> dict[str, Any]:
     """The verdict at `now_ms` (UTC milliseconds); `grade` is the first mile's and what it rests on.
 
-    Beside the CPU's submodule stands one for each device, called by its subject.
+    The submodule `host` is about all of it; beside it stands one for each device.
     """
     return evidence_verdict(
         kind="composite",
         policy=policy,
         now_ms=now_ms,
         stages=STAGES,
-        vector=None if host is None else _vector(host, grade[0], failures),
+        vector=None if host is None else _vector(host, failures),
         claims=None if host is None else claims_json(host, grade, now_ms),
         failures=failures,
         warnings=warnings,
-        submods=None if host is None else {one.subject: device_submod(one, failures) for one in host.devices},
+        submods=None if host is None else device_submodules(host, policy.digest(), failures),
+        name="host",
     )
 
 
-def _vector(host: VerifiedComposite, grade: str, failures: Sequence[VerificationError]) -> dict[str, int]:
-    hardware = WARNING if host.cpu is None else hardware_tier(host.cpu)
-    vector = vector_of(hardware, {}, failures, ASPECTS)
-    vector.setdefault("sourced-data", NO_CLAIM if grade == "NONE" else AFFIRMING)
-    return vector
+def _vector(host: VerifiedComposite, failures: Sequence[VerificationError]) -> dict[str, int]:
+    """AR4SI tiers of the host as a whole: no better than its CPU's hardware and than the worst of its devices."""
+    tiers = [_cpu_tier(host), *(device_tier(one) for one in host.devices)]
+    # Devices may be attested, but no grade of this release vouches for what they measure.
+    return {"sourced-data": NO_CLAIM, **vector_of(max(tiers), {}, failures, ASPECTS)}
 
 
-def device_submod(device: VerifiedDevice, failures: Sequence[VerificationError]) -> dict[str, Any]:
-    """A device in the shape of an EAR's submodule: contraindicated where a refusal names its subject."""
-    wrong = [error for error in failures if (error.field or "").startswith(device.subject)]
-    tier = CONTRAINDICATED if wrong or device.evidence.simulated else WARNING
-    if not wrong and isinstance(device.evidence, VerifiedNvidiaReport) and not device.evidence.simulated:
-        reference = device.evidence.reference
-        tier = AFFIRMING if reference is not None and reference.matched and device.fresh else WARNING
-    return {
-        "ear.status": STATUS_OF_TIER[tier],
-        "ear.trustworthiness-vector": {"hardware": tier},
-        "enclavescale": {
-            "kind": device.kind,
-            "key_digest": device.key_digest.hex(),
-            "codes": [error.code for error in wrong],
-        },
-    }
+def _cpu_tier(host: VerifiedComposite) -> int:
+    if host.cpu is None:
+        return WARNING
+    tier = hardware_tier(host.cpu)
+    return tier if is_vendors(host.cpu.tee, host.cpu.root_label) else max(tier, WARNING)
+
+
+def device_tier(device: VerifiedDevice) -> int:
+    """AR4SI's claim on a device: as its submodule says it, and in doubt under a root that is not its vendor's."""
+    _, found = device_submodule(device, b"")
+    tier: int = max(found["ear.trustworthiness-vector"].values())
+    return tier if is_vendors(device.kind, device.evidence.root_label) and device.fresh else max(tier, WARNING)
+
+
+def device_submodules(
+    host: VerifiedComposite, policy_digest: bytes, failures: Sequence[VerificationError]
+) -> dict[str, Any]:
+    """A submodule for each device, called by its kind and subject as in a session's verdict.
+
+    Contraindicated where a refusal names its subject; `affirming` only if its tier is.
+    """
+    subjects = [one.subject for one in host.devices]
+    found = {}
+    for device in host.devices:
+        name, module = device_submodule(device, policy_digest)
+        wrong = [error for error in failures if subject_of(error, subjects) == device.subject]
+        tier = CONTRAINDICATED if wrong else device_tier(device)
+        module["ear.status"] = STATUS_OF_TIER[CONTRAINDICATED if wrong else min(tier, WARNING)]
+        module["ear.trustworthiness-vector"]["hardware"] = tier
+        module["enclavescale"]["codes"] = [error.code for error in wrong]
+        found[name] = module
+    return found
+
+
+def subject_of(error: VerificationError, subjects: Sequence[str]) -> str | None:
+    """The device that the field of a refusal names: the longest subject that it is, or that a dot follows in it."""
+    field = error.field or ""
+    named = [one for one in subjects if field == one or field.startswith(f"{one}.")]
+    return max(named, key=len, default=None)
 
 
 def claims_json(host: VerifiedComposite, grade: tuple[str, str], now_ms: int) -> dict[str, Any]:

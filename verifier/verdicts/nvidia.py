@@ -10,6 +10,7 @@ from verifier.formats.nvidia import BOUND, VerifiedNvidiaReport
 from verifier.formats.rim_compare import RimComparison, RimUse
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.nvidia_revocation import CHECKED
+from verifier.trust.vendors import is_vendors
 from verifier.verdict import AFFIRMING, CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
 
@@ -47,6 +48,7 @@ def nvidia_verdict(
     found = reference if device is None or device.reference is None else device.reference
     return evidence_verdict(
         kind=kind if device is None else f"nvidia-{device.kind}",
+        name="device" if device is None else device.kind,
         policy=policy,
         now_ms=now_ms,
         stages=STAGES,
@@ -61,8 +63,8 @@ def nvidia_verdict(
 def device_vector(
     policy: QuotePolicy, device: VerifiedNvidiaReport, failures: Sequence[VerificationError]
 ) -> dict[str, int]:
-    """AR4SI tiers. Unless firmware is bound and no certificate revoked, the hardware is no better than a warning."""
-    sure = device.fwid_bound == BOUND and device.revocation.state == CHECKED
+    """AR4SI tiers. Unless firmware is bound, no certificate revoked and the root NVIDIA's, hardware is in doubt."""
+    sure = device.fwid_bound == BOUND and device.revocation.state == CHECKED and is_vendors("nvidia", device.root_label)
     judged = {
         "instance-identity": device.nonce_checked,
         "configuration": policy.nvidia is not None and policy.nvidia.modes is not None,

@@ -26,6 +26,7 @@ def rim_verdict(
     """The verdict at `now_ms` (UTC milliseconds); see `evidence_verdict`."""
     return evidence_verdict(
         kind="nvidia-rim",
+        name="rim",
         policy=policy,
         now_ms=now_ms,
         stages=STAGES,

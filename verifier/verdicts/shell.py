@@ -30,13 +30,14 @@ def evidence_verdict(
     warnings: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
     submods: Mapping[str, Any] | None = None,
+    name: str = "cpu",
 ) -> dict[str, Any]:
     """The verdict at `now_ms` (UTC milliseconds) on evidence of `kind`: accepted if `failures` is empty.
 
     `vector` (AR4SI tiers by aspect) and `claims` are None where verification itself failed, with the one failure it
     raised; else `failures` are the policy's rules that do not hold, in order. `stages` are those of the kind's
-    verification in order. `facts` stand beside the claims, `submods` beside the first submodule. With an `unsafe_`
-    switch set, the status is `warning` at best.
+    verification in order. `facts` stand beside the claims, `submods` beside the first submodule, called `name`. With an
+    `unsafe_` switch set, the status is `warning` at best.
     """
     judged = dict(vector) if vector is not None else {"hardware": CONTRAINDICATED}
     status = "contraindicated"
@@ -45,7 +46,7 @@ def evidence_verdict(
         status = STATUS_OF_TIER[WARNING if policy.unsafe else min(max(judged.values()), WARNING)]
     codes = list(dict.fromkeys(error.code for error in failures))
     verified = stages if claims is not None else failures[0].verified if failures else ()
-    result = ear(now_ms, status, judged, policy.digest(), {"accepted": not failures, "codes": codes})
+    result = ear(now_ms, status, judged, policy.digest(), {"accepted": not failures, "codes": codes}, name)
     result["submods"] |= submods or {}
     return {
         **result,

@@ -11,6 +11,7 @@ from verifier.abi.snp import GuestPolicy, PlatformInfo
 from verifier.errors import VerificationError
 from verifier.formats.snp import CHECKED, VerifiedSnpReport
 from verifier.policy.quote_policy import QuotePolicy
+from verifier.trust.vendors import is_vendors
 from verifier.verdict import AFFIRMING, CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of, windows_json
 
@@ -59,8 +60,9 @@ def snp_verdict(
 
 
 def snp_vector(policy: QuotePolicy, report: VerifiedSnpReport, failures: Sequence[VerificationError]) -> dict[str, int]:
-    """AR4SI tiers. Without a revocation list the hardware is no better than a warning."""
-    hardware = AFFIRMING if report.revocation == CHECKED and not report.debug else WARNING
+    """AR4SI tiers. Without a revocation list, or under a root that is not AMD's, the hardware is in doubt."""
+    sure = report.revocation == CHECKED and not report.debug and is_vendors("snp", report.root_label)
+    hardware = AFFIRMING if sure else WARNING
     code = [one for one in policy.measurements or () if one.tee == "snp"]
     judged = {
         "instance-identity": bool(policy.platforms),

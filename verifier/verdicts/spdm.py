@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from verifier.errors import VerificationError
-from verifier.formats.spdm import GRADE_MEASURED, VerifiedSpdm
+from verifier.formats.spdm import VerifiedSpdm
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.verdict import CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
@@ -28,21 +28,21 @@ def spdm_verdict(
     policy: QuotePolicy,
     now_ms: int,
     device: VerifiedSpdm | None,
-    nonces: Sequence[bytes],
     failures: Sequence[VerificationError],
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The verdict at `now_ms` (UTC milliseconds); `nonces` are those that were demanded. See `evidence_verdict`.
+    """The verdict at `now_ms` (UTC milliseconds). See `evidence_verdict`.
 
     `events` says of every signature whether it holds, also where the transcript is refused.
     """
     events = device.events if device is not None else getattr(failures[0], "events", ()) if failures else ()
     return evidence_verdict(
         kind="spdm",
+        name="spdm",
         policy=policy,
         now_ms=now_ms,
         stages=STAGES,
-        vector=None if device is None else device_vector(policy, device, bool(nonces), failures),
+        vector=None if device is None else device_vector(policy, device, failures),
         claims=None if device is None else claims_json(device),
         failures=failures,
         warnings=warnings,
@@ -51,11 +51,11 @@ def spdm_verdict(
 
 
 def device_vector(
-    policy: QuotePolicy, device: VerifiedSpdm, fresh: bool, failures: Sequence[VerificationError]
+    policy: QuotePolicy, device: VerifiedSpdm, failures: Sequence[VerificationError]
 ) -> dict[str, int]:
     """AR4SI tiers. No source of revocation exists: the hardware is no better than a warning."""
     judged = {
-        "instance-identity": fresh and device.challenged,
+        "instance-identity": device.fresh and device.challenged,
         "executables": any(one.tee == "spdm" for one in policy.measurements or ()),
     }
     return vector_of(CONTRAINDICATED if device.simulated else WARNING, judged, failures, ASPECTS)
@@ -85,6 +85,7 @@ def claims_json(device: VerifiedSpdm) -> dict[str, Any]:
         if device.device_mode is None
         else asdict(device.device_mode)
         | {"debug_active": device.device_mode.debug_active, "debug_seen": device.device_mode.debug_seen},
+        "fresh": device.fresh,
         "grade": device.grade,
         "grade_reason": device.grade_reason,
         "key_digest": device.key_digest.hex(),
@@ -99,15 +100,17 @@ def claims_json(device: VerifiedSpdm) -> dict[str, Any]:
     }
 
 
-def spdm_warnings(device: VerifiedSpdm, nonces: Sequence[bytes]) -> tuple[str, ...]:
+def spdm_warnings(device: VerifiedSpdm) -> tuple[str, ...]:
     """What an acceptance does not mean, in words a person must see."""
     found = []
     if device.simulated:
         found.append("SIMULATED: the root of trust is not hardware")
-    if not nonces:
-        found.append("no nonce was compared: nothing says when, or for whom, this transcript was made")
-    if device.grade != GRADE_MEASURED:
-        found.append(f"the first mile is graded {device.grade}: {device.grade_reason}")
+    if device.device_mode is not None and device.device_mode.debug_active:
+        found.append("DEBUG: the device signs that a debug mode of it is active")
+    if not device.fresh:
+        found.append(f"{device.stale}; nothing else says when, or for whom, it was made")
+    if device.lacking:
+        found.append(f"the first mile is graded {device.grade}: {device.lacking}")
     if not device.vca_authenticated:
         found.append("the negotiation is not signed: an attacker may have forced version or algorithms down")
     found.append("revocation of the device's certificates is not checked: SPDM has no source of it")
