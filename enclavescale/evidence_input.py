@@ -17,7 +17,7 @@ _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n\f\v"
 _WRAPPING = b"\"'"
 """What a JSON string or a shell leaves around a text."""
 
-_DOCUMENTS = (b"{", b"<")
+_DOCUMENTS = (b"{", b"[", b"<")
 """What JSON and XML begin with; neither hexadecimal nor base64 does."""
 
 _FROM_URL = bytes.maketrans(b"-_", b"+/")

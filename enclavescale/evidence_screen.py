@@ -20,6 +20,9 @@ _NAMES = {
     "spdm": "SPDM transcript",
     "composite": "host",
 }
+_SHORT = {"id_key_digest": "ID key", "author_key_digest": "author key"}
+"""Labels that would widen the column of labels."""
+
 _ROOMY = 60
 """Columns beside the labels from which on tables show everything."""
 
@@ -70,7 +73,7 @@ def _snp(verdict: Mapping[str, Any], columns: int) -> Iterator[RenderableType]:
         ("vmpl, svn", Text(f"VMPL {claims['vmpl']}, guest SVN {claims['guest_svn']}")),
     ]
     names = ("measurement", "host_data", "id_key_digest", "author_key_digest", "report_data")
-    measured += [(name.replace("_", " "), hexadecimal(claims[name], columns)) for name in names]
+    measured += [(_SHORT.get(name, name.replace("_", " ")), hexadecimal(claims[name], columns)) for name in names]
     yield block("Measured", measured)
 
 

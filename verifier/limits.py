@@ -109,8 +109,8 @@ MAX_PATH_ISSUERS = 8
 """Certificates of one name tried as issuer of another; each costs one verification."""
 
 MAX_LIST_SIGNATURES_REMEMBERED = 256
-"""Signatures of AMD's and NVIDIA's revocation lists remembered: years of lists of every issuer in use. What is kept of
-each are the bytes of a list that a set of collateral holds anyway, at most `MAX_CRL_BYTES`; real ones have 1 to 4 KB."""
+"""Signatures of AMD's and NVIDIA's revocation lists remembered: years of lists of every issuer in use. Each keeps the
+bytes of a list that the verifier's collateral holds, at most `MAX_CRL_BYTES`; real ones have 1 to 4 KB."""
 
 MAX_ROOTS_REMEMBERED = 16
 """Root certificates remembered as signing themselves. Intel has two for its key; the rest are simulated."""
@@ -119,11 +119,12 @@ MAX_DICE_REMEMBERED = 512
 """Leaf certificates whose DICE extension is kept parsed: those of 400 GPUs, and of their switches."""
 
 MAX_DEVICE_CERTIFICATES_REMEMBERED = 1024
-"""Certificates of devices kept parsed, before anything about them is verified; the least recently used leave. Each takes
-about CERTCOST in memory, so that all of them take at most CERTALL. Two are a GPU's own: enough for 500 GPUs."""
+"""Certificates of devices kept parsed, before anything about them is verified; the least recently used leave. Two are a
+GPU's own: enough for 500 GPUs. A real one takes about 3 KB of memory, one of `MAX_CERTIFICATE_BYTES` 16 KB: 16 MB in
+all at worst."""
 
 MAX_CERTIFICATES_REMEMBERED = 64
-"""Certificates of issuers and signers kept parsed, likewise: at most ISSUERALL. Intel has four of them in use."""
+"""Certificates of issuers and signers kept parsed, likewise: 1 MB in all at worst. Intel has four of them in use."""
 
 MAX_RIM_BYTES = 256 * 1024
 """Bytes of one reference integrity manifest. Real ones have 18 to 26 KB."""
@@ -200,8 +201,8 @@ MAX_CERTIFICATE_TABLE_ENTRIES = 16
 MAX_ENDORSEMENT_CANDIDATES = 4
 """Paths of endorsement key certificates tried for one SNP report; each costs one verification of a chain.
 
-Those that fit the report best come first; of a chip's own there are rarely two, and both fit. Where there are more paths
-than this, only those whose signatures lead to a pinned root count, if there are any.
+Those that fit the report best come first; of a chip's own there are rarely two, and both fit. Where there are more
+paths than this, only those whose signatures lead to a pinned root count, if there are any.
 """
 
 MAX_SPDM_MESSAGES = 2048

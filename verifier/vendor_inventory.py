@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verifier.abi.fields import moment
+from verifier.abi.xmldsig import parse_signed_xml
 from verifier.errors import (
     CertExpired,
     CertNotYetValid,
@@ -19,7 +20,7 @@ from verifier.errors import (
     OcspResponder,
     VerificationError,
 )
-from verifier.formats.rim import verify_rim
+from verifier.formats.rim import certificates_of, verify_rim
 from verifier.limits import MAX_PATH_ISSUERS, MAX_PATH_STEPS
 from verifier.signature import load_public_key, verify_signed
 from verifier.trust import collateral_checks as checks
@@ -85,14 +86,19 @@ class VendorJudge:
         try:
             rim = verify_rim(data=data, trust_roots=self.rim_roots, now_ms=self.now_ms)
         except VerificationError as error:
-            vouched = "signatures" in error.verified
-            return Judged(subject="", finding=Finding(error, None, self.rim_roots[0].label if vouched else None))
+            root = self._rim_root(data) if "signatures" in error.verified else None
+            return Judged(subject="", finding=Finding(error, None, None if root is None else root.label))
         return Judged(
             subject=f"{rim.product} {rim.kind} {rim.version}",
             finding=Finding(None, rim.signers[0], rim.root_label),
             issued_ms=rim.valid_from_ms,
             next_update_ms=rim.expires_ms,
         )
+
+    def _rim_root(self, data: bytes) -> Root | None:
+        """The root of a manifest whose path and signature hold."""
+        first = certificates_of(parse_signed_xml(data))[0]
+        return next((root for root in self.rim_roots if root.spki == first.spki), None)
 
     def ocsp(self, data: bytes) -> Judged:
         """An OCSP response: that it is genuine and current, and says "good"; its issuer's certificate must be held."""

@@ -55,7 +55,7 @@ class SpdmNotOffered(EnclaveScaleError):
     """The responder lacks what evidence needs: a version, a slot, signed measurements, room for a request."""
 
     code = "SPDM_NOT_OFFERED"
-    remedy = "Such a device cannot give signed evidence to this release; look for newer firmware, or another slot."
+    remedy = "Offer the versions the device speaks (--spdm-version), or another slot; else it needs newer firmware."
 
 
 class SpdmFrameInvalid(VerificationError):

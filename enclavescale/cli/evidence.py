@@ -134,9 +134,7 @@ def _roots(context: click.Context, parameter: click.Parameter, values: Sequence[
         try:
             held = load_endorsements([path])
         except EnclaveScaleError as error:
-            raise click.BadParameter(f"{path}: {error}") from error
-        for _, wrong in held.unreadable_certificates:
-            raise click.BadParameter(f"{path}: {wrong}")
+            raise click.BadParameter(str(error)) from error
         if len(held.certificates) != 1 or held.crls:
             raise click.BadParameter(f"{path}: not exactly one certificate")
         found.append(NamedRoot(use=use or None, anchor=_anchor(path, held.certificates[0])))

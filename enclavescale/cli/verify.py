@@ -64,6 +64,9 @@ _JUDGES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
 _CHALLENGED = {NVIDIA: 1, GPU: 1, SWITCH: 1, SPDM: 64, COMPOSITE: 1}
 """Kinds of evidence that carry nonces, and how many one piece may be asked about."""
 
+_COMPARED = {NVIDIA, GPU, SWITCH, COMPOSITE}
+"""Kinds whose measurements manifests are for."""
+
 _QUOTED = {AUTO, SGX, TDX, SNP, COMPOSITE}
 """Kinds that carry report data."""
 
@@ -180,6 +183,8 @@ def verify(
             )
         else:
             _check_asked(found, len(nonces), report_data is not None)
+            if rim and found not in _COMPARED:
+                raise click.UsageError(f"--rim: {_NAMES[found]} is not compared with manifests.")
             if found == COMPOSITE and any(one.use is None for one in trust_roots):
                 raise click.UsageError("--trust-root: say what for, as spdm=FILE: a host has evidence of many kinds.")
             verdict = _JUDGES[found](inputs)

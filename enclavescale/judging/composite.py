@@ -79,7 +79,7 @@ def part_warnings(host: VerifiedComposite, inputs: Inputs) -> list[str]:
         if isinstance(evidence, VerifiedNvidiaReport):
             texts = [*nvidia_warnings(inputs.policy.nvidia, replace(evidence, nonce_checked=device.fresh))]
         else:
-            texts = [*spdm_warnings(evidence, evidence.nonces("measurements") if device.fresh else ())]
+            texts = [*spdm_warnings(evidence)]
         for text in (*texts, *named_roots(ROOTS_BY_USE[device.kind], evidence.root_label)):
             by_text.setdefault(text, []).append(device.subject)
     return [*found, *(f"{_several(subjects)}: {text}" for text, subjects in by_text.items())]

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enclavescale.nvidia_file import looks_like_devices
 from verifier.abi.snp import SNP_REPORT_BYTES
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.crl import Crl
@@ -97,6 +98,8 @@ def kind_of(data: bytes) -> str:
     """
     if data[:1] == b"<":
         return RIM
+    if looks_like_devices(data):
+        return NVIDIA
     if data[:1] == b"{":
         return COMPOSITE if b'"items"' in data else SPDM
     if data.startswith(_PCAPS):

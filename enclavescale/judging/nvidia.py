@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from enclavescale.judging.inputs import GPU, SWITCH, Inputs, named_roots
+from enclavescale.judging.composite import judge_composite
+from enclavescale.judging.inputs import COMPOSITE, GPU, SWITCH, Inputs, NamedRoot, named_roots
+from enclavescale.nvidia_file import DeviceFile, looks_like_devices, read_devices
+from verifier.abi.composite import CompositeFile
 from verifier.abi.nvidia import parse_nvidia_report
 from verifier.abi.nvidia_opaque import read_facts
 from verifier.abi.rim import parse_rim
-from verifier.errors import VerificationError
+from verifier.errors import EndorsementMissing, VerificationError
 from verifier.formats.nvidia import VerifiedNvidiaReport, verify_nvidia_report
 from verifier.formats.rim import VerifiedRim, verify_rim
 from verifier.formats.rim_compare import RimComparison, compare
 from verifier.policy.composite import nvidia_rules_of
 from verifier.policy.nvidia import nvidia_warnings
+from verifier.trust.store import Collateral
 from verifier.trust.vendors import ROOTS_BY_USE
 from verifier.verdicts.nvidia import nvidia_verdict
 
+_GIVE_CHAIN = "Give the chain that the device delivers with its report, whole and leaf first, with --endorsement."
 _DEVICES = {GPU: "gpu", SWITCH: "switch"}
 
 
@@ -30,6 +37,14 @@ def judge_nvidia(inputs: Inputs) -> dict[str, Any]:
     failures: list[VerificationError] = []
     rims: list[VerifiedRim] = []
     try:
+        if looks_like_devices(inputs.data):
+            devices = read_devices(inputs.data)
+            if len(devices) > 1:
+                return judge_composite(_as_host(inputs, devices))
+            chain = Collateral.of([devices[0].chain])
+            inputs = replace(inputs, data=devices[0].report, endorsements=chain.merged(inputs.endorsements))
+        if not inputs.endorsements.delivered:
+            raise EndorsementMissing("no certificate chain is given", field="device_chain", remedy=_GIVE_CHAIN)
         ocsp = inputs.ocsp()
     except VerificationError as error:
         return nvidia_verdict(
@@ -73,6 +88,18 @@ def judge_nvidia(inputs: Inputs) -> dict[str, Any]:
         warnings=warnings,
         reference=reference,
     )
+
+
+def _as_host(inputs: Inputs, devices: Sequence[DeviceFile]) -> Inputs:
+    """Several devices are judged as those of one host; what a root was named for does not change."""
+    items = [item for number, one in enumerate(devices) for item in one.items(f"device-{number}")]
+    roots = [
+        NamedRoot(use=use, anchor=one.anchor)
+        for one in inputs.trust_roots
+        for use in ((one.use,) if one.use is not None else ("nvidia", "rim"))
+    ]
+    file = CompositeFile(items=tuple(items), binding_bytes=None)
+    return replace(inputs, data=file.encode(), kind=COMPOSITE, trust_roots=tuple(roots))
 
 
 def unverified_comparison(inputs: Inputs) -> RimComparison | None:

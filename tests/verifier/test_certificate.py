@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,7 @@ from verifier.abi.pem import split_chain
 from verifier.abi.quote import parse_quote
 from verifier.errors import CertChainInvalid
 from verifier.limits import MAX_CERTIFICATE_BYTES
-from verifier.trust.certificate import Certificate, parse_certificate
+from verifier.trust.certificate import Certificate, _Remembered, parse_certificate
 
 REAL = sorted(
     {
@@ -322,3 +323,34 @@ def test_every_truncation_and_every_byte(data: bytes) -> None:
             assert parse_certificate(changed) != whole
         except CertChainInvalid:
             continue
+
+
+def test_the_certificate_used_longest_ago_is_forgotten() -> None:
+    """Whoever sends many certificates pushes out others, and never the ones that are in use."""
+    held = _Remembered(3)
+    used, *others = (replace(parse_certificate(REAL[0]), der=bytes([number])) for number in range(9))
+    held.keep(used)
+    for one in others:
+        held.keep(one)
+        assert held.get(used.der) is used
+        assert len(held) <= 3
+    assert others[-1].der in held
+    assert others[-3].der not in held
+    assert held.get(b"never seen") is None
+    held.clear()
+    assert used.der not in held
+
+
+def test_threads_may_share_what_is_remembered() -> None:
+    held = _Remembered(2)
+    several = [replace(parse_certificate(REAL[0]), der=bytes([number])) for number in range(5)]
+
+    def use(shift: int) -> None:
+        for turn in range(2_000):
+            one = several[(turn * shift) % 5]
+            assert held.get(one.der) in (None, one)
+            held.keep(one)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(1, 5)))
+    assert len(held) == 2

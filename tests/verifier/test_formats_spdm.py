@@ -16,6 +16,7 @@ from verifier.errors import CertExpired, NonceMismatch, SpdmSignature, Verificat
 from verifier.formats.spdm import VerifiedSpdm, read_transcript, verify_spdm_transcript
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.roots import Root
+from verifier.verdicts.spdm import spdm_warnings
 
 CASES = [case for case in cases() if case.entry["evidence_type"] == "spdm"]
 CODES = {"SPDM_SIGNATURE", "SPDM_VERSION"}
@@ -109,6 +110,28 @@ def test_older_measurements_beside_the_expected_ones_do_not_count() -> None:
     assert len(judge(minted).measurements) == len(measurement_blocks())
 
 
+def test_measurements_are_fresh_only_under_an_expected_nonce() -> None:
+    minted = V12.mint()
+    for expected, fresh, word in (
+        (minted.nonces, True, ""),
+        (minted.nonces[:1], False, "measurements"),
+        (minted.nonces[1:], False, "challenge"),
+        ((), False, "no nonce"),
+    ):
+        verified = judge(minted, nonces=expected)
+        assert (verified.fresh, verified.grade) == (fresh, "SPDM_MEASURED" if fresh else "NONE")
+        assert word in verified.stale
+        assert any(verified.stale in one for one in spdm_warnings(verified)) or fresh
+        assert verified.measurements == measurement_blocks()
+
+
+def test_a_warning_says_that_a_debug_mode_is_active() -> None:
+    mode = MeasurementBlock(index=254, type=0x85, value=bytes(12) + (1).to_bytes(4, "little"))
+    minted = V12.but(blocks=(*measurement_blocks()[:-1], mode)).mint()
+    assert any("debug" in one for one in spdm_warnings(judge(minted, nonces=minted.nonces)))
+    assert not any("debug" in one for one in spdm_warnings(judge(V12.mint())))
+
+
 def test_a_refusal_says_which_signatures_hold() -> None:
     minted = V12.but(recorded=flip(0x83, 10)).mint()
     with pytest.raises(SpdmSignature) as caught:
@@ -142,7 +165,12 @@ def test_a_challenge_of_another_connection_is_only_told_by_its_nonce() -> None:
     """Both were signed by the device over the same negotiation: only a fresh nonce tells them apart."""
     other = V12.but(seed="2").mint()
     minted = V12.but(recorded=exchanged(0x83, lambda: list(other.messages))).mint()
-    assert judge(minted).grade == "SPDM_MEASURED"
+    unasked = judge(minted)
+    assert not unasked.lacking
+    assert (unasked.fresh, unasked.grade, unasked.grade_reason) == (False, "NONE", unasked.stale)
+    partly = judge(minted, nonces=minted.nonces[1:])
+    assert (partly.fresh, partly.grade) == (False, "NONE")
+    assert "challenge" in partly.grade_reason
     with pytest.raises(NonceMismatch):
         judge(minted, nonces=V12.mint().nonces)
 

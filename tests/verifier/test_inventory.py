@@ -10,13 +10,17 @@ import pytest
 from tests.forge.dcap.certificates import issue, issue_crl
 from tests.forge.dcap.judge import anchor
 from tests.forge.dcap.world import DAY, NOW, PCK, PCK_CA, PCK_CRL, ROOT, ROOT_CRL, SGX3, TCB_SIGNER, TDX4, World
+from tests.forge.rim import world as rim
 from tests.verifier.corpus import Case, documents
 from tests.verifier.selecting import NOW_MS, Real, changed, held, real
 from verifier.errors import NoTrustRoots
 from verifier.inventory import Inventory, Item, take_inventory, to_json
+from verifier.trust.certificate import parse_certificate
 from verifier.trust.load import load_collateral
-from verifier.trust.roots import INTEL_SGX_ROOT
+from verifier.trust.rim_root import NVIDIA_RIM_ROOT
+from verifier.trust.roots import INTEL_SGX_ROOT, Root
 from verifier.trust.store import Collateral
+from verifier.vendor_inventory import VendorJudge
 
 ANCHOR = anchor(TDX4.mint().root)
 CERTIFICATES = ["tcb_signer", "pck_ca", "root_ca"]
@@ -253,3 +257,15 @@ def test_as_json() -> None:
             "days_left": 25,
         }
     ]
+
+
+@pytest.mark.parametrize("years", [0, 100])
+def test_a_manifest_stands_under_its_own_root(years: int) -> None:
+    """An operator's, beside NVIDIA's root: current, or expired."""
+    own = Root(label="operator", spki=parse_certificate(issue(rim.ROOT)).spki, simulated=False)
+    data, now_ms = rim.DRIVER.mint(), NOW_MS + years * 365 * DAY * 1000
+    found = VendorJudge(Collateral.of([data]), (), (NVIDIA_RIM_ROOT, own), now_ms).rim(data).finding
+    assert found.root == "operator"
+    assert (None if found.error is None else found.error.code) == ("CERT_EXPIRED" if years else None)
+    alone = VendorJudge(Collateral.of([data]), (), (NVIDIA_RIM_ROOT,), now_ms).rim(data).finding
+    assert alone.root is None

@@ -16,7 +16,7 @@ class CollateralMalformed(VerificationError):
     """Collateral that is not what its format says."""
 
     code = "COLLATERAL_MALFORMED"
-    remedy = "Fetch it anew from the PCCS; keep its bytes as delivered."
+    remedy = "Fetch it anew from whoever publishes it; keep its bytes as delivered."
 
 
 class CollateralUnsupported(VerificationError):

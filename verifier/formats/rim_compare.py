@@ -157,7 +157,12 @@ def of_version(
     fitting = [rim for rim in rims if version is not None and document_of(rim).version.upper() == version.upper()]
     if not fitting:
         shown = _versions(document_of(rim).version for rim in rims)
-        raise ReferenceMismatch(f"RIM for {kind} {shown}, the device reports another", field=f"{kind}_rim.version")
+        has = version or "none"
+        raise ReferenceMismatch(
+            f"RIM for {kind} {shown}, the device reports {has[:32]}",
+            field=f"{kind}_rim.version",
+            remedy=f"Give the manifest of {kind} {has[:32]}.",
+        )
     return fitting
 
 
@@ -168,7 +173,12 @@ def of_product(
     fitting = [rim for rim in rims if product is None or document_of(rim).product.upper() == product.upper()]
     if not fitting:
         shown = _versions(document_of(rim).product for rim in rims)
-        raise ReferenceMismatch(f"RIM for chip {shown}, the device is another", field=f"{kind}_rim.product")
+        has = product or "none"
+        raise ReferenceMismatch(
+            f"RIM for chip {shown}, the device is {has[:32]}",
+            field=f"{kind}_rim.product",
+            remedy=f"Give the manifest for chip {has[:32]}.",
+        )
     return fitting
 
 

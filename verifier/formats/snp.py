@@ -15,8 +15,9 @@ The steps, in order; each needs all before it, the same numbers stand at the cod
     REPORTED <= COMMITTED <= CURRENT, component by component, and so is the firmware's version.
  8. Every certificate of the path is valid at `now`, on both sides.
 
-Steps 1 to 5 and 7 do not depend on `now`. Without a list of the caller's, step 6 passes and the result says "unchecked":
-a policy decides. What the guest is (debug, VMPL, measurement, minimum TCB) is policy as well: `verifier.policy.snp`.
+Steps 1 to 5 and 7 do not depend on `now`. Without a list of the caller's, step 6 passes and the result says
+"unchecked": a policy decides. What the guest is (debug, VMPL, measurement, minimum TCB) is policy as well:
+`verifier.policy.snp`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from verifier.trust.roots import Root
 from verifier.trust.selection import CollateralWindow, Span
 
 CHECKED, UNCHECKED = "checked", "unchecked"
-"""Whether the verifier's side had a current revocation list of the ARK; one that comes with the evidence never counts."""
+"""Whether the verifier's side had a current revocation list of the ARK; one that comes with the evidence is none."""
 
 _KEY_TYPES = {VCEK_SIGNED: amd.VCEK, VLEK_SIGNED: amd.VLEK}
 _ZEN_3_4, _ZEN_5 = 0x19, 0x1A
@@ -182,7 +183,8 @@ def verify_snp_report(
     except VerificationError as error:
         error.verified = tuple(stages)
         raise
-    attempt = _Attempt(evidence, chosen, tuple(crls), (*evidence.crls, *delivered_crls), tuple(trust_roots), now_ms, chains_seen)
+    delivered = (*evidence.crls, *delivered_crls)
+    attempt = _Attempt(evidence, chosen, tuple(crls), delivered, tuple(trust_roots), now_ms, chains_seen)
     refusals: list[VerificationError] = []
     pool = (*evidence.certificates, *endorsements)
     tried, span = candidates(evidence.report, pool, trust_roots, now_ms)

@@ -145,8 +145,9 @@ def verify_spdm_transcript(
     """Verify `messages`, requests and responses in turn, at `now_ms` (UTC milliseconds) against `trust_roots`.
 
     Each of `nonces` (32 bytes) must be the requester's nonce of a signed exchange; the result is `fresh` where they are
-    those of every challenge and of the measurements. `chains_seen` remembers verified chains. Raises a subclass of `VerificationError` at the first step that fails, and nothing else; its `verified`
-    names the stages that held, and its `events` say of each signature whether it holds.
+    those of every challenge and of the measurements. `chains_seen` remembers verified chains. Raises a subclass of
+    `VerificationError` at the first step that fails, and nothing else; its `verified` names the stages that held, and
+    its `events` say of each signature whether it holds.
     """
     done: list[str] = []
     connection = Connection()

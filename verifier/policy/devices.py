@@ -75,7 +75,8 @@ class SpdmDemands:
     """Demands on each SPDM device beside its measurements. The defaults refuse.
 
     `demand_nonce`: expected nonces stand in every challenge and under the measurements. `demand_grade`: a challenge and
-    a complete set of measurements are signed, the negotiation is authenticated. `versions` are those of SPDM that are accepted; None: any that is verified.
+    a complete set of measurements are signed, the negotiation is authenticated. `versions` are those of SPDM that are
+    accepted; None: any that is verified.
     """
 
     demand_nonce: bool = True
@@ -225,7 +226,7 @@ def nvidia_device_rules(
 def spdm_device_rules(
     demands: SpdmDemands | None, firmware: tuple[Alternative, ...] | None, *, fresh: bool
 ) -> Every[VerifiedSpdm]:
-    """Every rule on one SPDM device; `fresh`: expected nonces tie it to now. No firmware named at all: `PolicyEmpty`."""
+    """Every rule on one SPDM device; `fresh`: by expected nonces. No firmware named at all: `PolicyEmpty`."""
     rules: list[Rule[VerifiedSpdm]] = []
     if demands is not None:
         if demands.demand_nonce:

@@ -207,7 +207,7 @@ def _genuine(crls: Sequence[Crl], root: Certificate) -> list[Crl]:
     if not named:
         return []
     check_list_signer(root)
-    genuine = [crl for crl in named if _signed(crl, root)]
+    genuine = [crl for crl in named if signed_list(crl, root)]
     if not genuine:
         raise CollateralSignature(f"not signed by {root.common_name!r}", field=f"{ARK_CRL}.signature")
     return genuine
@@ -233,6 +233,3 @@ def check_not_revoked(crls: Sequence[Crl], root: Certificate, issuer: Certificat
             if crl.revokes(one.serial_number):
                 why = f"{one.common_name}, serial {one.serial_number:x}, is revoked"
                 raise CertRevoked(why, field=f"ek_chain.{where}")
-
-
-_signed = signed_list

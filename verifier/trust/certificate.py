@@ -6,8 +6,10 @@ Read here, not by `cryptography`: its x509 module would write parts anew, and la
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -96,7 +98,8 @@ def parse_certificate(data: bytes) -> Certificate:
     """The certificate of DER `data`. Raises `CertChainInvalid` for anything that is not one.
 
     Certificates of issuers and signers are remembered, parsed and no more: each host's chain carries the same ones.
-    So are those of devices, apart, whose chains come again with every report; PCK certificates are not.
+    So are those of devices, apart, whose chains come again with every report; PCK certificates are not. What anybody
+    sends is remembered, and makes what was not used for longest leave.
     """
     found = _SEEN.get(data) or _SEEN_DEVICES.get(data)
     if found is not None:
@@ -107,21 +110,53 @@ def parse_certificate(data: bytes) -> Certificate:
         shown = str(error)[:_SHOWN_CHARACTERS]
         raise CertChainInvalid(f"not a usable certificate: {shown}", field="certificate") from error
     if all(oid.startswith(_COMMON_ARCS) for oid in certificate.extensions):
-        _remember(certificate, _SEEN, MAX_CERTIFICATES_REMEMBERED)
+        _SEEN.keep(certificate)
     elif certificate.pck_extension is None:
-        _remember(certificate, _SEEN_DEVICES, MAX_DEVICE_CERTIFICATES_REMEMBERED)
+        _SEEN_DEVICES.keep(certificate)
     return certificate
 
 
-_SEEN: dict[bytes, Certificate] = {}
-_SEEN_DEVICES: dict[bytes, Certificate] = {}
-"""Parsed certificates by their DER. Nothing about them is verified: that is for whoever uses them."""
+class _Remembered:
+    """Parsed certificates by their DER, at most `most`; nothing about them is verified: that is for whoever uses them.
+
+    The least recently used leaves. Threads may share it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._map: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._map)
+
+    def __contains__(self, data: bytes) -> bool:
+        return data in self._map
+
+    def get(self, data: bytes) -> Certificate | None:
+        """The certificate of `data`, now the last to leave."""
+        with self._lock:
+            found = self._map.get(data)
+            if found is not None:
+                self._map.move_to_end(data)
+            return found
+
+    def keep(self, certificate: Certificate) -> None:
+        """Remember it; the least recently used one leaves where there is no place."""
+        with self._lock:
+            self._map[certificate.der] = certificate
+            self._map.move_to_end(certificate.der)
+            while len(self._map) > self._most:
+                self._map.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._map.clear()
 
 
-def _remember(certificate: Certificate, where: dict[bytes, Certificate], most: int) -> None:
-    if len(where) >= most:
-        where.clear()
-    where[certificate.der] = certificate
+_SEEN = _Remembered(MAX_CERTIFICATES_REMEMBERED)
+_SEEN_DEVICES = _Remembered(MAX_DEVICE_CERTIFICATES_REMEMBERED)
 
 
 def forget_certificates() -> None:

@@ -13,6 +13,8 @@ from verifier.trust.contents import UNKNOWN, Contents, Unreadable
 from verifier.trust.reading import read, read_endorsement
 from verifier.trust.store import Collateral
 
+_ENDORSEMENTS = "Give certificates, revocation lists or OCSP responses, PEM or DER; manifests go with --rim."
+
 
 def load_collateral(paths: Iterable[Path]) -> Collateral:
     """The set of everything in `paths`: files, and directories with all below them (hidden names left out).
@@ -33,15 +35,27 @@ def load_collateral(paths: Iterable[Path]) -> Collateral:
 def load_endorsements(paths: Iterable[Path]) -> Collateral:
     """The set of the certificates and revocation lists in `paths`: PEM, DER, hex or base64 of DER.
 
-    Raises `CollateralMalformed` for a file that holds anything else, and as `load_collateral`.
+    Raises `CollateralMalformed` or `CertChainInvalid`, naming the file, for one that holds anything else, and as
+    `load_collateral`.
     """
     contents = Contents()
     for path, data in _files(paths):
         contents.source = str(path)
         if isinstance(data, VerificationError):
             raise data
-        read_endorsement(data, contents)
-    return Collateral(contents)
+        try:
+            read_endorsement(data, contents)
+        except VerificationError as error:
+            raise _named(error, path) from None
+    held = Collateral(contents)
+    for der, wrong in held.unreadable_certificates:
+        raise _named(wrong, Path(held.certificate_sources[der]))
+    return held
+
+
+def _named(error: VerificationError, path: Path) -> VerificationError:
+    """The same refusal, with the file it speaks of."""
+    return type(error)(f"{path}: {error}", field=error.field, remedy=_ENDORSEMENTS)
 
 
 def load_rims(paths: Iterable[Path]) -> tuple[bytes, ...]:

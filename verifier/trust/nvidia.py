@@ -33,20 +33,6 @@ NVIDIA_DEVICE_ROOT = Root(
 SHA-256 of the SubjectPublicKeyInfo: a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4.
 """
 
-NVIDIA_RIM_ROOT = Root(
-    label="nvidia-corim-signing-root-ca",
-    spki=bytes.fromhex(
-        "3076301006072a8648ce3d020106052b8104002203620004b840b28bdbcd33e230da57d4cf2065747030682d4717b4c2"
-        "829d7641c1325139b74da831c2be3c779e7e2b65489566080e4ecd94021075c57f15fedeb862c8f906ae8fddc7b12238"
-        "597dbdf0fa56e78453833f6d0be43af3871a47f057584799"
-    ),
-    simulated=False,
-)
-"""Key of NVIDIA CoRIM signing Root CA, in every reference manifest (RIM), and in NVIDIA's own verifiers.
-
-SHA-256 of the SubjectPublicKeyInfo: dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3.
-"""
-
 DEVICE_PROFILE = PathProfile(
     field="device_chain",
     lengths=range(NVIDIA_CHAIN_CERTIFICATES, NVIDIA_CHAIN_CERTIFICATES + 1),

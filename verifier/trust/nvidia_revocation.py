@@ -19,6 +19,7 @@ from verifier.errors import (
 )
 from verifier.trust.certificate import Certificate
 from verifier.trust.crl import Crl
+from verifier.trust.list_signature import signed_list
 from verifier.trust.ocsp import OcspResponse, verify_answer
 from verifier.trust.path import VerifiedPath
 from verifier.trust.selection import FOREVER_MS
@@ -54,10 +55,9 @@ def check_revocation(path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Seq
     begin, end = -FOREVER_MS, FOREVER_MS
     for issuer, subject in pairwise(path.certificates):
         answer = verify_answer(ocsp, subject, issuer, now_ms) if ocsp else None
-        listed = _newest_list(crls, issuer, now_ms) if crls else None
+        listed = _listed(crls, subject, issuer, now_ms) if crls else None
         if listed is not None:
-            check_list(listed, subject)
-            begin, end = max(begin, listed.issued_ms), min(end, listed.next_update_ms - 1)
+            begin, end = max(begin, listed[0]), min(end, listed[1])
         if answer is not None:
             begin, end = max(begin, answer.valid_from_ms), min(end, answer.expires_ms)
         if answer is not None or listed is not None:
@@ -76,23 +76,46 @@ def check_revocation(path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Seq
     )
 
 
-def _newest_list(crls: Sequence[Crl], issuer: Certificate, now_ms: int) -> Crl | None:
-    """The newest of the issuer's lists, which must be genuine and current."""
-    about = [one for one in crls if one.issuer == issuer.subject]
-    if not about:
+def _listed(crls: Sequence[Crl], subject: Certificate, issuer: Certificate, now_ms: int) -> tuple[int, int] | None:
+    """From when until when the issuer's lists say that `subject` is good; None where it has no list.
+
+    Lists under the issuer's name must be the issuer's: one that is not counts for nothing, and only such ones are
+    refused. One must be current. What an older one revokes stays revoked, and what one of the future revokes, it
+    revokes from then on.
+    """
+    genuine = _genuine(crls, issuer)
+    if not genuine:
         return None
-    newest = max(about, key=lambda one: one.issued_ms)
-    check_list_signature(newest, issuer)
+    begun = [one for one in genuine if one.issued_ms <= now_ms]
+    current = max(begun or genuine, key=lambda one: (one.next_update_ms, one.issued_ms))
     try:
-        check_list_window(newest, now_ms)
+        for one in begun:
+            check_list(one, subject)
+        check_list_window(current, now_ms)
     except VerificationError as error:
         raise error.holding(now_ms, now_ms) from None
-    return newest
+    later = (one.issued_ms for one in genuine if one.issued_ms > now_ms)
+    return current.issued_ms, min((current.next_update_ms, *later)) - 1
+
+
+def _genuine(crls: Sequence[Crl], issuer: Certificate) -> list[Crl]:
+    """The issuer's own lists. `CollateralSignature` where there are only others under its name."""
+    found, refusal = [], None
+    for crl in crls:
+        if crl.issuer == issuer.subject:
+            try:
+                check_list_signature(crl, issuer)
+                found.append(crl)
+            except CollateralSignature as error:
+                refusal = error
+    if refusal is not None and not found:
+        raise refusal
+    return found
 
 
 def check_list_signature(crl: Crl, issuer: Certificate) -> None:
     """The issuer signed its list, and may. `CollateralSignature`."""
-    if issuer.sign_crls is False or not crl.signed_by(issuer.public_key):
+    if issuer.sign_crls is False or not signed_list(crl, issuer):
         raise CollateralSignature(f"{issuer.common_name!r} did not sign this revocation list", field="crl")
 
 

@@ -6,6 +6,7 @@ The steps, in order; the same numbers stand at the code:
  2. Its responder is the issuer itself, or one the issuer authorised: a certificate the issuer signed for OCSP signing.
  3. The responder signed it.
  4. It is current: made before `now`, next update not reached; without one it is current for `OCSP_LIFETIME_MS`.
+    Responses of the future count from their own time on; they are looked at before only where there are no others.
  5. The certificate is good: neither revoked (a certificate on hold is revoked) nor unknown.
 
 A response is held, not asked for on the spot: its age is bounded by its window, not by a nonce. Whether a responder's
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from verifier.abi import der, x509
@@ -65,31 +66,41 @@ def verify_answer(
     """What `responses` say of `subject`, issued by `issuer` (verified), at `now_ms`; None if they say nothing.
 
     Every response about it must be genuine, the newest be current; one genuine revocation is enough, however old.
-    Raises a subclass of `VerificationError`; what depends on the time is certain for this `now` only.
+    Raises a subclass of `VerificationError`, certain for this `now` only: at another time other responses count.
     """
     # (1)
     about = sorted(_about(responses, subject, issuer), key=lambda pair: pair[1].this_update_ms, reverse=True)
+    if not about:
+        return None
+    begun = [pair for pair in about if _window(*pair)[0] <= now_ms]
+    try:
+        answer = _answer(begun or about, subject, issuer, now_ms)
+    except VerificationError as error:
+        raise error.holding(now_ms, now_ms) from None
+    later = (_window(*pair)[0] - 1 for pair in about if pair not in begun)
+    return replace(answer, expires_ms=min((answer.expires_ms, *later)))
+
+
+def _answer(
+    about: Sequence[tuple[OcspResponse, OcspEntry]], subject: Certificate, issuer: Certificate, now_ms: int
+) -> VerifiedAnswer:
+    """The answer of the newest response, if there is nothing against any of them."""
+    field = f"ocsp[{subject.serial_number:x}]"
     answers = []
     for response, entry in about[:MAX_OCSP_ANSWERS]:
-        field = f"ocsp[{subject.serial_number:x}]"
         # (2)
         responder = responder_of(response, issuer, field)
         # (3)
         check_signature(response, responder, field)
         # (5), for all of them: a later answer does not undo a revocation
         check_revoked(entry, subject, field)
-        answers.append((response, entry, responder, field))
-    if not answers:
-        return None
-    response, entry, responder, field = answers[0]
-    try:
-        # (4)
-        check_responder_window(responder, issuer, now_ms, field)
-        check_window(response, entry, now_ms, field)
-        # (5)
-        check_known(entry, subject, field)
-    except VerificationError as error:
-        raise error.holding(now_ms, now_ms) from None
+        answers.append((response, entry, responder))
+    response, entry, responder = answers[0]
+    # (4)
+    check_responder_window(responder, issuer, now_ms, field)
+    check_window(response, entry, now_ms, field)
+    # (5)
+    check_known(entry, subject, field)
     begin, end = _window(response, entry)
     own = responder == issuer
     return VerifiedAnswer(

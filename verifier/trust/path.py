@@ -112,12 +112,16 @@ def check_names(path: Sequence[Certificate], profile: PathProfile) -> None:
     if len(path) not in profile.lengths:
         wanted = profile.lengths
         shown = f"{wanted[0]}" if len(wanted) == 1 else f"{wanted[0]} to {wanted[-1]}"
-        raise CertChainInvalid(f"{len(path)} certificates, {shown} expected", field=profile.field)
+        has = "1 certificate" if len(path) == 1 else f"{len(path)} certificates"
+        raise CertChainInvalid(f"{has}, {shown} expected", field=profile.field)
     if len(set(path)) != len(path):
         raise CertChainInvalid("a certificate twice", field=profile.field)
     for index, one in enumerate(path):
         if one.issuer != path[max(index - 1, 0)].subject:
-            raise CertChainInvalid("it does not name the next one as its issuer", field=place(path, index, profile))
+            above = path[max(index - 1, 0)].common_name
+            raise CertChainInvalid(
+                f"{one.common_name!r} does not name {above!r} as its issuer", field=place(path, index, profile)
+            )
 
 
 def find_root(first: Certificate, roots: Sequence[Root], profile: PathProfile) -> Root:
@@ -138,7 +142,9 @@ def check_constraints(path: Sequence[Certificate], profile: PathProfile) -> None
             raise CertConstraint(f"{one.common_name!r} is not a CA", field=where)
         if one.path_length is not None and one.path_length < below:
             raise CertConstraint(f"{one.common_name!r} allows {one.path_length} CAs below", field=where)
-        if one.sign_certificates is not True and (profile.usage_required or one.sign_certificates is False):
+        if one.sign_certificates is None and profile.usage_required:
+            raise CertConstraint(f"{one.common_name!r} has no keyUsage that lets it sign certificates", field=where)
+        if one.sign_certificates is False:
             raise CertConstraint(f"{one.common_name!r} may not sign certificates", field=where)
     leaf, where = path[-1], place(path, len(path) - 1, profile)
     if leaf.is_ca and not profile.leaf_may_be_ca:

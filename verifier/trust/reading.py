@@ -7,7 +7,7 @@
 | object with `tcbEvalNumbers_raw`, `signature`, `issuer_chain` | evaluation numbers, text and chain apart |
 | array of objects with `cert` | a body of `/pckcerts` |
 | `HTTP/…` or header lines, then perhaps a body | `curl -i`, `curl -D`: `…-Issuer-Chain` headers, and the body |
-| PEM, DER, hex or base64 of either | certificates and revocation lists |
+| PEM, DER (one value or several), hex or base64 of either | certificates and revocation lists |
 | DER that begins with a status | an OCSP response (RFC 6960) |
 | XML of a SoftwareIdentity | a reference integrity manifest (RIM) |
 | URL-encoded PEM, a JSON string of hex | the value of such a header, the body of `/rootcacrl` |
@@ -217,7 +217,27 @@ def _read_x509(data: bytes, into: Contents) -> None:
     if decoded.startswith(BEGIN):
         into.add_blocks(decoded, "pem")
     else:
-        _read_der(decoded, into)
+        for part in _values_of(decoded):
+            _read_der(part, into)
+
+
+def _values_of(data: bytes) -> list[bytes]:
+    """DER values one behind the other, as `cat` makes of files; whatever is not such is left whole.
+
+    Raises `CollateralTooLarge` for more than PEM may have blocks.
+    """
+    found: list[bytes] = []
+    at = 0
+    while at < len(data):
+        try:
+            _, stop = der.span_of(data, at, len(data), der.SEQUENCE, "der")
+        except DerError:
+            return [data]
+        found.append(data[at:stop])
+        if len(found) > MAX_PEM_BLOCKS:
+            raise CollateralTooLarge(f"more than {MAX_PEM_BLOCKS} values in one piece", field="der")
+        at = stop
+    return found
 
 
 def _read_der(data: bytes, into: Contents) -> None:

@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 from verifier.abi.collateral import SignedDocument
 from verifier.errors import VerificationError
-from verifier.limits import MAX_SELECTIONS_REMEMBERED, MAX_VERDICTS_REMEMBERED
+from verifier.limits import MAX_PEM_BLOCKS, MAX_SELECTIONS_REMEMBERED, MAX_VERDICTS_REMEMBERED
 from verifier.trust import selection
 from verifier.trust.certificate import Certificate, on_p256, parse_certificate
 from verifier.trust.contents import Contents, HeldCrl, HeldDocument, Unreadable
@@ -95,6 +95,7 @@ class Collateral:
                 contents.crls.setdefault(crl.digest, crl)
             for der, source in one.certificate_sources.items():
                 contents.certificates.setdefault(der, source)
+            contents.delivered += one._delivered[: MAX_PEM_BLOCKS - len(contents.delivered)]
             contents.rims = {**one.rim_sources, **contents.rims}
             contents.ocsp_responses = {**one.ocsp_sources, **contents.ocsp_responses}
             contents.unreadable.extend(one.unreadable)

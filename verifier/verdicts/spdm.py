@@ -50,9 +50,7 @@ def spdm_verdict(
     )
 
 
-def device_vector(
-    policy: QuotePolicy, device: VerifiedSpdm, failures: Sequence[VerificationError]
-) -> dict[str, int]:
+def device_vector(policy: QuotePolicy, device: VerifiedSpdm, failures: Sequence[VerificationError]) -> dict[str, int]:
     """AR4SI tiers. No source of revocation exists: the hardware is no better than a warning."""
     judged = {
         "instance-identity": device.fresh and device.challenged,
@@ -107,10 +105,7 @@ def spdm_warnings(device: VerifiedSpdm) -> tuple[str, ...]:
         found.append("SIMULATED: the root of trust is not hardware")
     if device.device_mode is not None and device.device_mode.debug_active:
         found.append("DEBUG: the device signs that a debug mode of it is active")
-    if not device.fresh:
-        found.append(f"{device.stale}; nothing else says when, or for whom, it was made")
-    if device.lacking:
-        found.append(f"the first mile is graded {device.grade}: {device.lacking}")
+    found += [f"the first mile is graded {device.grade}: {why}" for why in (device.lacking, device.stale) if why]
     if not device.vca_authenticated:
         found.append("the negotiation is not signed: an attacker may have forced version or algorithms down")
     found.append("revocation of the device's certificates is not checked: SPDM has no source of it")

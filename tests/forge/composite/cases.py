@@ -295,6 +295,11 @@ STATES = [
                 spdm.digests(), spdm.certificate(), spdm.challenge(), spdm.measure(1))),)),
             policy=measured("spdm", RegisterRule(
                 register="block1", value=spdm.measurement_blocks()[0].value))),
+    hostile("a sensor whose number of blocks nobody signed", "FIRST_MILE_TOO_LOW", "SpdmGraded",
+            TDX.but(sensors=(SENSOR.but(story=(
+                spdm.digests(), spdm.certificate(), spdm.challenge(), spdm.counted_by_nobody(1), spdm.measure(1))),)),
+            policy=measured("spdm", RegisterRule(
+                register="block1", value=spdm.measurement_blocks()[0].value))),
     hostile("a sensor whose firmware nobody named", "POLICY_EMPTY", "FirmwareNamed", policy=unmeasured("spdm")),
     hostile("a sensor with other firmware", "MEASUREMENT_UNKNOWN", "FirmwareNamed",
             policy=measured("spdm", RegisterRule(register="block1", value=bytes(32)))),

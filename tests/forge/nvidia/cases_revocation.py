@@ -128,7 +128,20 @@ def listed(name: str, code: str, step: str | None, issuer: int, **changes: Any) 
     return Case(name=name, code=code, step=step, world=HOPPER.but(lists=(what,)), demands=NO_REVOCATION)
 
 
+OLDER = {"this_update": NOW - 30 * DAY, "next_update": NOW - 20 * DAY}
+FAMILY_LIST = List(issuer=0, this_update=NOW - DAY, next_update=NOW + DAY)
+
+
+def lists_of_family(name: str, code: str, step: str | None, *more: List) -> Case:
+    return Case(name=name, code=code, step=step, world=HOPPER.but(lists=(FAMILY_LIST, *more)), demands=NO_REVOCATION)
+
+
 LISTS = [
+    lists_of_family("family in an older list, not in the newest", "CERT_REVOKED", "list",
+                    replace(FAMILY_LIST, this_update=NOW - 2 * DAY, revoked=(FAMILY.serial,))),
+    lists_of_family("family in a list that is out of date, beside a good one", "CERT_REVOKED", "list",
+                    replace(FAMILY_LIST, revoked=(FAMILY.serial,), **OLDER)),
+    listed("family in a list that is out of date", "CERT_REVOKED", None, 0, revoked=(FAMILY.serial,), **OLDER),
     listed("provisioner in its issuer's list", "CERT_REVOKED", "list", 1, revoked=(PROVISIONER.serial,)),
     listed("family in the root's list", "CERT_REVOKED", "list", 0, revoked=(1, FAMILY.serial, 3)),
     listed("boot ROM in the provisioner's list", "CERT_REVOKED", "list", 2, revoked=(BROM.serial,)),
@@ -156,6 +169,16 @@ GENUINE = [
     Case(name="an older answer that is out of date", code="", step=None,
          world=with_more(*NEWEST_IS_OLD)),
     Case(name="lists in place of answers", code="", step=None, world=HOPPER.but(answers=(), lists=LISTS_OF_ALL)),
+    Case(name="an older list that is out of date", code="", step=None, world=HOPPER.but(
+        answers=(), lists=(*LISTS_OF_ALL, *(replace(one, **OLDER) for one in LISTS_OF_ALL)))),
+    Case(name="newer lists of namesakes", code="", step=None, world=HOPPER.but(answers=(), lists=(*LISTS_OF_ALL, *(
+        replace(one, this_update=NOW, next_update=NOW + 9 * DAY, revoked=(FAMILY.serial,), signed_with="stranger")
+        for one in LISTS_OF_ALL)))),
+    Case(name="a list of tomorrow beside todays", code="", step=None, world=HOPPER.but(answers=(), lists=(
+        *LISTS_OF_ALL, replace(FAMILY_LIST, this_update=NOW + DAY // 2, revoked=(FAMILY.serial,))))),
+    Case(name="an answer of tomorrow beside todays", code="", step=None, world=with_more(
+        Answer(about=3, this_update=NOW + HOUR, next_update=NOW + DAY, status="revoked"),
+        Answer(about=2, this_update=NOW - HOUR, produced=NOW + HOUR, next_update=NOW + DAY, status="unknown"))),
     Case(name="answers about other devices", code="", step=None, world=with_more(
         replace(OLD_REVOCATION, issuer_key=key_bits("stranger")))),
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from tests.forge.nvidia import cases_chain, cases_policy, cases_report, cases_revocation
+from tests.forge.nvidia.certificates import Answer, List
 from tests.forge.nvidia.judge import Case, verify
 from tests.forge.nvidia.steps import STEPS, disable
-from tests.forge.nvidia.world import DAY, GENUINE, HOPPER, NOW, World, good_answers
+from tests.forge.nvidia.world import BROM, DAY, GENUINE, HOPPER, NOW, World, good_answers
 from verifier.abi import nvidia as abi_nvidia
 from verifier.abi import nvidia_opaque
 from verifier.errors import VerificationError
@@ -76,6 +77,9 @@ def test_every_check_is_a_step() -> None:
 
 
 ANSWERS = good_answers()
+LISTS = tuple(List(issuer=place, this_update=NOW - DAY, next_update=NOW + DAY) for place in (0, 1, 2))
+REVOKING = replace(LISTS[2], this_update=NOW + 1, revoked=(BROM.serial,))
+REVOKED = Answer(about=3, this_update=NOW + 1, next_update=NOW + DAY, status="revoked")
 WINDOWS = {
     "leaf": (
         HOPPER.but(leaf=replace(HOPPER.leaf, not_before=NOW)),
@@ -84,6 +88,18 @@ WINDOWS = {
     "answer": (
         HOPPER.but(answers=(replace(ANSWERS[0], this_update=NOW), *ANSWERS[1:])),
         HOPPER.but(answers=(replace(ANSWERS[0], next_update=NOW + 1), *ANSWERS[1:])),
+    ),
+    "list": (
+        HOPPER.but(answers=(), lists=(replace(LISTS[0], this_update=NOW), *LISTS[1:])),
+        HOPPER.but(answers=(), lists=(replace(LISTS[0], next_update=NOW + 1), *LISTS[1:])),
+    ),
+    "another list": (
+        HOPPER.but(answers=(), lists=(*LISTS[:2], replace(LISTS[2], this_update=NOW))),
+        HOPPER.but(answers=(), lists=(*LISTS, REVOKING)),
+    ),
+    "another answer": (
+        HOPPER.but(answers=(*ANSWERS[:2], replace(ANSWERS[2], this_update=NOW))),
+        HOPPER.but(answers=(*ANSWERS, REVOKED)),
     ),
     "responder": (
         HOPPER.but(answers=(replace(ANSWERS[0], responder={"not_before": NOW}), *ANSWERS[1:])),

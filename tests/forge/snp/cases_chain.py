@@ -25,6 +25,7 @@ from tests.forge.snp.world import (
     VLEK,
     VLEK_MILAN,
     World,
+    bringing,
     chip_id,
 )
 
@@ -209,6 +210,12 @@ REVOCATION = [
          crls=(CRL, replace(CRL, this_update=NOW - 90 * DAY, next_update=NOW - DAY, revoked=(ASK.serial,)))),
     case("ASK revoked by a list that was current once", "CERT_REVOKED", None, GENOA,
          crls=(replace(CRL, next_update=NOW - DAY, revoked=(ASK.serial,)),)),
+    case("ASK revoked by a list in the certificate table", "CERT_REVOKED", "revoked",
+         bringing(replace(CRL, revoked=(ASK.serial,)))),
+    case("ASK revoked by an old list in the certificate table, beside a good one of the verifier's", "CERT_REVOKED",
+         "revoked", bringing(replace(CRL, next_update=NOW - DAY, revoked=(ASK.serial,))), crls=(CRL,)),
+    case("list expired beside a good one in the certificate table", "COLLATERAL_EXPIRED", "list_window", bringing(CRL),
+         crls=(replace(CRL, next_update=NOW),)),
     case("list expired", "COLLATERAL_EXPIRED", "list_window", GENOA, crls=(replace(CRL, next_update=NOW),)),
     case("list of tomorrow", "COLLATERAL_NOT_YET_VALID", "list_window", MILAN,
          crls=(replace(CRL, this_update=NOW + 1),)),

@@ -8,6 +8,7 @@ from schemas.records import RegisterRule
 from tests.forge.snp.judge import Case
 from tests.forge.snp.world import (
     AUTHOR_KEY,
+    CRL,
     GENOA,
     ID_KEY,
     MEASUREMENT,
@@ -16,6 +17,7 @@ from tests.forge.snp.world import (
     TURIN,
     VLEK,
     World,
+    bringing,
 )
 from verifier.abi.amd import TcbVersion
 from verifier.policy.snp_rules import TcbMinimum
@@ -91,6 +93,8 @@ PLATFORMS = [
     case("no ciphertext hiding", "SNP_PLATFORM", "PlatformBitsSet", demand_platform=("ciphertext_hiding",)),
     case("state nobody knows", "POLICY_INVALID", "PlatformBitsSet", demand_platform=("bits",)),
     case("no revocation list", "REVOCATION_UNCHECKED", "RevocationListSeen", GENOA.but(crls=()),
+         demand_revocation=True),
+    case("no revocation list but the prover's own", "REVOCATION_UNCHECKED", "RevocationListSeen", bringing(CRL),
          demand_revocation=True),
     Case(name="list of another product", code="REVOCATION_UNCHECKED", step="RevocationListSeen",
          world=GENOA.but(crls=()), beside=(MILAN,), demands={"demand_revocation": True}),

@@ -72,7 +72,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "product_name": (amd, "check_product_name", nothing),
     # revocation
     "list_signer": (amd, "check_list_signer", nothing),
-    "list_signature": (amd, "_signed", lambda crl, root: True),
+    "list_signature": (amd, "signed_list", lambda crl, root: True),
     "list_window": (collateral_checks, "check_crl_window", nothing),
     "revoked": (amd, "check_not_revoked", nothing),
     # policy

@@ -11,7 +11,22 @@ import pytest
 from tests.forge.snp import cases_chain, cases_policy, cases_report
 from tests.forge.snp.judge import Case, verify
 from tests.forge.snp.steps import STEPS, disable
-from tests.forge.snp.world import CRL, EK, GENOA, GENUINE, MILAN, NOW, REPORT_DATA, TURIN, VLEK, World
+from tests.forge.snp.world import (
+    ASK,
+    CRL,
+    EK,
+    EXTENDED,
+    GENOA,
+    GENUINE,
+    MILAN,
+    NOW,
+    REPORT_DATA,
+    TURIN,
+    VLEK,
+    Minted,
+    World,
+    bringing,
+)
 from verifier.abi import hcl as abi_hcl
 from verifier.abi import snp as abi_snp
 from verifier.errors import VerificationError
@@ -110,7 +125,19 @@ def test_of_two_certificates_of_a_chip_the_same_is_chosen_all_along(first: int) 
     old, new = (GENOA.but(ek=replace(EK, serial=number)) for number in (1, 2))
     old = old.but(ek=replace(old.ek, not_after=NOW + 100))
     new = new.but(ek=replace(new.ek, not_before=NOW - 100, not_after=NOW + 3_000))
-    worlds = (old.mint(), new.mint())[:: 1 if first else -1]
+    agrees_all_along((old.mint(), new.mint())[:: 1 if first else -1])
+
+
+@pytest.mark.parametrize("serials", [(0x20001, 0x20002), (0x20002, 0x20001)])
+def test_of_two_certificates_of_an_issuer_the_same_is_chosen_all_along(serials: tuple[int, int]) -> None:
+    """As above, of a chip with one certificate and two of its issuer."""
+    old, new = (GENOA.but(ask=replace(ASK, serial=serial)) for serial in serials)
+    old = old.but(ask=replace(old.ask, not_after=NOW + 100))
+    new = new.but(ask=replace(new.ask, not_before=NOW - 100, not_after=NOW + 3_000))
+    agrees_all_along((old.mint(), new.mint()))
+
+
+def agrees_all_along(worlds: tuple[Minted, ...]) -> None:
     found = {}
     for at in (NOW - 101, NOW - 100, NOW, NOW + 100, NOW + 101, NOW + 3_000):
         claims = verify(worlds[0], beside=worlds[1:], at=at)
@@ -126,6 +153,50 @@ def test_a_lying_certificate_takes_nothing_but_its_turn() -> None:
     """Someone's own key that claims this chip and TCB stands beside the genuine one."""
     own = GENOA.but(ek=replace(EK, key="own", signed_with="stranger"))
     assert verify(GENOA.mint(), beside=(own.mint(),)).ek_serial_hex == "0"
+
+
+def test_a_refusal_with_several_certificates_is_certain_for_its_time_only() -> None:
+    """A lying certificate is refused whatever the time; when it is not the best one, another one is judged."""
+    own = GENOA.but(ek=replace(EK, key="own", signed_with="stranger")).mint()
+    genuine = GENOA.but(ek=replace(EK, not_after=NOW - 1)).mint()
+    with pytest.raises(VerificationError) as caught:
+        verify(genuine, beside=(own,))
+    assert caught.value.code == "CERT_SIGNATURE"
+    assert caught.value.holds_from_ms == caught.value.holds_until_ms == NOW * 1000
+    assert verify(genuine, beside=(own,), at=NOW - 1).ek_serial_hex == "0"
+
+
+def test_lying_certificates_do_not_use_up_the_tries() -> None:
+    """More of them than are tried, each of them before the genuine one: endorsement keys and issuers."""
+    genuine = GENOA.but(ek=replace(EK, serial=9), ask=replace(ASK, serial=0x10009))
+    liars = [
+        genuine.but(
+            ek=replace(EK, key=f"own {number}", serial=number, signed_with="stranger"),
+            ask=replace(ASK, key="asvk" if number % 2 else "stranger", serial=0x10000 + number, signed_with="stranger"),
+        )
+        for number in range(1, 7)
+    ]
+    assert verify(genuine.mint(), beside=tuple(one.mint() for one in liars)).ek_serial_hex == "9"
+
+
+def test_of_lying_certificates_alone_none_is_accepted() -> None:
+    liars = [GENOA.but(ek=replace(EK, key=f"own {number}", signed_with="stranger")) for number in range(6)]
+    with pytest.raises(VerificationError) as caught:
+        verify(liars[0].mint(), beside=tuple(one.mint() for one in liars[1:]))
+    assert caught.value.code == "CERT_SIGNATURE"
+
+
+def test_a_list_that_the_prover_brings_can_only_revoke() -> None:
+    """Whoever sends the evidence picks the list, and would pick one of before the revocation."""
+    alone = verify(EXTENDED.but(crls=()).mint())
+    assert verify(bringing(CRL).mint()) == alone
+    assert (alone.revocation, alone.windows) == ("unchecked", ())
+    assert verify(bringing(replace(CRL, next_update=NOW - 1)).mint()) == alone
+    assert verify(bringing(replace(CRL, signed_with="stranger", revoked=(ASK.serial,))).mint()) == alone
+    later = verify(bringing(replace(CRL, this_update=NOW + 100, revoked=(ASK.serial,))).mint())
+    assert later.expires_ms == (NOW + 100) * 1000 - 1
+    longer = replace(CRL, next_update=CRL.next_update + 1)
+    assert verify(bringing(longer).but(crls=(CRL,)).mint()) == verify(EXTENDED.mint())
 
 
 def test_another_list_beside_a_good_one() -> None:

@@ -213,14 +213,25 @@ VLEK_MILAN = World(product="Milan", vlek=True)
 AZURE = World(hcl=Hcl(user_data=REPORT_DATA))
 
 
-def in_table(report: bytes, certificates: tuple[bytes, ...]) -> bytes:
+def in_table(report: bytes, certificates: tuple[bytes, ...], lists: tuple[bytes, ...] = ()) -> bytes:
     """The report with everything about it in a certificate table."""
-    kinds = ("vcek", "ask", "ark")
-    entries = (reports.Entry(kind, der) for kind, der in zip(kinds, certificates, strict=True))
+    kinds = ("vcek", "ask", "ark", *("crl" for _ in lists))
+    entries = (reports.Entry(kind, der) for kind, der in zip(kinds, (*certificates, *lists), strict=True))
     return report + reports.table(*entries, page=0x4000)
 
 
 EXTENDED = World(evidence=in_table, delivered=lambda certificates: ())
+
+
+def bringing(*lists: Crl) -> World:
+    """A report whose certificate table has revocation lists; the verifier has none."""
+
+    def write(report: bytes, certificates: tuple[bytes, ...]) -> bytes:
+        return in_table(report, certificates, tuple(issue_crl(one, EXTENDED.chain()[2]) for one in lists))
+
+    return EXTENDED.but(evidence=write, crls=())
+
+
 GENUINE = {
     "Milan v2": MILAN, "Milan v3": MILAN3, "Genoa v3": GENOA, "Genoa v4": GENOA.but(version=4),
     "Genoa v5": GENOA.but(version=5), "Siena": SIENA, "Turin v5": TURIN, "VLEK of Genoa": VLEK,

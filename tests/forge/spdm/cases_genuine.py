@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.forge.spdm.edits import with_
+from tests.forge.spdm.edits import where, with_
 from tests.forge.spdm.keys import RESPONDER_AUTH, Cert
 from tests.forge.spdm.world import (
     ISSUER,
@@ -18,19 +18,25 @@ from tests.forge.spdm.world import (
     World,
     certificate,
     challenge,
+    counted_by_nobody,
     digests,
     measure,
+    measurement_blocks,
     not_ready,
+    passed_over,
     raw,
     refused,
 )
-from verifier.abi.spdm import Challenge, GetCapabilities, GetMeasurements
+from verifier.abi.spdm import Challenge, GetCapabilities, GetMeasurements, MeasurementBlock
 
 MEASURED, NONE = "SPDM_MEASURED", "NONE"
 ONE_BY_ONE = (
     digests(), certificate(), challenge(), measure(0, signed=False),
     *(measure(index) for index in (1, 2, 3, 9, 16, 254)),
 )  # fmt: skip
+
+ENDING = (0xE4, 0xE5, 0xE6, 0xE7, 0xEA, 0xEB, 0xEF)
+"""KEY_EXCHANGE, FINISH, PSK_EXCHANGE, PSK_FINISH, two of encapsulated requests, GET_MEASUREMENT_EXTENSION_LOG."""
 
 
 def padded(messages: list[bytes]) -> list[bytes]:
@@ -111,6 +117,25 @@ GENUINE: list[tuple[str, World, str]] = [
     ("exchanges of a vendor", V12.but(
         story=(digests(), certificate(), raw(bytes.fromhex("12fe0000"), bytes.fromhex("127e0000")), challenge(),
                measure())), MEASURED),
+    *((f"{code:#04x} before the challenge", V13.but(
+        story=(digests(), certificate(), passed_over(code, ends=True), challenge(), measure())), MEASURED)
+      for code in ENDING),
+    ("a session begun between two challenges", V12.but(
+        story=(digests(), certificate(), challenge(), digests(), certificate(), passed_over(0xE4, ends=True),
+               challenge(), measure())), MEASURED),
+    ("a digest beside the stream it stands for", V12.but(
+        story=(digests(), certificate(), challenge(summary=0), measure(), measure(1, attributes=2)),
+        edits={"Measurements": where(lambda one: one.count == 1, with_(record=MeasurementBlock(
+            index=1, type=0x80 | measurement_blocks()[0].type, value=b"firmware").encode()))}), MEASURED),
+    *((f"a number of blocks nobody signed, {world.version:#04x}", world.but(
+        story=(digests(), certificate(), challenge(summary=0), counted_by_nobody(1), measure(1))), NONE)
+      for world in (V10, V11, V12, V13, V14)),
+    ("a wrong number of blocks nobody signed, beside all of them", V12.but(
+        story=(digests(), certificate(), challenge(), counted_by_nobody(2), measure())), MEASURED),
+    ("a number of blocks signed by itself", V12.but(
+        story=(digests(), certificate(), challenge(), measure(0), *ONE_BY_ONE[4:])), MEASURED),
+    ("the number of blocks asked for twice", V12.but(
+        story=(*ONE_BY_ONE[:3], measure(0), measure(0, signed=False), *ONE_BY_ONE[4:])), MEASURED),
     ("opaque data", V13.but(edits={"ChallengeAuth": with_(opaque=bytes(40)), "Measurements": with_(opaque=b"x" * 900)}),
      MEASURED),
     ("a leaf for responders", V12.but(leaf=replace(LEAF, purposes=(RESPONDER_AUTH,))), MEASURED),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.forge.spdm.world import Minted, World, same
+from verifier.policy.devices import SpdmDemands, spdm_device_rules
 from verifier.trust.roots import Root
 
 
@@ -14,7 +15,8 @@ from verifier.trust.roots import Root
 class Case:
     """`step` names the check that catches the lie (see `steps.py`); None: no single function does.
 
-    `nonces` makes the expected ones from those of the transcript; None: none are expected.
+    `nonces` makes the expected ones from those of the transcript; None: none are expected. `demands`: what a policy
+    demands of a transcript that verified; None: nothing.
     """
 
     name: str
@@ -23,11 +25,14 @@ class Case:
     world: World
     nonces: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] | None = None
     trust_roots: Callable[[list[Root]], list[Root]] = same
+    demands: SpdmDemands | None = None
 
     def judge(self) -> Any:
         minted = self.world.mint()
         nonces = () if self.nonces is None else self.nonces(minted.nonces)
-        return judge(minted, nonces=nonces, trust_roots=self.trust_roots([root_of(minted)]))
+        verified = judge(minted, nonces=nonces, trust_roots=self.trust_roots([root_of(minted)]))
+        spdm_device_rules(self.demands, None, fresh=verified.fresh).check(verified)
+        return verified
 
 
 def root_of(minted: Minted) -> Root:

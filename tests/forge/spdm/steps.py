@@ -10,6 +10,7 @@ import pytest
 from tests.forge.steps import nothing
 from verifier.abi import spdm_algorithms
 from verifier.formats import spdm, spdm_checks, spdm_transcript
+from verifier.policy import devices
 from verifier.trust import path
 from verifier.trust.roots import Root
 
@@ -36,11 +37,13 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "one_device": (spdm_checks, "check_one_device", nothing),
     "nonces": (spdm_checks, "check_nonces", nothing),
     "expected_nonces": (spdm_checks, "check_expected_nonces", nothing),
+    "total": (spdm_checks, "check_total", nothing),
     "answer": (spdm_checks, "check_answer", nothing),
     "index": (spdm_checks, "check_index", nothing),
     "unchanged": (spdm_checks, "check_unchanged", nothing),
     "same_value": (spdm_checks, "check_same_value", nothing),
     "summary": (spdm_checks, "check_summary", nothing),
+    "stale": (spdm_checks, "stale_part", lambda *_: ""),
     "purposes": (spdm_checks, "check_purposes", nothing),
     "names": (path, "check_names", nothing),
     "anchor": (path, "find_root", own_root),
@@ -49,6 +52,9 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "keys": (path, "check_keys", nothing),
     "signatures": (path, "check_signatures", nothing),
     "validity": (spdm, "check_path_validity", nothing),
+    "SpdmFresh": (devices.SpdmFresh, "check", nothing),
+    "SpdmGraded": (devices.SpdmGraded, "check", nothing),
+    "NoSpdmDebug": (devices.NoSpdmDebug, "check", nothing),
 }
 
 BESIDE_OTHERS = {

@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.forge.spdm import cases_chain, cases_messages, cases_signed
+from tests.forge.spdm import cases_chain, cases_messages, cases_policy, cases_signed
 from tests.forge.spdm.cases_genuine import GENUINE
 from tests.forge.spdm.judge import Case, judge, root_of
 from tests.forge.spdm.keys import DAY, NOW
 from tests.forge.spdm.steps import BESIDE_OTHERS, STEPS, disable
-from tests.forge.spdm.world import LEAF, V12, Minted, World
+from tests.forge.spdm.world import LEAF, V12, Minted, World, certificate, challenge, digests, measure
 from verifier.abi import spdm_algorithms
 from verifier.errors import VerificationError
 from verifier.formats import spdm, spdm_checks, spdm_transcript
 from verifier.trust.path import PathCache
 
-CASES = [*cases_messages.CASES, *cases_chain.CASES, *cases_signed.CASES]
+CASES = [*cases_messages.CASES, *cases_chain.CASES, *cases_signed.CASES, *cases_policy.CASES]
 REACHED = [case for case in CASES if case.step is not None]
 
 
@@ -84,6 +84,21 @@ def refusal(minted: Minted, seen: PathCache, at: int) -> VerificationError | Non
         return error
     assert verified.valid_from_ms <= at * 1000 <= verified.expires_ms
     return None
+
+
+@pytest.mark.parametrize(("of_challenge", "of_measurements"), [(1, 50), (50, 1)])
+def test_the_shortest_chain_says_how_long_a_verdict_holds(of_challenge: int, of_measurements: int) -> None:
+    """Two chains of one key, each valid for so many days on both sides."""
+    days = {"not_before": NOW - of_measurements * DAY, "not_after": NOW + of_measurements * DAY}
+    minted = V12.but(
+        story=(digests(), certificate(), certificate(1), challenge(), measure(slot=1)),
+        leaf=replace(LEAF, not_before=NOW - of_challenge * DAY, not_after=NOW + of_challenge * DAY),
+        second=days,
+    ).mint()
+    verified = judge(minted, nonces=minted.nonces)
+    assert (verified.valid_from_ms, verified.expires_ms) == ((NOW - DAY) * 1000, (NOW + DAY) * 1000)
+    assert refusal(minted, PathCache(), NOW + DAY + 1) is not None
+    assert refusal(minted, PathCache(), NOW - DAY - 1) is not None
 
 
 def test_names_are_unique() -> None:

@@ -99,7 +99,7 @@ class World:
     """A device and the story of its connection. The defaults make a genuine one; `but` lies.
 
     `edits` change messages, by the name of their class, before anything is signed; `signing` changes how signatures
-    are made, `recorded` the messages after all, `chain` the bytes of a slot's chain.
+    are made, `recorded` the messages after all, `chain` the bytes of a slot's chain, `second` the leaf in slots but 0.
     """
 
     version: int = 0x12
@@ -110,6 +110,7 @@ class World:
     root: Cert = ROOT
     issuers: tuple[Cert, ...] = (ISSUER,)
     leaf: Cert = LEAF
+    second: Mapping[str, Any] = field(default_factory=dict)
     certificates: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = same
     chain: Callable[[bytes], bytes] = same
     root_hash: bytes | None = None
@@ -136,7 +137,7 @@ class World:
         kind = self.key_kind
         certs = [replace(one, kind=kind) if one.kind == "p256" else one for one in (self.root, *self.issuers)]
         leaf = replace(self.leaf, kind=kind) if self.leaf.kind == "p256" else self.leaf
-        certs.append(leaf if slot == 0 else replace(leaf, serial=100 + slot))
+        certs.append(leaf if slot == 0 else replace(leaf, serial=100 + slot, **self.second))
         made = tuple(mint(one, certs[max(0, index - 1)]) for index, one in enumerate(certs))
         made = self.certificates(made)
         digest = hashlib.new(self.base_hash, made[0]).digest() if self.root_hash is None else self.root_hash
@@ -344,6 +345,34 @@ def raw(request: bytes, response: bytes) -> Act:
     def act(session: Session) -> None:
         session.messages += [request, response]
         session.l = b""
+
+    return act
+
+
+def passed_over(code: int, *, ends: bool) -> Act:
+    """An exchange that no transcript holds; with `ends`, it ends B as long as there was no challenge."""
+
+    def act(session: Session) -> None:
+        version = session.world.version
+        raw(bytes((version, code, 0, 0)), bytes((version, code & 0x7F, 0, 0)))(session)
+        if ends and not session.challenged:
+            session.b = b""
+
+    return act
+
+
+def counted_by_nobody(total: int) -> Act:
+    """A number of blocks that a stranger puts in, and an ERROR after it, so that no signature covers it."""
+
+    def act(session: Session) -> None:
+        version, context = session.world.version, session.context
+        request = GetMeasurements(version=version, operation=0, context=context)
+        answer = Measurements(
+            version=version, count=0, record=b"", nonce=session.random(), total=total, context=context
+        )
+        refusal = GetMeasurements(version=version, operation=7, context=context)
+        session.messages += [request.encode(), answer.encode()]
+        session.messages += [refusal.encode(), ErrorResponse(version=version, error=1).encode()]
 
     return act
 
