@@ -208,7 +208,8 @@ class _Verifier:
         except VerificationError as error:
             error.field = items.subject if error.field is None else f"{items.subject}.{error.field}"
             raise _dated(error, self.now_ms) from None
-        return VerifiedDevice(kind=items.kind, subject=items.subject, evidence=found, fresh=bool(nonces))
+        fresh = found.fresh if isinstance(found, VerifiedSpdm) else bool(nonces)
+        return VerifiedDevice(kind=items.kind, subject=items.subject, evidence=found, fresh=fresh)
 
     def _nvidia(self, items: DeviceItems, nonces: tuple[bytes, ...]) -> VerifiedNvidiaReport:
         chain = certificates_of(items.certificates or b"")

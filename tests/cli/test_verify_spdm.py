@@ -46,6 +46,14 @@ def verdict(tmp_path: Path, world: World, policy: str, *, given: slice) -> dict[
     return found
 
 
+def identity(found: dict[str, Any]) -> int:
+    """The tier of "instance-identity": 0 no claim, 2 affirming."""
+    (part,) = found["submods"].values()
+    tier = part["ear.trustworthiness-vector"]["instance-identity"]
+    assert isinstance(tier, int)
+    return tier
+
+
 @pytest.mark.parametrize("world", [V11, V12, V13], ids=lambda world: f"{world.version:#04x}")
 @pytest.mark.parametrize("given", [slice(0, 0), slice(0, 1), slice(1, 2)], ids=["none", "challenge", "measurements"])
 def test_some_nonces_do_not_make_a_transcript_fresh(tmp_path: Path, world: World, given: slice) -> None:
@@ -54,6 +62,7 @@ def test_some_nonces_do_not_make_a_transcript_fresh(tmp_path: Path, world: World
         found = verdict(tmp_path, world, policy, given=given)
         assert found["accepted"]
         assert (found["claims"]["fresh"], found["claims"]["grade"]) == (False, "NONE")
+        assert identity(found) == 0
         assert any("any age" in one for one in found["warnings"])
 
 
@@ -62,6 +71,7 @@ def test_all_nonces_do(tmp_path: Path, policy: str) -> None:
     found = verdict(tmp_path, V12, policy, given=slice(None))
     assert found["accepted"]
     assert (found["claims"]["fresh"], found["claims"]["grade"]) == (True, "SPDM_MEASURED")
+    assert identity(found) == 2
     assert not any("any age" in one for one in found["warnings"])
 
 
