@@ -217,6 +217,9 @@ MAX_SPDM_CAPTURE_BYTES = 1024 * 1024
 MAX_SPDM_EVENTS = 32
 """Signatures in one transcript, each one verification. DMTF's sample device has 8 measurements, signed one by one."""
 
+MAX_SPDM_CHAIN_BYTES = 0xFFFF
+"""Bytes that a message of 1.4's large form may count: what the 16-bit fields of the ordinary form hold."""
+
 MAX_SPDM_CHAIN_CERTIFICATES = 8
 """Certificates in a slot's chain. Devices with DICE layers have up to 6."""
 

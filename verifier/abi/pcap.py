@@ -15,6 +15,11 @@ from verifier.limits import MAX_SPDM_CAPTURE_BYTES, MAX_SPDM_MESSAGE_BYTES, MAX_
 
 LINK_MCTP, LINK_PCI_DOE = 291, 292
 
+_OTHER_LINK = (
+    "Only captures of MCTP and PCI DOE are read, none of TCP or Ethernet: record with the requester "
+    "(enclavescale spdm), or convert the messages to JSON."
+)
+
 _CLASSIC = {
     b"\xd4\xc3\xb2\xa1": "little", b"\x4d\x3c\xb2\xa1": "little",
     b"\xa1\xb2\xc3\xd4": "big", b"\xa1\xb2\x3c\x4d": "big",
@@ -53,7 +58,7 @@ def parse_capture(data: bytes) -> tuple[bytes, ...]:
         elif link == LINK_PCI_DOE:
             message = _doe(packet)
         else:
-            raise SpdmUnsupported(f"link type {link}", field="capture.link_type")
+            raise SpdmUnsupported(f"link type {link}", field="capture.link_type", remedy=_OTHER_LINK)
         if message is not None:
             if len(found) == MAX_SPDM_MESSAGES:
                 raise SpdmTooLarge(f"more than {MAX_SPDM_MESSAGES} messages", field="capture")

@@ -26,11 +26,13 @@ from verifier.abi.spdm_fields import (
     VERSION_12,
     VERSION_13,
     VERSION_14,
+    Fields,
     Header,
     begin,
     unsigned,
 )
 from verifier.errors import SpdmMalformed, SpdmUnsupported, SpdmVersionMismatch
+from verifier.limits import MAX_SPDM_CHAIN_BYTES
 
 ERROR_BUSY, ERROR_RESPONSE_NOT_READY, ERROR_REQUEST_RESYNCH = 0x03, 0x42, 0x43
 ERROR_NAMES = {
@@ -45,6 +47,8 @@ ERROR_NAMES = {
 
 MAX_EXTENDED_ERROR_BYTES = 32
 LARGE_CHAIN = 0x80
+"""Bit 7 of param1 of GET_CERTIFICATE and CERTIFICATE (1.4): the large form, numbers of 32 bits."""
+
 SLOT_SIZE_REQUESTED = 0x01
 SUPPORTED_ALGORITHMS = 0x01
 
@@ -251,33 +255,37 @@ class Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetCertificate:
-    """GET_CERTIFICATE (0x82): `length` bytes of a slot's chain from `offset` on, 16 bits each; 8 bytes."""
+    """GET_CERTIFICATE (0x82): `length` bytes of a slot's chain from `offset` on, 16 bits each; 8 bytes.
+
+    In the `large` form (1.4) these have 32 bits and stand behind the 16-bit ones, which are 0; 16 bytes. libspdm's
+    requester uses it for every chain, however short, where the responder has the capability.
+    """
 
     version: int
     slot: int
     offset: int = 0
     length: int = 0xFFFF
     param2: int = 0
+    large: bool = False
 
     def encode(self) -> bytes:
-        """8 bytes."""
-        head = Header(self.version, GET_CERTIFICATE, self.slot, self.param2).encode()
-        return head + unsigned(self.offset, 2) + unsigned(self.length, 2)
+        """8 bytes, 16 in the large form. `ValueError` for the large form before 1.4."""
+        head = Header(self.version, GET_CERTIFICATE, _param1(self), self.param2).encode()
+        return head + _pair(self.offset, self.length, self.large)
 
     @classmethod
     def read(cls, data: bytes) -> tuple[Self, int]:
         """The message at the front of `data` and its bytes. `SpdmMalformed`, `SpdmUnsupported`."""
         header, fields = begin(data, GET_CERTIFICATE, "GET_CERTIFICATE")
-        if header.version >= VERSION_14 and header.param1 & LARGE_CHAIN:
-            raise SpdmUnsupported("GET_CERTIFICATE: a large chain", field="GET_CERTIFICATE.param1")
+        slot, large = _slot_and_form(header, "GET_CERTIFICATE")
         if header.version >= VERSION_13 and header.param2 & SLOT_SIZE_REQUESTED:
             raise SpdmUnsupported("GET_CERTIFICATE: the size of a slot", field="GET_CERTIFICATE.param2")
-        if header.param1 > MAX_SLOT:
-            raise SpdmMalformed(f"GET_CERTIFICATE: slot {header.param1}", field="GET_CERTIFICATE.slot")
+        offset, length = _read_pair(fields, large, "offset", "length")
+        if offset > MAX_SPDM_CHAIN_BYTES:
+            raise SpdmUnsupported(f"GET_CERTIFICATE: from byte {offset} on", field="GET_CERTIFICATE.offset")
         message = cls(
-            version=header.version, slot=header.param1, offset=fields.number(2, "offset"),
-            length=fields.number(2, "length"), param2=header.param2,
-        )  # fmt: skip
+            version=header.version, slot=slot, offset=offset, length=length, param2=header.param2, large=large
+        )
         return message, fields.offset
 
 
@@ -285,7 +293,8 @@ class GetCertificate:
 class Certificate:
     """CERTIFICATE (0x02): a portion of a slot's chain and how many bytes of it follow.
 
-    `attributes` is param2: from 1.3 on its bits 0 to 2 say which kind of certificate the slot holds.
+    `attributes` is param2: from 1.3 on its bits 0 to 2 say which kind of certificate the slot holds. `large` is the form
+    of 1.4 with 32-bit numbers, as in `GetCertificate`.
     """
 
     version: int
@@ -293,26 +302,57 @@ class Certificate:
     portion: bytes
     remainder: int
     attributes: int = 0
+    large: bool = False
 
     def encode(self) -> bytes:
-        """8 bytes and the portion."""
-        head = Header(self.version, CERTIFICATE, self.slot, self.attributes).encode()
-        return head + unsigned(len(self.portion), 2) + unsigned(self.remainder, 2) + self.portion
+        """8 bytes, 16 in the large form, and the portion. `ValueError` for the large form before 1.4."""
+        head = Header(self.version, CERTIFICATE, _param1(self), self.attributes).encode()
+        return head + _pair(len(self.portion), self.remainder, self.large) + self.portion
 
     @classmethod
     def read(cls, data: bytes) -> tuple[Self, int]:
         """The message at the front of `data` and its bytes. `SpdmMalformed`, `SpdmUnsupported`."""
         header, fields = begin(data, CERTIFICATE, "CERTIFICATE")
-        if header.version >= VERSION_14 and header.param1 & LARGE_CHAIN:
-            raise SpdmUnsupported("CERTIFICATE: a large chain", field="CERTIFICATE.param1")
-        if header.param1 > MAX_SLOT:
-            raise SpdmMalformed(f"CERTIFICATE: slot {header.param1}", field="CERTIFICATE.slot")
-        size, remainder = fields.number(2, "portion_length"), fields.number(2, "remainder")
+        slot, large = _slot_and_form(header, "CERTIFICATE")
+        size, remainder = _read_pair(fields, large, "portion_length", "remainder")
+        if max(size, remainder) > MAX_SPDM_CHAIN_BYTES:
+            raise SpdmUnsupported(
+                f"CERTIFICATE: {size} bytes of a chain and {remainder} more", field="CERTIFICATE.portion_length"
+            )
         message = cls(
-            version=header.version, slot=header.param1, portion=fields.take(size, "portion"), remainder=remainder,
-            attributes=header.param2,
+            version=header.version, slot=slot, portion=fields.take(size, "portion"), remainder=remainder,
+            attributes=header.param2, large=large,
         )  # fmt: skip
         return message, fields.offset
+
+
+def _param1(message: GetCertificate | Certificate) -> int:
+    if message.large and message.version < VERSION_14:
+        raise ValueError("32-bit numbers do not fit into certificate messages before 1.4, which count in two bytes")
+    return message.slot | (LARGE_CHAIN if message.large else 0)
+
+
+def _pair(first: int, second: int, large: bool) -> bytes:
+    return bytes(4) + unsigned(first, 4) + unsigned(second, 4) if large else unsigned(first, 2) + unsigned(second, 2)
+
+
+def _slot_and_form(header: Header, name: str) -> tuple[int, bool]:
+    """Slot, and whether the message has the large form. `SpdmMalformed` for other bits of param1."""
+    large = header.version >= VERSION_14 and bool(header.param1 & LARGE_CHAIN)
+    slot = header.param1 & ~LARGE_CHAIN if large else header.param1
+    if slot > MAX_SLOT:
+        raise SpdmMalformed(f"{name}: slot {slot}", field=f"{name}.slot")
+    return slot, large
+
+
+def _read_pair(fields: Fields, large: bool, first: str, second: str) -> tuple[int, int]:
+    """The two numbers of either form; in the large one the 16-bit fields are 0, so that only one pair counts."""
+    pair = fields.number(2, first), fields.number(2, second)
+    if not large:
+        return pair
+    if any(pair):
+        raise SpdmMalformed(f"{fields.name}: numbers of both sizes", field=f"{fields.name}.{first}")
+    return fields.number(4, first), fields.number(4, second)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

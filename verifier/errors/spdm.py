@@ -30,7 +30,7 @@ class SpdmUnsupported(SpdmError):
     """A message or option of SPDM this release does not read."""
 
     code = "SPDM_UNSUPPORTED"
-    remedy = "Record GET_VERSION to MEASUREMENTS only, without sessions, chunks, large certificates or encapsulation."
+    remedy = "Record GET_VERSION to MEASUREMENTS only, without sessions, chunks, chains over 64 KB or encapsulation."
 
 
 class SpdmVersionMismatch(SpdmError):

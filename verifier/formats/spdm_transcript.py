@@ -346,12 +346,14 @@ class _Follower:
 
 
 def check_portion(request: GetCertificate, response: Certificate, held: int) -> None:
-    """A portion is of the slot asked for, where the last one ended, and not longer than asked for.
+    """A portion is of the slot and form asked for, where the last one ended, and not longer than asked for.
 
     `SpdmSlot`, `SpdmChain`.
     """
     if response.slot != request.slot:
         raise SpdmSlot(f"a certificate of slot {response.slot} instead of {request.slot}", field="CERTIFICATE.slot")
+    if response.large != request.large:
+        raise SpdmChain("the large form and the ordinary one in an exchange", field="CERTIFICATE.param1")
     if request.offset != held:
         raise SpdmChain(f"a portion from {request.offset} on, {held} bytes were read", field="GET_CERTIFICATE.offset")
     if not response.portion or len(response.portion) > request.length:

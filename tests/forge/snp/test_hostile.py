@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 
 from tests.forge.snp import cases_chain, cases_policy, cases_report
+from tests.forge.snp.certificates import ONLY_CERTS
 from tests.forge.snp.judge import Case, verify
 from tests.forge.snp.steps import STEPS, disable
 from tests.forge.snp.world import (
+    ARK,
     ASK,
     CRL,
     EK,
@@ -193,6 +195,8 @@ def test_a_list_that_the_prover_brings_can_only_revoke() -> None:
     assert (alone.revocation, alone.windows) == ("unchecked", ())
     assert verify(bringing(replace(CRL, next_update=NOW - 1)).mint()) == alone
     assert verify(bringing(replace(CRL, signed_with="stranger", revoked=(ASK.serial,))).mint()) == alone
+    no_signer = replace(ARK, usage=ONLY_CERTS)
+    assert verify(bringing(replace(CRL, revoked=(ASK.serial,))).but(ark=no_signer).mint()).windows == ()
     later = verify(bringing(replace(CRL, this_update=NOW + 100, revoked=(ASK.serial,))).mint())
     assert later.expires_ms == (NOW + 100) * 1000 - 1
     longer = replace(CRL, next_update=CRL.next_update + 1)
