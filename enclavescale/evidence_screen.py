@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from enclavescale.screen_parts import BAD, DOUBT, GOOD, NONE, QUIET, Row, block, hexadecimal, windows
+from enclavescale.screen_parts import BAD, DOUBT, GOOD, NONE, QUIET, Row, block, hexadecimal, titled, windows
 
 _NAMES = {
     "snp": "SNP report",
@@ -52,10 +51,9 @@ def evidence_blocks(verdict: Mapping[str, Any], columns: int) -> Iterator[Render
 
 def _snp(verdict: Mapping[str, Any], columns: int) -> Iterator[RenderableType]:
     claims = verdict["claims"]
-    yield block("TCB", [("", _tcbs(verdict["tcb"]))])
+    yield titled("TCB", _tcbs(verdict["tcb"]))
     if verdict["collateral"]["windows"]:
-        yield Padding(Text("Collateral", "bold"), (1, 0, 0, 0))
-        yield Padding(windows(verdict["collateral"], columns >= _ROOMY), (0, 0, 0, 2))
+        yield titled("Collateral", windows(verdict["collateral"], columns >= _ROOMY))
     key = f"{claims['key_type']}, serial {claims['ek_serial']}, {claims['ek_product_name']}"
     cpuid = claims["cpuid"]
     rows: list[Row] = [
@@ -168,7 +166,7 @@ def _spdm(verdict: Mapping[str, Any], columns: int) -> Iterator[RenderableType]:
         value = one["value"] if len(one["value"]) <= 96 else f"{one['value'][:64]}… ({len(one['value']) // 2} bytes)"
         table.add_row(str(one["index"]), one["type"], Text(value, overflow="fold"))
     if claims["measurements"]:
-        yield block("Measured", [("", table)])
+        yield titled("Measured", table)
 
 
 def event_rows(events: Sequence[Sequence[str]]) -> list[Row]:
@@ -199,7 +197,7 @@ def _host(verdict: Mapping[str, Any], columns: int) -> Iterator[RenderableType]:
             Text(outcome, GOOD if outcome == "match" else DOUBT),
         )
     if claims["devices"]:
-        yield block("Devices", [("", table)])
+        yield titled("Devices", table)
 
 
 def _table(*columns: str) -> Table:

@@ -31,6 +31,11 @@ _KINDS = {
 }
 
 
+def titled(title: str, body: RenderableType) -> RenderableType:
+    """A title, and below it something as wide as there is room."""
+    return Padding(Group(Text(title, "bold"), Padding(body, (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
 def block(title: str, rows: Sequence[Row]) -> RenderableType:
     """A title, and rows below it; without a title only the rows."""
     table = Table.grid(padding=(0, 1))

@@ -58,6 +58,11 @@ class SessionClaims(Claims):
     devices: tuple[VerifiedDevice, ...] = ()
 
     @property
+    def cpu(self) -> CpuEvidence:
+        """The CPU's evidence, as `CompositeClaims` calls it."""
+        return self.quote
+
+    @property
     def tied(self) -> bool:
         """True: a session's devices carry nonces that derive from its binding."""
         return True
@@ -69,7 +74,7 @@ class CompositeClaims:
 
     `cpu` is None where no CPU's evidence was given. `binding` is the session binding that the evidence is said to be
     made for, None where none was given; that report data is its digest, was a demand while verifying. `tied`: the
-    devices' nonces derive from report data that the verifier knows to expect, its own or the binding's.
+    devices' nonces derive from report data that the verifier knows to expect, and not from the evidence itself.
     """
 
     cpu: CpuEvidence | None

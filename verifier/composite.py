@@ -4,9 +4,12 @@ The steps, in order; the same numbers stand at the code:
 
  1. The items are of known kinds, one CPU at most, one report and chain for each device (`verifier.evidence`).
  2. The CPU's evidence verifies; its report data is what the caller expects, where it expects something.
- 3. Each device's evidence verifies, and carries the nonces that this report data demands of it (`verifier.nonces`),
+ 3. No leaf key stands twice, as the evidence presents them (`verifier.claimed`).
+ 4. Each device's evidence verifies, and carries the nonces that this report data demands of it (`verifier.nonces`),
     or the one nonce that the caller issued to all of them.
- 4. No device stands twice, under whatever subject or kind of evidence; GPUs and switches name each other.
+ 5. No device stands twice, under whatever subject or kind of evidence; GPUs and switches name each other.
+
+A caller who knows which CPU and which devices to expect says so in between (`Admission`), before the costlier part.
 
 Which devices the host should have, what they may run and what all this is worth is policy
 (`verifier.policy.devices`). Whatever is sent is verified: there is no way to have a device passed over.
@@ -16,19 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from schemas.records import EvidenceItem
-from verifier.abi.pem_blocks import CERTIFICATE, split_blocks
+from verifier.claimed import ClaimedDevice, chain_blocks, claimed_device
 from verifier.claims import CpuEvidence, VerifiedDevice
-from verifier.errors import (
-    CertChainInvalid,
-    CollateralMalformed,
-    CollateralTooLarge,
-    DeviceDuplicate,
-    NonceMismatch,
-    QuoteVersionUnsupported,
-    VerificationError,
-)
+from verifier.errors import DeviceDuplicate, NonceMismatch, QuoteVersionUnsupported, VerificationError
 from verifier.evidence import DCAP_KINDS, CpuItems, DeviceItems, SortedEvidence, sort_evidence
 from verifier.formats.dcap import VerifiedQuote, verify_quote
 from verifier.formats.nvidia import VerifiedNvidiaReport, verify_nvidia_report
@@ -64,6 +60,16 @@ class Memory:
     pck_chains: ChainCache = field(default_factory=ChainCache)
     paths: PathCache = field(default_factory=PathCache)
     rims: RimShelf = field(default_factory=RimShelf)
+
+
+class Admission(Protocol):
+    """What a caller demands of a host while it is verified: it refuses before the next, costlier part is."""
+
+    def cpu(self, cpu: CpuEvidence) -> tuple[int, int]:
+        """Between which times (UTC milliseconds, inclusive) this CPU is admitted, now among them; raises if not."""
+
+    def device(self, claimed: ClaimedDevice) -> None:
+        """Raises for a device whose evidence need not be verified. Nothing of `claimed` is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +117,16 @@ def verify_composite(
     report_data: bytes | None = None,
     nonce: bytes | None = None,
     memory: Memory | None = None,
+    admission: Admission | None = None,
 ) -> VerifiedComposite:
     """Verify all `items` (sorted or not) at `now_ms` (UTC milliseconds) against `collateral` and pinned roots.
 
     `trust_roots` are given by TEE ("sgx", "tdx", "snp") and by "nvidia", "rim", "spdm". `report_data` (64
     bytes) is a demand on the CPU's evidence; devices' nonces derive from it, or from the report data that the CPU's
     evidence turns out to have. `nonce` (32 bytes), where given, is what every device must carry instead. `memory`
-    remembers what time cannot change. Raises a subclass of `VerificationError` at the first step that fails, and
-    nothing else; in the field of a device's refusal its subject stands first, and its `verified` names what held:
-    "format", "cpu"; the last, "devices", has nothing behind it.
+    remembers what time cannot change, `admission` may refuse in between. Raises a subclass of `VerificationError` at
+    the first step that fails, and nothing else; in the field of a device's refusal its subject stands first, and its
+    `verified` names what held: "format", "cpu"; the last, "devices", has nothing behind it.
     """
     done: list[str] = []
     verifier = _Verifier(collateral, trust_roots, now_ms, Memory() if memory is None else memory)
@@ -132,9 +139,13 @@ def verify_composite(
         cpu = None if evidence.cpu is None else verifier.cpu(evidence.cpu, report_data)
         seed = report_data if report_data is not None or cpu is None else cpu.report_data
         done.append("cpu")
+        if admission is not None and cpu is not None:
+            span.narrow(*admission.cpu(cpu), now_ms)
         # (3)
-        devices = tuple(verifier.device(one, seed, nonce) for one in evidence.devices)
+        check_claimed(evidence.devices, admission)
         # (4)
+        devices = tuple(verifier.device(one, seed, nonce) for one in evidence.devices)
+        # (5)
         check_distinct(devices)
         check_devices([one.evidence for one in devices if isinstance(one.evidence, VerifiedNvidiaReport)])
     except VerificationError as error:
@@ -201,7 +212,7 @@ class _Verifier:
             raise _dated(error, self.now_ms) from None
 
     def device(self, items: DeviceItems, seed: bytes | None, nonce: bytes | None) -> VerifiedDevice:
-        """Step 3."""
+        """Step 4."""
         try:
             nonces = nonces_of(items, seed, nonce)
             found = self._nvidia(items, nonces) if items.kind == NVIDIA else self._spdm(items, nonces)
@@ -288,14 +299,7 @@ def check_places(transcript: VerifiedSpdm, nonces: Sequence[bytes]) -> None:
 
 def certificates_of(text: bytes) -> tuple[Certificate, ...]:
     """The certificates of a device's chain in PEM, in the order delivered. `CertChainInvalid`."""
-    where = "device_chain"
-    try:
-        blocks = split_blocks(text, where)
-    except (CollateralMalformed, CollateralTooLarge) as error:
-        raise CertChainInvalid(str(error), field=where) from None
-    if not blocks or any(kind != CERTIFICATE for kind, _ in blocks):
-        raise CertChainInvalid("not a chain of certificates in PEM", field=where)
-    return tuple(parse_certificate(der) for _, der in blocks)
+    return tuple(parse_certificate(der) for der in chain_blocks(text))
 
 
 def check_version(quote: VerifiedQuote, version: int) -> None:
@@ -304,7 +308,20 @@ def check_version(quote: VerifiedQuote, version: int) -> None:
         raise QuoteVersionUnsupported(f"a quote of version {quote.quote_version}, labelled {version}", field="kind")
 
 
-def check_distinct(devices: Sequence[VerifiedDevice]) -> None:
+def check_claimed(devices: Sequence[DeviceItems], admission: Admission | None) -> None:
+    """Step 3: one by one, so that strangers cost no more than the first of them. `DeviceDuplicate`, the admission's."""
+    seen: list[ClaimedDevice] = []
+    for items in devices:
+        claimed = claimed_device(items)
+        if claimed is None:
+            continue
+        seen.append(claimed)
+        check_distinct(seen)
+        if admission is not None:
+            admission.device(claimed)
+
+
+def check_distinct(devices: Sequence[VerifiedDevice | ClaimedDevice]) -> None:
     """No leaf key under two subjects, whatever kinds of evidence they are. `DeviceDuplicate`."""
     seen: dict[bytes, str] = {}
     for one in devices:

@@ -184,10 +184,11 @@ MAX_OCSP_CERTIFICATES = 4
 """Certificates in one OCSP response. The responder's own is needed, or none."""
 
 MAX_OCSP_ANSWERS = 8
-"""Responses about one certificate that are verified, the newest first; each may cost two verifications."""
+"""Genuine responses about one certificate that are looked at, the newest first."""
 
-MAX_OCSP_REMEMBERED = 1024
-"""OCSP responses whose signatures are remembered, about 2 KB each."""
+MAX_OCSP_REMEMBERED = 8192
+"""OCSP responses whose signatures are remembered, about 2 KB each: as many as a set of collateral may hold, so that
+those in it that are not genuine are found out once."""
 
 OCSP_LIFETIME_MS = 24 * 3600 * 1000
 """How long an OCSP response that names no next update counts as current, in milliseconds."""
@@ -230,8 +231,8 @@ MAX_SHOWN_INDEXES = 8
 """Indexes of measurements that a refusal names."""
 
 MAX_RIM_CANDIDATES = 32
-"""Manifests of a set of collateral that are parsed for one device: those in which one of its versions stands. A version
-is for a few chips, and each of them has one manifest, now and then signed again."""
+"""Genuine manifests of a set of collateral for one device's chip and versions that are compared with it. Each version
+has one for a chip, now and then signed again."""
 
 MAX_RIMS_REMEMBERED = 128
 """Manifests kept verified, about 30 KB each. A fleet runs a few drivers and VBIOS versions at a time."""

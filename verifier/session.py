@@ -5,10 +5,13 @@ The steps, cheapest first (DESIGN §3); the same numbers stand at the code:
  1. The binding speaks our protocol, in the role asked for, with a P-256 key.
  2. The policy enrols its host (or aggregator), in the domain it names, and nothing of that host for another one.
  3. The evidence is of kinds we verify, one CPU quote first, devices by their subjects, within limits.
- 4. The CPU's report data is H(binding), the devices' nonces derive from it, and all of it verifies under the roots
-    built in or named by the policy and the collateral given (`verifier.composite`).
- 5. What the devices show earns the session its first mile (`verifier.policy.devices`).
- 6. The policy's rules hold for the verified claims.
+ 4. The CPU's report data is H(binding), and its evidence verifies under the roots built in or named by the policy
+    and the collateral given (`verifier.composite`).
+ 5. The policy's rules on the CPU hold: platform, TCB, code, source.
+ 6. Every device is enrolled for the host, by the leaf key that its evidence presents, and stands once.
+ 7. The devices' evidence verifies; its nonces derive from the report data.
+ 8. What CPU and devices show earns the session its first mile (`verifier.policy.grade`).
+ 9. The policy's rules on devices and on the first mile hold.
 
 Before all this the caller has checked the record's own signature under the binding's key
 (`verifier.signature.verify_record_signature`): a flood without keys costs no quote verification.
@@ -18,13 +21,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.contract import FIRST_MILE_GRADES, PROTOCOL
 from schemas.records import AggregatorEnrolment, EvidenceItem, HostEnrolment, Policy, SessionBinding, SessionEvidence
-from verifier.claims import SessionClaims
+from verifier.claimed import ClaimedDevice, ClaimedDevices
+from verifier.claims import CpuEvidence, SessionClaims
 from verifier.composite import Memory, VerifiedComposite, verify_composite
 from verifier.errors import (
     DomainMismatch,
@@ -40,12 +44,14 @@ from verifier.policy.default import (
     AGGREGATOR,
     HOST,
     certain_between,
-    device_expectations,
-    policy_rules,
+    cpu_rules,
+    devices_enrolled,
+    graded_expectations,
+    host_rules,
     policy_warnings,
 )
-from verifier.policy.devices import earned_grade
-from verifier.policy.enrolment import enrolment_of
+from verifier.policy.enrolment import check_aggregators, enrolment_of
+from verifier.policy.grade import earned_grade
 from verifier.signature import load_session_key
 from verifier.trust.roots import Root, anchor_of
 from verifier.trust.store import Collateral
@@ -111,7 +117,10 @@ def verify_session(
     # (3)
     items = sort_evidence(evidence.items)
     check_items(items, role)
-    # (4)
+    # (4) to (7)
+    admission = SessionAdmission(
+        policy=policy, role=role, enrolled=enrolled, binding=binding, report_data=report_data, now_ms=now_ms
+    )
     composite = verify_composite(
         items=items,
         collateral=collateral,
@@ -119,20 +128,19 @@ def verify_session(
         now_ms=now_ms,
         report_data=report_data,
         memory=memory,
+        admission=admission,
     )
-    # (5)
-    claims = session_claims(composite, binding, report_data, now_ms, policy, enrolled)
+    # (8)
+    claims = session_claims(composite, admission)
     cpu = claims.quote
-    from_ms, until_ms = certain_between(
-        cpu, policy, now_ms, valid_from_ms=composite.valid_from_ms, expires_ms=composite.expires_ms
-    )
-    # (6)
-    host = enrolled if isinstance(enrolled, HostEnrolment) else None
+    # (9)
+    host = admission.host
     try:
-        policy_rules(policy, role=role, tee=cpu.tee, platform_ids=enrolled.platform_ids, host=host).check(claims)
+        for rule in host_rules(policy, role=role, host=host):
+            rule.check(claims)
     except VerificationError as error:
         # At another time the same evidence might fail earlier, for its validity, or a grace begin or end.
-        raise error.holding(from_ms, until_ms) from None
+        raise error.holding(composite.valid_from_ms, composite.expires_ms) from None
     return VerifiedSession(
         session_id=session_id,
         host_id=binding.host_id,
@@ -145,8 +153,8 @@ def verify_session(
         simulated=cpu.simulated or any(one.evidence.simulated for one in claims.devices),
         first_mile=claims.first_mile,
         evidence_digest=evidence_digest(evidence.items, binding_bytes),
-        valid_from_ms=from_ms,
-        expires_ms=until_ms,
+        valid_from_ms=composite.valid_from_ms,
+        expires_ms=composite.expires_ms,
         warnings=policy_warnings(
             policy,
             platform_ids=enrolled.platform_ids,
@@ -155,6 +163,9 @@ def verify_session(
             key_digests=() if host is None else host.gpu_key_digests,
         ),
     )
+
+
+_ANY_TEXT = "surrogatepass"
 
 
 class PolicyRoots(Mapping[str, Sequence[Root]]):
@@ -176,29 +187,62 @@ class PolicyRoots(Mapping[str, Sequence[Root]]):
         return len(ROOTS_BY_USE)
 
 
-def session_claims(
-    composite: VerifiedComposite,
-    binding: SessionBinding,
-    report_data: bytes,
-    now_ms: int,
-    policy: Policy,
-    enrolled: HostEnrolment | AggregatorEnrolment,
-) -> SessionClaims:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAdmission:
+    """What a session's policy demands while its evidence is verified: steps 5 and 6."""
+
+    policy: Policy
+    role: str
+    enrolled: HostEnrolment | AggregatorEnrolment
+    binding: SessionBinding
+    report_data: bytes
+    now_ms: int
+
+    @property
+    def host(self) -> HostEnrolment | None:
+        """The host's enrolment; None for an aggregator."""
+        return self.enrolled if isinstance(self.enrolled, HostEnrolment) else None
+
+    def cpu(self, cpu: CpuEvidence) -> tuple[int, int]:
+        """Step 5."""
+        rules = cpu_rules(
+            self.policy, role=self.role, tee=cpu.tee, platform_ids=self.enrolled.platform_ids, host=self.host
+        )
+        from_ms, until_ms = certain_between(cpu, self.policy, self.now_ms)
+        try:
+            rules.check(self.claims(cpu))
+        except VerificationError as error:
+            # At another time the same evidence might fail earlier, for its validity, or a grace begin or end.
+            raise error.holding(from_ms, until_ms) from None
+        return from_ms, until_ms
+
+    def device(self, claimed: ClaimedDevice) -> None:
+        """Step 6."""
+        if self.host is not None:
+            devices_enrolled(self.policy, self.host).check(ClaimedDevices((claimed,)))
+
+    def claims(self, cpu: CpuEvidence) -> SessionClaims:
+        """What is known of the session as soon as its CPU is: no device, no grade."""
+        return SessionClaims(
+            quote=cpu,
+            now_ms=self.now_ms,
+            binding=self.binding,
+            report_data=self.report_data,
+            first_mile=FIRST_MILE_GRADES[0],
+            first_mile_reason="an aggregator measures nothing",
+        )
+
+
+def session_claims(composite: VerifiedComposite, admission: SessionAdmission) -> SessionClaims:
     """What the rules see: the verified evidence, and the first mile it earns. `EvidenceMissing` without a CPU's."""
     if composite.cpu is None:
         raise EvidenceMissing("the session carries no CPU quote", field="items")
-    grade, reason = FIRST_MILE_GRADES[0], "an aggregator measures nothing"
-    if isinstance(enrolled, HostEnrolment):
-        grade, reason = earned_grade(composite, device_expectations(policy, enrolled))
-    return SessionClaims(
-        quote=composite.cpu,
-        now_ms=now_ms,
-        binding=binding,
-        report_data=report_data,
-        first_mile=grade,
-        first_mile_reason=reason,
-        devices=composite.devices,
-    )
+    claims = replace(admission.claims(composite.cpu), devices=composite.devices)
+    if admission.host is None:
+        return claims
+    expected = graded_expectations(admission.policy, admission.host, composite.cpu.tee)
+    grade, reason = earned_grade(claims, expected)
+    return replace(claims, first_mile=grade, first_mile_reason=reason)
 
 
 def check_binding(binding: SessionBinding, role: str) -> None:
@@ -222,6 +266,7 @@ def enrolled_as(binding: SessionBinding, policy: Policy, role: str) -> HostEnrol
             enrolment.check(host)
             return host
     else:
+        check_aggregators(policy, binding.host_id)
         for aggregator in policy.aggregators:
             if aggregator.host_id == binding.host_id:
                 _check_domain(binding, None)
@@ -251,9 +296,10 @@ def evidence_digest(items: Sequence[EvidenceItem], binding_bytes: bytes) -> byte
     digest = hashlib.sha256(b"enclavescale/evidence/1\x00")
     parts = [binding_bytes]
     for item in items:
-        # A null subject and an empty one are two things: the first byte tells them apart.
-        subject = b"\x00" if item.subject is None else b"\x01" + item.subject.encode()
-        parts += [item.kind.encode(), item.data, subject]
+        # A null subject and an empty one are two things: the first byte tells them apart. Both texts are the sender's,
+        # and may be no Unicode at all.
+        subject = b"\x00" if item.subject is None else b"\x01" + item.subject.encode(errors=_ANY_TEXT)
+        parts += [item.kind.encode(errors=_ANY_TEXT), item.data, subject]
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()

@@ -27,7 +27,7 @@ from verifier.formats.snp_evidence import SnpEvidence, parse_snp_evidence
 from verifier.limits import MAX_RIM_CANDIDATES, MAX_RIMS_REMEMBERED
 from verifier.trust.certificate import Certificate
 from verifier.trust.crl import Crl
-from verifier.trust.nvidia_revocation import CHECKED, UNCHECKED, check_revocation
+from verifier.trust.nvidia_revocation import find_revocation
 from verifier.trust.path import PathCache, VerifiedPath
 from verifier.trust.rim_root import RIM_PATH, verify_rim_path
 from verifier.trust.roots import Root
@@ -119,7 +119,7 @@ def _index_of(held: Collateral) -> dict[int, list[OcspResponse]]:
 _INDEXES: WeakKeyDictionary[Collateral, dict[int, list[OcspResponse]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeldRim:
     """A manifest verified as of its own validity, and its signer's path, root first."""
 
@@ -131,7 +131,8 @@ class RimShelf:
     """Manifests verified as of their own validity, by bytes and roots; at most `entries`, the least recently used go.
 
     What is remembered does not depend on `now`: a manifest's signature holds or not; when its certificates are valid,
-    it says itself. One that does not verify is remembered as None.
+    it says itself. One that does not verify is remembered as None. Of a set it is also remembered which of its
+    manifests are of a version and verify, so that those that do not, however many, cost something once.
     """
 
     def __init__(self, entries: int = MAX_RIMS_REMEMBERED) -> None:
@@ -140,6 +141,9 @@ class RimShelf:
         self._entries = entries
         self._map: OrderedDict[tuple[bytes, tuple[Root, ...]], HeldRim | None] = OrderedDict()
         self._lock = Lock()
+        self._sets: WeakKeyDictionary[Collateral, dict[tuple[str, tuple[Root, ...]], tuple[HeldRim, ...]]] = (
+            WeakKeyDictionary()
+        )
 
     def __len__(self) -> int:
         return len(self._map)
@@ -154,10 +158,10 @@ class RimShelf:
         """
         found: list[VerifiedRim] = []
         refused: dict[str, VerificationError] = {}
-        for data in () if held is None else _mentioning(held, report):
-            one = self.get(data, tuple(roots))
-            if one is None or not _is_for(one.rim, report):
-                continue
+        versions = sorted({one.upper() for one in (report.driver_version, report.vbios_version) if one})
+        held_rims = [] if held is None else [one for name in versions for one in self._of(held, name, tuple(roots))]
+        candidates = [one for one in dict.fromkeys(held_rims) if _is_for(one.rim, report)]
+        for one in candidates[:MAX_RIM_CANDIDATES]:
             span.narrow(one.rim.valid_from_ms, one.rim.expires_ms, now_ms)
             if one.rim.valid_from_ms <= now_ms <= one.rim.expires_ms:
                 try:
@@ -167,6 +171,20 @@ class RimShelf:
         for kind, refusal in refused.items():
             if all(rim.kind != kind for rim in found):
                 raise refusal
+        return found
+
+    def _of(self, held: Collateral, version: str, roots: tuple[Root, ...]) -> tuple[HeldRim, ...]:
+        """The set's manifests of this version (in capitals) that verify under `roots`."""
+        with self._lock:
+            known = self._sets.setdefault(held, {})
+            found = known.get((version, roots))
+        if found is None:
+            rims = [self.get(data, roots) for data in _mentioning(held, version)]
+            found = tuple(one for one in rims if one is not None and one.rim.version.upper() == version)
+            with self._lock:
+                if len(known) >= MAX_RIMS_REMEMBERED:
+                    known.clear()
+                known[version, roots] = found
         return found
 
     def get(self, data: bytes, roots: tuple[Root, ...]) -> HeldRim | None:
@@ -197,21 +215,18 @@ def _verified(data: bytes, roots: tuple[Root, ...]) -> HeldRim | None:
 
 
 def _unrevoked(one: HeldRim, held: Collateral | None, now_ms: int, span: Span) -> VerifiedRim:
-    """The manifest with what the set says of its signer's certificates."""
+    """The manifest with what the set says of its signer's certificates; what is foreign says nothing."""
     path = one.path.certificates
     answers, lists = nvidia_answers(path, held, now_ms, span), nvidia_lists(path, held, now_ms, span)
-    revocation = check_revocation(one.path, answers, lists, now_ms)
+    revocation, _ = find_revocation(one.path, answers, lists, now_ms, leaf_too=True)
     span.narrow(revocation.valid_from_ms, revocation.expires_ms, now_ms)
-    checked = len(revocation.checked) == len(path) - 1
-    return replace(one.rim, revocation=CHECKED if checked else UNCHECKED)
+    return replace(one.rim, revocation=revocation.state)
 
 
-def _mentioning(held: Collateral, report: VerifiedNvidiaReport) -> list[bytes]:
-    """Manifests that may be about one of the device's versions; the others are not worth parsing."""
-    texts = [one for one in (report.driver_version, report.vbios_version) if one]
-    marks = {mark.encode() for text in texts for mark in (text, text.lower(), text.upper())}
-    found = [data for data in held.rims if any(mark in data for mark in marks)]
-    return found[:MAX_RIM_CANDIDATES]
+def _mentioning(held: Collateral, version: str) -> list[bytes]:
+    """Manifests that may be about this version (in capitals); the others are not worth parsing."""
+    marks = {version.encode(), version.lower().encode()}
+    return [data for data in held.rims if any(mark in data for mark in marks)]
 
 
 def _is_for(rim: VerifiedRim, report: VerifiedNvidiaReport) -> bool:

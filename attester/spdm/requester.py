@@ -218,6 +218,8 @@ class _Run:
         size = len(found.portion)
         if found.slot != slot:
             raise SpdmResponseInvalid(f"the chain of slot {found.slot}, not {slot}", field="CERTIFICATE.slot")
+        if found.large:
+            raise SpdmResponseInvalid("the large form, which nobody asked for", field="CERTIFICATE.param1")
         if not 0 < size <= length:
             raise SpdmResponseInvalid(f"{size} bytes, asked for 1 to {length}", field="CERTIFICATE.portion_length")
         promised = offset + size + found.remainder

@@ -17,7 +17,7 @@ from verifier.composite import VerifiedComposite, verify_composite
 from verifier.errors import CompositeMalformed, ReportDataMismatch, VerificationError
 from verifier.formats.nvidia import VerifiedNvidiaReport
 from verifier.policy.composite import composite_rules, composite_warnings, expectations_of
-from verifier.policy.devices import NONE, earned_grade
+from verifier.policy.grade import NONE, earned_grade
 from verifier.policy.nvidia import nvidia_warnings
 from verifier.trust.roots import Root
 from verifier.trust.store import Collateral
@@ -56,7 +56,8 @@ def judge_composite(inputs: Inputs) -> dict[str, Any]:
             cpu=host.cpu,
             devices=host.devices,
             binding=binding,
-            tied=host.tied and expected is not None,
+            # The binding in the file is part of what is judged: it says which session, and nobody says that it is ours.
+            tied=host.tied and (inputs.report_data is not None or inputs.policy.report_data is not None),
             now_ms=inputs.now_ms,
         )
         failures += composite_rules(inputs.policy, report_data=inputs.report_data).failures(claims)

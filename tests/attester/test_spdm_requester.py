@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,6 +216,16 @@ def test_more_of_a_chain_than_was_asked_for_is_refused() -> None:
 
     with pytest.raises(SpdmResponseInvalid):
         run(Responder(tamper=sending("CERTIFICATE", longer)), limits=Limits(portion=200))
+
+
+def test_the_large_form_is_refused_where_nobody_asked_for_it() -> None:
+    def large(response: bytes) -> bytes:
+        found, _ = Certificate.read(response)
+        return replace(found, large=True).encode()
+
+    with pytest.raises(SpdmResponseInvalid, match="large form") as caught:
+        run(Responder(versions=(0x14,), tamper=sending("CERTIFICATE", large)), versions=(0x14,))
+    assert caught.value.field == "CERTIFICATE.param1"
 
 
 def test_a_huge_chain_is_refused_at_its_first_portion() -> None:

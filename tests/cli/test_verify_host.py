@@ -144,7 +144,7 @@ def test_report_data_must_be_the_bindings(tmp_path: Path) -> None:
     assert verdict(*argv, "--report-data", "00")["codes"] == ["REPORT_DATA_MISMATCH"]
     assert verdict(*argv, *asked(mint(SNP)))["accepted"]
     # The binding in the file says what the evidence was made for, and not that anybody asked for it.
-    assert verdict(*argv)["codes"] == ["POLICY_EMPTY"]
+    assert verdict(*argv)["codes"] == ["POLICY_EMPTY", "FIRST_MILE_TOO_LOW"]
 
 
 def test_bytes_that_are_no_binding(tmp_path: Path) -> None:

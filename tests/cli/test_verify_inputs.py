@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enclavescale.cli import main
+from enclavescale.nvidia_file import read_devices
 from tests.verifier.corpus import Case, cases
+from verifier.errors import VerificationError
 
 CASES = {case.name: case for case in cases()}
 HOPPER, BLACKWELL = CASES["nv-hopper-nvtrust-c438e7e7"], CASES["nv-blackwell-nvsdk-5fec340f"]
@@ -80,6 +85,15 @@ class TestNvidiaFiles:
         file.write_text(text)
         said = verdict(file, "--kind", "nvidia-gpu")
         assert said["codes"][0] in ("NVIDIA_REPORT_MALFORMED", "ENDORSEMENT_MISSING")
+
+    @given(
+        st.binary(max_size=200)
+        | st.recursive(st.none() | st.text(max_size=8) | st.integers(), lambda inner: st.lists(inner, max_size=3))
+        .map(lambda value: json.dumps([{"evidence": value, "certificate": value}, value]).encode())
+    )  # fmt: skip
+    def test_any_bytes_are_devices_or_refused(self, data: bytes) -> None:
+        with suppress(VerificationError):
+            assert read_devices(data)
 
     def test_more_devices_than_a_host_may_have(self, tmp_path: Path) -> None:
         file = tmp_path / "many.json"

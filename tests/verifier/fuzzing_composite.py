@@ -18,7 +18,7 @@ from verifier.abi.composite import CompositeFile, parse_composite
 from verifier.claims import CompositeClaims
 from verifier.composite import Memory, verify_composite
 from verifier.policy.composite import composite_rules, composite_warnings, expectations_of
-from verifier.policy.devices import earned_grade
+from verifier.policy.grade import earned_grade
 from verifier.policy.quote import AUTHENTIC, STRICT, parse_quote_policy
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.roots import Root

@@ -40,9 +40,10 @@ WORLDS: dict[str, World] = {
     name: world
     for name, world, _ in GENUINE
     if name in ("1.0", "1.1", "1.2", "1.3", "1.4", "P-384", "RSA-PSS 2048", "one by one", "unsigned readings first",
-                "not ready at first", "portions", "padding of PCI DOE", "opaque data")
+                "not ready at first", "portions", "padding of PCI DOE", "opaque data", "large form",
+                "large form in portions")
 }  # fmt: skip
-PARSED = ("1.0", "1.1", "1.2", "1.3", "1.4", "P-384", "not ready at first")
+PARSED = ("1.0", "1.1", "1.2", "1.3", "1.4", "P-384", "not ready at first", "large form")
 
 
 @cache

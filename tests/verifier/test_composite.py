@@ -19,6 +19,7 @@ from tests.forge.composite.world import (
     NOW,
     OTHER_HOST,
     SENSOR,
+    SENSOR_1,
     SNP,
     TDX,
     Case,
@@ -26,7 +27,7 @@ from tests.forge.composite.world import (
     mint,
 )
 from tests.forge.world import GENUINE as SIMULATED
-from verifier import verdict
+from verifier import composite
 from verifier.abi.composite import CompositeFile, parse_composite
 from verifier.composite import Memory, verify_composite
 from verifier.errors import (
@@ -43,6 +44,7 @@ from verifier.policy.devices import RimsUnrevoked
 from verifier.policy.enrolment import enrolment_of, lint_enrolment
 from verifier.session import PolicyRoots, VerifiedSession, evidence_digest, verify_session
 from verifier.vendor_collateral import RimShelf
+from verifier.verdicts import session as verdict
 
 REPORT_DATA = bytes(range(64))
 
@@ -168,6 +170,11 @@ class TestEnrolment:
             ("POLICY_INVALID", "gpu_key_digests"),
         ]
 
+    def test_lint_names_aggregators_of_one_name(self) -> None:
+        (one,) = self.POLICY.aggregators
+        found = lint_enrolment(replace(self.POLICY, aggregators=(one, replace(one, platform_ids=()))))
+        assert [(error.code, error.field) for error in found] == [("ENROLMENT_AMBIGUOUS", "host_id")]
+
     def test_who_is_not_concerned_is_not_refused(self) -> None:
         """An enrolment that is wrong for two other hosts costs this one nothing."""
         second = self.POLICY.hosts[1]
@@ -257,6 +264,46 @@ def test_manifests_of_the_vendor_need_revocation_and_an_operator_s_do_not() -> N
     with pytest.raises(RevocationUnchecked):
         RimsUnrevoked().check(replace(evidence, rims=vendor))
     RimsUnrevoked().check(replace(evidence, rims=tuple(replace(rim, revocation="checked") for rim in vendor)))
+
+
+class TestOrderOfCost:
+    """What costs little refuses first: no signature of a device is verified for a stranger."""
+
+    def refused(self, monkeypatch: pytest.MonkeyPatch, host: Any, **changes: Any) -> tuple[str, int]:
+        """(code, devices whose evidence was verified at all)."""
+        seen: list[str] = []
+        whole = composite._Verifier.device
+
+        def device(verifier: Any, items: Any, *rest: Any) -> Any:
+            seen.append(items.subject)
+            return whole(verifier, items, *rest)
+
+        monkeypatch.setattr(composite._Verifier, "device", device)
+        with pytest.raises(VerificationError) as caught:
+            session_of(host, **changes)
+        return caught.value.code, len(seen)
+
+    @pytest.mark.parametrize(
+        ("host", "changes", "code"),
+        [
+            (TDX, {"enrolment": {"platform_ids": ("ab" * 16,)}}, "PLATFORM_NOT_ENROLLED"),
+            (TDX, {"policy": lambda one: replace(one, measurements=())}, "POLICY_EMPTY"),
+            (TDX, {"policy": lambda one: replace(one, accepted_sources=("dcgm",))}, "SOURCE_REFUSED"),
+            (TDX.but(gpus=(GPU_0, FOREIGN_GPU)), {"enrolled": TDX}, "PLATFORM_NOT_ENROLLED"),
+            (TDX.but(sensors=(SENSOR, SENSOR_1)), {"enrolled": TDX}, "PLATFORM_NOT_ENROLLED"),
+            (TDX.but(gpus=(GPU_0, GPU_0)), {}, "DEVICE_DUPLICATE"),
+            (TDX.but(sensors=(SENSOR, SENSOR)), {}, "DEVICE_DUPLICATE"),
+        ],
+        ids=["machine", "code", "source", "GPU", "sensor", "GPU twice", "sensor twice"],
+    )
+    def test_before_any_device(
+        self, monkeypatch: pytest.MonkeyPatch, host: Any, changes: dict[str, Any], code: str
+    ) -> None:
+        assert self.refused(monkeypatch, host, **changes) == (code, 0)
+
+    def test_what_presents_no_device_is_left_to_verification(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        host = TDX.but(items=lambda items: [*items[:-1], replace(items[-1], data=b"{}")])
+        assert self.refused(monkeypatch, host) == ("SPDM_MALFORMED", 3)
 
 
 class TestMemory:

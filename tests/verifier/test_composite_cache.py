@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.records import EvidenceItem, Policy
 from tests.forge.composite.cases import CASES
 from tests.forge.composite.world import (
     DAY,
@@ -25,6 +26,10 @@ from tests.forge.composite.world import (
     Host,
     rim_entries,
 )
+from tests.forge.dcap import certificates as dcap
+from tests.forge.dcap.cases_policy import behind
+from tests.forge.dcap.certificates import Cert
+from tests.forge.dcap.world import TDX4
 from tests.forge.nvidia.certificates import Answer, List
 from tests.forge.nvidia.world import good_answers
 from tests.forge.rim import world as rim
@@ -60,6 +65,16 @@ def signed(begin: int, end: int, **changes: Any) -> rim.World:
     return VBIOS_RIM.but(signer=signer, **changes)
 
 
+def rim_list(issuer: Cert, begin: int, end: int, **changes: Any) -> bytes:
+    """A list about the manifests' signers or issuers, current from day `begin` to day `end`."""
+    what = dcap.Crl(this_update=NOW + begin * DAY, next_update=NOW + end * DAY, digest="sha384", **changes)
+    return dcap.issue_crl(what, issuer)
+
+
+def with_lists(*lists: bytes) -> Host:
+    return TDX.but(sensors=(), gpus=(GPU_0.but(answers=answers(-9, 40)),), held=lambda found: [*found, *lists])
+
+
 HOSTS = {
     "everything": TDX,
     "answers renewed": with_answers(*answers(-2, 3), *answers(2, 9)),
@@ -88,11 +103,42 @@ HOSTS = {
         gpus=(),
         sensors=(),
     ),
+    "lists about the manifests' signers end": with_lists(rim_list(rim.L3, -9, 3)),
+    "lists about the manifests' signers renewed": with_lists(
+        rim_list(rim.L3, -9, 3), rim_list(rim.L3, 2, 8), rim_list(rim.CA, -9, 5), rim_list(rim.ROOT, -9, 6)
+    ),
+    "a list revokes the manifests' signer later": with_lists(
+        rim_list(rim.L3, -9, 9), rim_list(rim.L3, 3, 8, revoked=(rim.SIGNER.serial,))
+    ),
     "a sensor alone": TDX.but(gpus=(), sensors=(SENSOR,)),
 }  # fmt: skip
-GIVEN = {name: Case(name=name, code="", step=None, host=host).arguments() for name, host in HOSTS.items()}
+BEHIND = TDX.but(cpu=TDX4.but(tcb_info_edit=behind("2026-01-05")))
+"""Its grace of 30 days ends two days from now."""
+
+
+def lenient(policy: Policy) -> Policy:
+    return replace(policy, unsafe_allow_unevaluated_tcb=True)
+
+
+def forgiving(policy: Policy) -> Policy:
+    rules = tuple(replace(one, grace_days=30, allowed_advisories=("*",)) for one in policy.tcb_rules)
+    return replace(policy, tcb_rules=rules)
+
+
+def damaged(items: list[EvidenceItem]) -> list[EvidenceItem]:
+    return [items[0], replace(items[1], data=items[1].data[:-1]), *items[2:]]
+
+
+GIVEN = {name: Case(name=name, code="", step=None, host=host).arguments() for name, host in HOSTS.items()} | {
+    "a grade as soon as AMD's list is there": Case(
+        name="x", code="", step=None, policy=lenient,
+        host=SNP.but(cpu=snp.GENOA.but(crls=(Crl(this_update=NOW + DAY, next_update=NOW + 5 * DAY),)), sensors=()),
+    ).arguments(),
+    "grace ends": Case(name="x", code="", step=None, host=BEHIND, policy=forgiving).arguments(),
+}  # fmt: skip
+BROKEN = Case(name="x", code="", step=None, host=BEHIND.but(items=damaged), policy=forgiving).arguments()
 REFUSED = {case.name: case.arguments() for case in CASES[::6]}
-WORLDS = [*GIVEN.values(), *REFUSED.values()]
+WORLDS = [*GIVEN.values(), *REFUSED.values(), BROKEN]
 EDGES = sorted(
     {
         (NOW + days * DAY) * 1000 + shift
@@ -158,6 +204,30 @@ def test_both_outcomes_are_met() -> None:
         codes = {one[0] for one in answers_of(name).values()}
         assert "" in codes, name
         assert len(codes) > 1, name
+
+
+def test_a_device_s_refusal_does_not_outlive_the_grace_of_its_cpu() -> None:
+    """After it, the same evidence is refused for the CPU, which is judged first."""
+    inside = certain(BROKEN)
+    assert inside[1] is not None
+    assert answer(verify_session, {**BROKEN, "now_ms": inside[1]})[0] == "NVIDIA_REPORT_MALFORMED"
+    assert answer(verify_session, {**BROKEN, "now_ms": inside[1] + 1})[0] == "TCB_STATUS_REFUSED"
+    assert inside[1] == (NOW + 2 * DAY) // DAY * DAY * 1000 - 1
+
+
+def test_texts_that_are_no_unicode_are_refused_and_remembered() -> None:
+    whole = GIVEN["everything"]
+    cache = SessionCache()
+    for changes in ({"subject": "\ud800"}, {"kind": "\ud800"}):
+        items = (*whole["evidence"].items[:-1], replace(whole["evidence"].items[-1], **changes))
+        given = {**whole, "evidence": replace(whole["evidence"], items=items)}
+        assert answer(cache.verify, {**given, "policy_digest": digest(0)}) == answer(verify_session, given)
+    assert len(cache) == 2
+
+
+def test_what_fails_behind_the_signatures_is_said_of_now_only() -> None:
+    host = TDX.but(nonces=lambda kind, subject, index, right: bytes(32) if kind == "spdm" else right)
+    assert certain(Case(name="x", code="", step=None, host=host).arguments()) == (NOW * 1000, NOW * 1000)
 
 
 def test_manifests_and_answers_are_part_of_the_question() -> None:

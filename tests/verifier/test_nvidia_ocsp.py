@@ -18,9 +18,10 @@ from tests.forge.dcap.keys import key_of
 from tests.forge.nvidia.judge import verify
 from tests.forge.nvidia.world import DAY, HOPPER, NOW, good_answers
 from verifier.abi.ocsp import parse_ocsp
-from verifier.errors import OcspMalformed, VerificationError
+from verifier.errors import OcspMalformed, OcspNotYetValid, OcspSignature, VerificationError
+from verifier.limits import MAX_OCSP_ANSWERS
 from verifier.trust.certificate import parse_certificate
-from verifier.trust.ocsp import verify_answer
+from verifier.trust.ocsp import find_answer, verify_answer
 
 MINTED = HOPPER.mint()
 CHAIN = tuple(reversed(MINTED.chain))
@@ -50,8 +51,9 @@ def built(place: int, *, status: str = "good", by_key: bool = False, hash_name: 
 def test_what_another_implementation_writes_is_believed(by_key: bool, hash_name: Any) -> None:
     response = parse_ocsp(built(3, by_key=by_key, hash_name=hash_name))
     subject, issuer = parse_certificate(CHAIN[3]), parse_certificate(CHAIN[2])
-    answer = verify_answer([response], subject, issuer, response.produced_ms)  # which the library takes from the clock
+    answer, foreign = find_answer([response], subject, issuer, response.produced_ms)  # the library takes the clock's
     assert answer is not None
+    assert foreign is None
     assert answer.nonce == NONCE
     assert answer.responder == issuer.common_name
     assert response.encode_tbs() == response.tbs
@@ -115,8 +117,36 @@ def test_no_bit_of_an_answer_is_idle(at: int, bit: int) -> None:
 def test_the_leaf_is_answered_for_where_someone_does() -> None:
     answers = [parse_ocsp(one) for one in MINTED.ocsp]
     leaf, brom = parse_certificate(MINTED.chain[0]), parse_certificate(MINTED.chain[1])
-    assert verify_answer(answers, leaf, brom, NOW * 1000) is None
+    assert find_answer(answers, leaf, brom, NOW * 1000) == (None, None)
     own = parse_ocsp(built(4))
-    found = verify_answer([*answers, own], leaf, brom, own.produced_ms)
+    found, _ = find_answer([*answers, own], leaf, brom, own.produced_ms)
     assert found is not None
     assert found.serial_hex == f"{leaf.serial_number:x}"
+
+
+def test_foreign_responses_stand_beside_the_genuine_one() -> None:
+    """However many, and though they are newer and say that the certificate is revoked; alone they say what they are."""
+    genuine = good_answers()[2]
+    forged = tuple(
+        replace(genuine, status="revoked", this_update=genuine.this_update + number, **how)
+        for number in range(1, MAX_OCSP_ANSWERS + 3)
+        for how in ({"signed_with": "stranger"}, {"responder": {"signed_with": "stranger"}}, {"certificates": False})
+    )
+    brom, provisioner = parse_certificate(CHAIN[3]), parse_certificate(CHAIN[2])
+    alone = [parse_ocsp(one) for one in HOPPER.but(answers=forged).mint().ocsp]
+    found, foreign = find_answer([*alone, parse_ocsp(MINTED.ocsp[2])], brom, provisioner, NOW * 1000)
+    assert (found is not None, foreign) == (True, None)
+    found, foreign = find_answer(alone, brom, provisioner, NOW * 1000)
+    assert found is None
+    assert foreign is not None
+    assert foreign.holds_from_ms == foreign.holds_until_ms == NOW * 1000
+    with pytest.raises(OcspSignature):
+        verify_answer(alone[:1], brom, provisioner, NOW * 1000)
+
+
+def test_a_foreign_response_does_not_hide_one_of_the_future() -> None:
+    ahead = replace(good_answers()[2], this_update=NOW + DAY)
+    foreign = replace(good_answers()[2], signed_with="stranger")
+    responses = [parse_ocsp(one) for one in HOPPER.but(answers=(foreign, ahead)).mint().ocsp]
+    with pytest.raises(OcspNotYetValid):
+        find_answer(responses, parse_certificate(CHAIN[3]), parse_certificate(CHAIN[2]), NOW * 1000)

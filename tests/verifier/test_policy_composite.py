@@ -40,7 +40,7 @@ from verifier.policy.composite import (
     nvidia_rules_of,
     spdm_rules_of,
 )
-from verifier.policy.devices import earned_grade
+from verifier.policy.grade import earned_grade
 from verifier.policy.quote import AUTHENTIC, STRICT, parse_quote_policy
 from verifier.trust.certificate import parse_certificate
 from verifier.trust.roots import Root
@@ -163,47 +163,51 @@ def test_protected_pcie_with_switches() -> None:
     ]  # fmt: skip
 
 
+LOW = "FIRST_MILE_TOO_LOW"
+"""What fails on the CPU or on a device earns no grade, either."""
+
 CASES: list[tuple[str, dict[str, Any], Host, list[str]]] = [
-    ("another TEE", changed("tees", ["tdx"]), SNP, ["TEE_REFUSED"]),
-    ("an older TCB", changed("snp.tcb_minimums.0.reported", {"microcode": 85}), SNP, ["SNP_TCB_TOO_OLD"]),
-    ("no minimum for the product", changed("snp.tcb_minimums.0.product", "Milan"), SNP, ["SNP_TCB_TOO_OLD"]),
-    ("no minimum at all", changed("snp.tcb_minimums", []), SNP, ["POLICY_EMPTY"]),
+    ("another TEE", changed("tees", ["tdx"]), SNP, ["TEE_REFUSED", LOW]),
+    ("an older TCB", changed("snp.tcb_minimums.0.reported", {"microcode": 85}), SNP, ["SNP_TCB_TOO_OLD", LOW]),
+    ("no minimum for the product", changed("snp.tcb_minimums.0.product", "Milan"), SNP, ["SNP_TCB_TOO_OLD", LOW]),
+    ("no minimum at all", changed("snp.tcb_minimums", []), SNP, ["POLICY_EMPTY", LOW]),
     ("any TCB", changed("snp", {"unsafe_any_tcb": True}), SNP, []),
-    ("another ABI", changed("snp.abi_minimum", "1.55"), SNP, ["SNP_POLICY"]),
-    ("a state the platform lacks", changed("snp.demand_platform", ["tsme"]), SNP, ["SNP_PLATFORM"]),
-    ("a policy the guest lacks", changed("snp.demand_policy", ["single_socket"]), SNP, ["SNP_POLICY"]),
-    ("other host data", changed("snp.host_data", "00" * 32), SNP, ["MEASUREMENT_UNKNOWN"]),
-    ("an ID key", changed("snp.id_key_digests", ["00" * 48]), SNP, ["SNP_SIGNER"]),
-    ("another VMPL", changed("snp.vmpls", [1]), SNP, ["SNP_VMPL"]),
-    ("SMT", changed("snp.allow_smt", False), SNP, ["SNP_POLICY"]),
-    ("another image", changed("measurements.1.measurement", "00" * 48), SNP, ["MEASUREMENT_UNKNOWN"]),
-    ("an image on an older TCB", changed("measurements.1.min_reported_tcb", {"snp": 24}), SNP, ["SNP_TCB_TOO_OLD"]),
-    ("an image of an older version", changed("measurements.1.min_guest_svn", 8), SNP, ["GUEST_SVN_TOO_LOW"]),
-    ("another machine", changed("platforms", ["00" * 64]), SNP, ["PLATFORM_NOT_ENROLLED"]),
+    ("another ABI", changed("snp.abi_minimum", "1.55"), SNP, ["SNP_POLICY", LOW]),
+    ("a state the platform lacks", changed("snp.demand_platform", ["tsme"]), SNP, ["SNP_PLATFORM", LOW]),
+    ("a policy the guest lacks", changed("snp.demand_policy", ["single_socket"]), SNP, ["SNP_POLICY", LOW]),
+    ("other host data", changed("snp.host_data", "00" * 32), SNP, ["MEASUREMENT_UNKNOWN", LOW]),
+    ("an ID key", changed("snp.id_key_digests", ["00" * 48]), SNP, ["SNP_SIGNER", LOW]),
+    ("another VMPL", changed("snp.vmpls", [1]), SNP, ["SNP_VMPL", LOW]),
+    ("SMT", changed("snp.allow_smt", False), SNP, ["SNP_POLICY", LOW]),
+    ("another image", changed("measurements.1.measurement", "00" * 48), SNP, ["MEASUREMENT_UNKNOWN", LOW]),
+    ("an image on an older TCB", changed("measurements.1.min_reported_tcb", {"snp": 24}), SNP,
+     ["SNP_TCB_TOO_OLD", LOW]),
+    ("an image of an older version", changed("measurements.1.min_guest_svn", 8), SNP, ["GUEST_SVN_TOO_LOW", LOW]),
+    ("another machine", changed("platforms", ["00" * 64]), SNP, ["PLATFORM_NOT_ENROLLED", LOW]),
     ("guests are not judged on TDs", changed("snp.vmpls", [3]), TDX, []),
     ("no devices named", changed("devices.key_digests", None), TDX,
-     ["POLICY_EMPTY", "PLATFORM_NOT_ENROLLED", "FIRST_MILE_TOO_LOW"]),
+     ["POLICY_EMPTY", "PLATFORM_NOT_ENROLLED", LOW]),
     ("any device", changed("devices", {"unsafe_any_device": True, "first_mile": "NONE"}), TDX, []),
     ("any device earns nothing", changed("devices", {"unsafe_any_device": True, "first_mile": "GPU_ATTESTED"}), TDX,
-     ["FIRST_MILE_TOO_LOW"]),
+     [LOW]),
     ("no minimum grade", changed("devices.first_mile", None), TDX, ["POLICY_EMPTY"]),
-    ("a device is missing", FULL, TDX.but(gpus=(GPU_0,)), ["EVIDENCE_MISSING", "FIRST_MILE_TOO_LOW"]),
+    ("a device is missing", FULL, TDX.but(gpus=(GPU_0,)), ["EVIDENCE_MISSING", LOW]),
     ("another driver", changed("nvidia.driver_versions", ["1.2"]), TDX,
-     ["DEVICE_VERSION_REFUSED", "DEVICE_VERSION_REFUSED", "FIRST_MILE_TOO_LOW"]),
-    ("another mode", changed("nvidia.modes", ["PPCIE"]), TDX, ["DEVICE_MODE", "DEVICE_MODE", "FIRST_MILE_TOO_LOW"]),
-    ("another version of SPDM", changed("spdm.versions", ["1.3"]), TDX, ["DEVICE_MODE", "FIRST_MILE_TOO_LOW"]),
-    ("no versions of SPDM", changed("spdm.versions", []), TDX, ["POLICY_EMPTY", "FIRST_MILE_TOO_LOW"]),
+     ["DEVICE_VERSION_REFUSED", "DEVICE_VERSION_REFUSED", LOW]),
+    ("another mode", changed("nvidia.modes", ["PPCIE"]), TDX, ["DEVICE_MODE", "DEVICE_MODE", LOW]),
+    ("another version of SPDM", changed("spdm.versions", ["1.3"]), TDX, ["DEVICE_MODE", LOW]),
+    ("no versions of SPDM", changed("spdm.versions", []), TDX, ["POLICY_EMPTY", LOW]),
     ("a sensor with other firmware", changed("measurements.2.blocks", {"1": "00"}), TDX,
-     ["MEASUREMENT_UNKNOWN", "FIRST_MILE_TOO_LOW"]),
+     ["MEASUREMENT_UNKNOWN", LOW]),
     ("GPUs with other firmware", changed("measurements.3.vbios_version", "96.00.9F.00.02"), TDX,
-     ["MEASUREMENT_UNKNOWN", "MEASUREMENT_UNKNOWN", "FIRST_MILE_TOO_LOW"]),
-    ("no manifests", FULL, TDX.but(rims=()), ["REFERENCE_MISSING", "REFERENCE_MISSING", "FIRST_MILE_TOO_LOW"]),
+     ["MEASUREMENT_UNKNOWN", "MEASUREMENT_UNKNOWN", LOW]),
+    ("no manifests", FULL, TDX.but(rims=()), ["REFERENCE_MISSING", "REFERENCE_MISSING", LOW]),
     ("no manifests, and the policy names blocks",
      changed("measurements.3.blocks", {"1": nvidia.value_of(1).hex()}), TDX.but(rims=()), []),
     ("no manifests, and the policy does without", changed("nvidia.unsafe_any_reference", True), TDX.but(rims=()),
-     ["FIRST_MILE_TOO_LOW"]),
+     [LOW]),
     ("an unsafe switch earns no grade", changed("nvidia.unsafe_allow_unchecked_revocation", True),
-     TDX.but(held=lambda held: [one for one in held if one[:1] == b"<"]), ["FIRST_MILE_TOO_LOW"]),
+     TDX.but(held=lambda held: [one for one in held if one[:1] == b"<"]), [LOW]),
     ("the binding names other devices", FULL, TDX.but(identities=lambda found: bytes(32)), ["GPU_IDENTITIES_MISMATCH"]),
 ]  # fmt: skip
 
@@ -254,11 +258,15 @@ BAD: list[tuple[str, Any, str]] = [
     ("measurements.2.blocks", {"1": ""}, "measurements[2].blocks.1"),
     ("measurements.2.blocks", {"1": "00" * 1025}, "measurements[2].blocks.1"),
     ("measurements.2.driver_version", "1", "measurements[2].driver_version"),
+    ("measurements.3.driver_version", "\ud800", "measurements[3].driver_version"),
+    ("measurements.3.vbios_version", "\ud800", "measurements[3].vbios_version"),
+    ("measurements.3.label", "\ud800", "measurements[3].label"),
+    ("nvidia.driver_versions", ["\x07"], "nvidia.driver_versions[0]"),
     ("measurements.4.vbios_version", None, "measurements[4]"),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "field"), BAD, ids=[f"{path}={value}"[:60] for path, value, _ in BAD])
+@pytest.mark.parametrize(("path", "value", "field"), BAD, ids=[ascii(f"{path}={value}")[:60] for path, value, _ in BAD])
 def test_what_a_file_may_not_say(path: str, value: Any, field: str) -> None:
     with pytest.raises(PolicyInvalid) as caught:
         parse_quote_policy(changed(path, value))

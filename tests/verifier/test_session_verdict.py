@@ -14,10 +14,10 @@ from schemas.codec import report_data_of
 from tests.forge.mint import HOST_ID, MRTD, PLATFORM_ID
 from tests.forge.world import GENUINE, NOW_MS, binding, policy
 from tests.verifier.quote_claims import UP_TO_DATE
-from verifier import verdict
 from verifier.errors import RoleMismatch
 from verifier.session import VerifiedSession, evidence_digest, verify_session
 from verifier.signature import verify_record_signature
+from verifier.verdicts import session as verdict
 
 DIGEST = bytes(range(32))
 TEE = SimulatedTee.create(platform_id=PLATFORM_ID, mrtd=MRTD)

@@ -88,10 +88,13 @@ def exchanges(draw: Any) -> tuple[Any, Any, spdm.Suite]:
             certificate_infos=tuple(draw(U8) for _ in range(many)), key_usages=tuple(draw(U16) for _ in range(many)),
         )  # fmt: skip
     elif kind == 4:
-        request = spdm.GetCertificate(version=version, slot=draw(SLOTS), offset=draw(U16), length=draw(U16))
+        large = version >= 0x14 and draw(st.booleans())
+        request = spdm.GetCertificate(
+            version=version, slot=draw(SLOTS), offset=draw(U16), length=draw(U32 if large else U16), large=large
+        )
         response = spdm.Certificate(
             version=version, slot=draw(SLOTS), portion=draw(st.binary(max_size=300)), remainder=draw(U16),
-            attributes=draw(U8),
+            attributes=draw(U8), large=large,
         )  # fmt: skip
     elif kind == 5:
         request = spdm.Challenge(
@@ -197,6 +200,9 @@ def test_chains_round_trip(bodies: list[bytes], hash_name: str) -> None:
 def test_numbers_that_do_not_fit_are_the_writer_s_mistake() -> None:
     for message in (
         spdm.GetCertificate(version=0x12, slot=0, offset=0x10000),
+        spdm.GetCertificate(version=0x14, slot=0, offset=1 << 32, large=True),
+        spdm.GetCertificate(version=0x13, slot=0, large=True),
+        spdm.Certificate(version=0x13, slot=0, portion=b"", remainder=0, large=True),
         spdm.Challenge(version=0x12, slot=0, nonce=bytes(31)),
         spdm.Challenge(version=0x12, slot=0, nonce=bytes(32), context=bytes(8)),
         spdm.GetMeasurements(version=0x13, operation=0),
@@ -227,10 +233,24 @@ def test_the_caller_gives_what_a_response_needs() -> None:
         (20, spdm.GetCapabilities(version=0x12)),
         (12, spdm.Capabilities(version=0x11)),
         (20, spdm.Capabilities(version=0x14)),
+        (8, spdm.GetCertificate(version=0x14, slot=0)),
+        (16, spdm.GetCertificate(version=0x14, slot=0, large=True)),
+        (8, spdm.Certificate(version=0x14, slot=0, portion=b"", remainder=0)),
+        (16, spdm.Certificate(version=0x14, slot=0, portion=b"", remainder=0, large=True)),
     ],
 )
 def test_sizes_are_the_specification_s(size: int, message: Any) -> None:
     assert len(message.encode()) == size
+
+
+def test_the_large_form_is_libspdm_s() -> None:
+    """As libspdm's requester and responder write it: 16-bit numbers 0, 32-bit ones behind them."""
+    request = bytes.fromhex("14828400 00000000 00010000 f07f0200")
+    asked = spdm.GetCertificate(version=0x14, slot=4, offset=0x100, length=0x27FF0, large=True)
+    assert spdm.parse_request(request) == (asked, request)
+    response = bytes.fromhex("14028401 00000000 04000000 78060000 01020304")
+    portion = spdm.Certificate(version=0x14, slot=4, portion=b"\1\2\3\4", remainder=0x678, attributes=1, large=True)
+    assert spdm.parse_response(response, asked) == (portion, response)
 
 
 def test_a_message_is_bounded() -> None:

@@ -108,7 +108,8 @@ REFUSED: dict[str, tuple[type[SpdmError], bytes]] = {
     "a record cut off": (SpdmMalformed, classic([ONE])[:-12]),
     "a packet cut off": (SpdmMalformed, classic([ONE])[:-1]),
     "a packet captured in part": (SpdmMalformed, classic([ONE])[:36] + b"\x99" + classic([ONE])[37:]),
-    "another link type": (SpdmUnsupported, classic([ONE], link=1)),
+    "Ethernet": (SpdmUnsupported, classic([ONE], link=1)),
+    "Linux cooked, in pcapng": (SpdmUnsupported, next_generation([ONE], link=113)),
     "no MCTP packet": (SpdmMalformed, classic([b"\x01\x08\x09"])),
     "an empty message over MCTP": (SpdmMalformed, classic([mctp(b"")])),
     "an empty message over PCI DOE": (SpdmMalformed, classic([doe(b"")], link=LINK_PCI_DOE)),
@@ -137,3 +138,11 @@ def test_refused(name: str) -> None:
         read_transcript(data)
     assert type(caught.value) is error, caught.value
     assert caught.value.field
+
+
+@pytest.mark.parametrize("link", [1, 113])
+def test_a_capture_of_tcp_says_what_to_do_instead(link: int) -> None:
+    with pytest.raises(SpdmUnsupported, match=f"link type {link}") as caught:
+        read_transcript(classic([ONE], link=link))
+    assert "TCP or Ethernet" in caught.value.remedy
+    assert "JSON" in caught.value.remedy

@@ -41,13 +41,13 @@ REFUSALS: dict[str, set[str]] = {
     # A field that was altered may break the format, the nonce or a binding before its signature is looked at.
     "report signature": {
         "NVIDIA_REPORT_SIGNATURE", "NVIDIA_REPORT_MALFORMED", "NONCE_MISMATCH", "SNP_SIGNATURE", "SNP_MALFORMED",
-        "SNP_CHIP_ID", "SNP_TCB_MISMATCH",
+        "SNP_CHIP_ID", "SNP_TCB_MISMATCH", "ENDORSEMENT_MISSING",
     },
     "RIM signing certificate expired": {"CERT_EXPIRED"},
     "RIM: xml signature InvalidDigest: Digest mismatch for reference 0 (); chain ok": {"RIM_DIGEST"},
     "RIM: xml signature InvalidSignature: Signature verification failed: []; chain ok": {"RIM_SIGNATURE"},
     "RIM: xml signature ok; chain does not end at the RIM root": {"CERT_CHAIN_INVALID", "ROOT_UNTRUSTED"},
-    "ARK is not the pinned AMD root": {"CERT_CHAIN_INVALID", "ROOT_UNTRUSTED"},
+    "ARK is not the pinned AMD root": {"ENDORSEMENT_MISSING", "ROOT_UNTRUSTED"},
     "ASK revoked by the ARK CRL": {"CERT_REVOKED"},
     "CHIP_ID does not equal HWID": {"SNP_CHIP_ID"},
     "CHIP_ID zero (MaskChipId): cannot be tied to the VCEK chip": {"SNP_CHIP_ID_MASKED"},
@@ -65,7 +65,7 @@ REFUSALS: dict[str, set[str]] = {
     "Turin certificate HWID is not 8 bytes": {"EK_EXTENSION_INVALID"},
     "VCEK without HWID": {"EK_EXTENSION_INVALID"},
     "certificate chain signature: InvalidSignature": {"CERT_SIGNATURE"},
-    "certificate chain signature: ValueError": {"CERT_CHAIN_INVALID", "CERT_SIGNATURE"},
+    "certificate chain signature: ValueError": {"ENDORSEMENT_MISSING", "CERT_SIGNATURE"},
     "no endorsement key certificate that verifies this report is in the collection (parse only)": {
         "ENDORSEMENT_MISSING"
     },

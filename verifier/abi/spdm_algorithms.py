@@ -235,14 +235,14 @@ def agreed(request: NegotiateAlgorithms, response: Algorithms) -> Suite:
 
     Every choice is one single bit, one that was offered, and one that we verify.
     """
+    # First: where a post-quantum algorithm was chosen, base_asym is 0, which alone would say little.
+    if response.pqc_asym or response.extended_asym or response.extended_hash:
+        _refuse("extended", "extended or post-quantum algorithms were chosen")
     check_chosen(response.base_asym, request.base_asym, "base_asym", needed=True)
     check_chosen(response.base_hash, request.base_hash, "base_hash", needed=True)
-    check_chosen(response.pqc_asym, request.pqc_asym, "pqc_asym")
     check_chosen(response.measurement_specification, request.measurement_specification, "measurement_specification")
     check_chosen(response.measurement_hash, 0xFFFF_FFFF, "measurement_hash")
     check_chosen(response.mel_specification, request.mel_specification, "mel_specification")
-    if response.pqc_asym or response.extended_asym or response.extended_hash:
-        _refuse("extended", "extended or post-quantum algorithms were chosen")
     scheme, base_hash = SCHEMES.get(response.base_asym), HASHES.get(response.base_hash)
     if scheme is None:
         _refuse("base_asym", f"signature algorithm {response.base_asym:#x} is not verified here")

@@ -293,7 +293,7 @@ class GetCertificate:
 class Certificate:
     """CERTIFICATE (0x02): a portion of a slot's chain and how many bytes of it follow.
 
-    `attributes` is param2: from 1.3 on its bits 0 to 2 say which kind of certificate the slot holds. `large` is the form
+    `attributes` is param2: from 1.3 on its bits 0 to 2 say which kind of certificate the slot holds. `large`: the form
     of 1.4 with 32-bit numbers, as in `GetCertificate`.
     """
 

@@ -27,7 +27,7 @@ from verifier.errors import RimDigest, RimSignature, VerificationError
 from verifier.signature import verify_raw_ecdsa
 from verifier.trust.certificate import Certificate, parse_certificate
 from verifier.trust.crl import Crl
-from verifier.trust.nvidia_revocation import CHECKED, UNCHECKED, check_revocation
+from verifier.trust.nvidia_revocation import check_revocation
 from verifier.trust.ocsp import OcspResponse
 from verifier.trust.path import PathCache, check_path_validity
 from verifier.trust.rim_root import RIM_PATH, is_override, verify_rim_path
@@ -111,7 +111,7 @@ def verify_rim(
         check_signature(signed, path.leaf)
         done.append("signatures")
         # (6)
-        revocation = check_revocation(path, ocsp, crls, now_ms)
+        revocation = check_revocation(path, ocsp, crls, now_ms, leaf_too=True)
         # (7)
         check_path_validity(path, now_ms, RIM_PATH)
     except VerificationError as error:
@@ -125,7 +125,7 @@ def verify_rim(
         root_label=path.root.label,
         override=is_override(path.root),
         simulated=path.root.simulated,
-        revocation=CHECKED if len(revocation.checked) == len(path.certificates) - 1 else UNCHECKED,
+        revocation=revocation.state,
         valid_from_ms=max(path.valid_from_ms, revocation.valid_from_ms),
         expires_ms=min(path.expires_ms, revocation.expires_ms),
     )

@@ -26,12 +26,11 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verifier.abi.amd import GENOA, MILAN, TURIN, TcbVersion
+from verifier.abi.amd import TcbVersion
 from verifier.abi.snp import ECDSA_P384_SHA384, NO_KEY, SIGNED_BYTES, GuestPolicy, PlatformInfo, SnpReport
 from verifier.abi.snp import VCEK as VCEK_SIGNED
 from verifier.abi.snp import VLEK as VLEK_SIGNED
 from verifier.errors import (
-    EndorsementMissing,
     HclBinding,
     ReportDataMismatch,
     SnpAlgorithmUnsupported,
@@ -46,6 +45,7 @@ from verifier.errors import (
     VerificationError,
 )
 from verifier.formats.snp_evidence import SnpEvidence, candidates, parse_snp_evidence
+from verifier.formats.snp_missing import explained, key_missing, product_of_cpu
 from verifier.signature import verify_raw_ecdsa
 from verifier.trust import amd
 from verifier.trust import path as paths
@@ -60,7 +60,6 @@ CHECKED, UNCHECKED = "checked", "unchecked"
 """Whether the verifier's side had a current revocation list of the ARK; one that comes with the evidence is none."""
 
 _KEY_TYPES = {VCEK_SIGNED: amd.VCEK, VLEK_SIGNED: amd.VLEK}
-_ZEN_3_4, _ZEN_5 = 0x19, 0x1A
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +193,13 @@ def verify_snp_report(
         except VerificationError as error:
             refusals.append(error)
     if not refusals:
-        missing = EndorsementMissing("no VCEK or VLEK certificate is given", field="endorsements")
+        missing = key_missing(evidence.report)
         missing.verified = tuple(stages)
         raise missing
+    refusal = explained(refusals[0], evidence.report, pool)
     if len(refusals) > 1:  # at another time another certificate comes first
-        refusals[0].holding(now_ms, now_ms)
-    raise refusals[0]
+        refusal.holding(now_ms, now_ms)
+    raise refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,15 +349,6 @@ def check_cpu(report: SnpReport, product: str) -> None:
     if report.cpuid is not None and product_of_cpu(*report.cpuid[:2]) != product:
         family, model, _ = report.cpuid
         raise SnpProduct(f"CPU family {family:#x} model {model:#x} in a chain of {product}", field="cpuid")
-
-
-def product_of_cpu(family: int, model: int) -> str | None:
-    """The product line of a CPU, by family and model with their extensions; None if it is none we know."""
-    if family == _ZEN_3_4:
-        if model <= 0x0F:
-            return MILAN
-        return GENOA if 0x10 <= model <= 0x1F or 0xA0 <= model <= 0xAF else None
-    return TURIN if family == _ZEN_5 and model <= 0x1F else None
 
 
 def _claims(

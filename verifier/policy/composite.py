@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verifier.claims import Claims, CompositeClaims
 from verifier.errors import EvidenceMissing, PolicyEmpty, VerificationError
@@ -15,14 +15,14 @@ from verifier.policy.devices import (
     DevicesEnrolled,
     EachDevice,
     Expectations,
-    GradeAtLeast,
-    earned_grade,
     nvidia_device_rules,
     spdm_device_rules,
 )
+from verifier.policy.grade import GradeAtLeast, earned_grade
 from verifier.policy.quote import quote_rules, quote_warnings
-from verifier.policy.quote_policy import QuotePolicy
+from verifier.policy.quote_policy import MeasuredCode, QuotePolicy, TdDemands
 from verifier.policy.session import IdentitiesBound
+from verifier.policy.snp import REPORTED_TCB_AT_LEAST, SnpDemands
 
 
 def expectations_of(policy: QuotePolicy) -> Expectations:
@@ -30,11 +30,50 @@ def expectations_of(policy: QuotePolicy) -> Expectations:
     demanded = policy.devices
     return Expectations(
         key_digests=None if demanded is None else demanded.key_digests,
+        cpu=quote_rules(graded(policy)),
         nvidia=policy.nvidia,
         spdm=policy.spdm,
         nvidia_firmware=_firmware(policy, "nvidia"),
         spdm_firmware=_firmware(policy, "spdm"),
     )
+
+
+def graded(policy: QuotePolicy) -> QuotePolicy:
+    """The same with everything demanded of a CPU that a grade stands for, as sessions do; the rest is its own choice.
+
+    A guest's minimum TCB may be its measurement's, where the table has none. That report data is expected at all, the
+    claims say (`CompositeClaims.tied`).
+    """
+    snp, code = policy.snp or SnpDemands(), policy.measurements or ()
+    if snp.tcb_minimums is None:
+        code = tuple(one for one in code if one.tee != "snp" or _names_minimum(one))
+    return replace(
+        policy,
+        tcb=policy.tcb if policy.tcb.accepted_statuses is not None else replace(policy.tcb, accepted_statuses=()),
+        allow_debug=False,
+        td=replace(
+            policy.td or TdDemands(),
+            unsafe_allow_sept_ve=False,
+            unsafe_allow_reserved_bits=False,
+            allow_migratable=False,
+        ),
+        snp=replace(
+            snp,
+            allow_migration_agent=False,
+            allow_masked_chip_id=False,
+            unsafe_allow_unknown_policy_bits=False,
+            unsafe_allow_unknown_platform_bits=False,
+            unsafe_allow_incomplete_alias_check=False,
+            demand_revocation=True,
+        ),
+        measurements=code,
+        platforms=policy.platforms or (),
+        demand_report_data=False,
+    )
+
+
+def _names_minimum(measured: MeasuredCode) -> bool:
+    return any(one.register == REPORTED_TCB_AT_LEAST for one in measured.registers)
 
 
 def _firmware(policy: QuotePolicy, tee: str) -> tuple[Alternative, ...] | None:

@@ -20,7 +20,7 @@ from verifier.policy.devices import (
 )
 from verifier.policy.enrolment import enrolment_of
 from verifier.policy.quote_policy import CODE_REGISTERS
-from verifier.policy.rules import NoDebug, PlatformEnrolled, RegisterMatches, TcbEvaluated
+from verifier.policy.rules import NoDebug, PlatformEnrolled, PlatformOfOneHost, RegisterMatches, TcbEvaluated
 from verifier.policy.session import FirstMileAtLeast, IdentitiesBound, SamplerModeAccepted, SourceAccepted
 from verifier.policy.snp import REPORTED_TCB_AT_LEAST, SnpDemands, snp_code_rules, snp_rules
 from verifier.policy.snp_rules import RevocationListSeen
@@ -160,6 +160,13 @@ def tcb_judged(policy: Policy, tee: str) -> list[Rule[Claims]]:
     return [TcbEvaluated(lax), TcbAccepted(tcb_requirements(policy, tee))]
 
 
+def graded_expectations(policy: Policy, host: HostEnrolment, tee: str) -> Expectations:
+    """What a grade demands of a host with a CPU of this TEE: nothing that an `unsafe_` switch lets pass."""
+    strict = replace(policy, unsafe_allow_unevaluated_tcb=False, unsafe_allow_unenrolled_platform=False)
+    rules = quote_side(strict, role=HOST, tee=tee, platform_ids=host.platform_ids, host=host)
+    return replace(device_expectations(policy, host), cpu=AllOf(rules, "policy"))
+
+
 def device_expectations(policy: Policy, host: HostEnrolment) -> Expectations:
     """What the policy expects of the devices of a host. Without evaluated TCBs neither manifests nor revocation."""
     lax = policy.unsafe_allow_unevaluated_tcb
@@ -178,39 +185,68 @@ def _firmware(policy: Policy, tee: str) -> tuple[Alternative, ...]:
     return tuple(Alternative(label=one.label, registers=one.registers) for one in found)
 
 
+def devices_enrolled(policy: Policy, host: HostEnrolment) -> DevicesEnrolled:
+    """Every device is enrolled for this host."""
+    return DevicesEnrolled(host.gpu_key_digests, policy.unsafe_allow_unenrolled_platform, enrolment_of(policy).owner_of)
+
+
 def device_rules(policy: Policy, host: HostEnrolment) -> list[Rule[SessionClaims]]:
     """What a host's devices must be; with no evidence of any, only whether the policy can do without."""
     digests = host.gpu_key_digests
     demanded = policy.min_first_mile != FIRST_MILE_GRADES[0]
     return [
-        DevicesEnrolled(digests, policy.unsafe_allow_unenrolled_platform, enrolment_of(policy).owner_of),
+        devices_enrolled(policy, host),
         DevicesComplete(digests, demanded and bool(digests)),
         IdentitiesBound(),
         EachDevice(device_expectations(policy, host)),
     ]
 
 
-def policy_rules(
-    policy: Policy, *, role: str, tee: str, platform_ids: tuple[str, ...], host: HostEnrolment | None = None
-) -> AllOf[SessionClaims]:
-    """All rules for a session of `role` on `tee`, enrolled with `platform_ids` (hex); `host` is a host's enrolment.
-
-    That the report data is H(binding) is settled before them, while the evidence is verified.
-    """
-    rules: list[Rule[SessionClaims]] = [
+def quote_side(
+    policy: Policy, *, role: str, tee: str, platform_ids: tuple[str, ...], host: HostEnrolment | None
+) -> list[Rule[Claims]]:
+    """The rules on the CPU's evidence itself."""
+    rules: list[Rule[Claims]] = [
         *tee_rules(tee),
         *tcb_judged(policy, tee),
         measurement_rule(policy, role, tee),
         PlatformEnrolled(platform_ids, policy.unsafe_allow_unenrolled_platform),
     ]
+    if host is not None:
+        rules.append(PlatformOfOneHost(host.host_id, enrolment_of(policy).owner_of_platform))
+    return rules
+
+
+def cpu_rules(
+    policy: Policy, *, role: str, tee: str, platform_ids: tuple[str, ...], host: HostEnrolment | None = None
+) -> AllOf[SessionClaims]:
+    """All rules for a session of `role` on `tee` that need no device: platform, TCB, code, and what its binding says.
+
+    It is enrolled with `platform_ids` (hex); `host` is a host's enrolment. That the report data is H(binding) is
+    settled before them, while the evidence is verified.
+    """
+    rules: list[Rule[SessionClaims]] = [*quote_side(policy, role=role, tee=tee, platform_ids=platform_ids, host=host)]
     if role == HOST:
         rules += [SourceAccepted(policy.accepted_sources), SamplerModeAccepted(policy.accepted_sampler_modes)]
-        if host is not None:
-            rules += device_rules(policy, host)
-        rules.append(FirstMileAtLeast(policy.min_first_mile))
     else:
         rules.append(SourceAccepted((AGGREGATOR_SOURCE,)))
     return AllOf(rules, "policy")
+
+
+def host_rules(policy: Policy, *, role: str, host: HostEnrolment | None) -> list[Rule[SessionClaims]]:
+    """All rules for a session of `role` on its devices and what they earn; none for an aggregator, which has none."""
+    if role != HOST:
+        return []
+    devices = [] if host is None else device_rules(policy, host)
+    return [*devices, FirstMileAtLeast(policy.min_first_mile)]
+
+
+def policy_rules(
+    policy: Policy, *, role: str, tee: str, platform_ids: tuple[str, ...], host: HostEnrolment | None = None
+) -> AllOf[SessionClaims]:
+    """All rules for a session, in their order: `cpu_rules`, then `host_rules`."""
+    cpu = cpu_rules(policy, role=role, tee=tee, platform_ids=platform_ids, host=host)
+    return AllOf([cpu, *host_rules(policy, role=role, host=host)], "policy")
 
 
 def accepted_until_ms(quote: CpuEvidence, policy: Policy) -> int | None:
@@ -223,16 +259,12 @@ def accepted_until_ms(quote: CpuEvidence, policy: Policy) -> int | None:
     return min(ends) - 1 if ends else None
 
 
-def certain_between(
-    quote: CpuEvidence, policy: Policy, now_ms: int, *, valid_from_ms: int | None = None, expires_ms: int | None = None
-) -> tuple[int, int]:
+def certain_between(quote: CpuEvidence, policy: Policy, now_ms: int) -> tuple[int, int]:
     """For which `now` (UTC milliseconds, inclusive) a verdict on `quote` under `policy` made at `now_ms` is certain.
 
-    Inside of the quote's own validity, or the one given for it and all that came with it, and on the same side of
-    every day on which grace ends.
+    Inside of the quote's own validity, and on the same side of every day on which grace ends.
     """
-    from_ms = quote.valid_from_ms if valid_from_ms is None else valid_from_ms
-    until_ms = quote.expires_ms if expires_ms is None else expires_ms
+    from_ms, until_ms = quote.valid_from_ms, quote.expires_ms
     for one in tcb_requirements(policy, quote.tee):
         for end in grace_ends_ms(quote.tcb, one):
             if now_ms < end:

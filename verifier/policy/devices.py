@@ -1,10 +1,4 @@
-"""Rules on the devices of a host, and what they earn it: which there must be, what each may run, what grade they make.
-
-The grade is what all of the demands together prove, and nothing that a switch of the policy let pass: `NONE`, where any
-of them does not hold; `GPU_ATTESTED`, where every enrolled device showed fresh evidence of firmware its vendor or the
-policy names; `SPDM_MEASURED`, where besides a device was challenged over SPDM and signed its measurements
-(docs/evidence/composite.md says what that does not mean).
-"""
+"""Rules on the devices of a host: which there must be, what each may run. `verifier.policy.grade`: what they earn."""
 
 from __future__ import annotations
 
@@ -12,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from schemas.contract import FIRST_MILE_GRADES
 from schemas.records import RegisterRule
-from verifier.claims import VerifiedDevice
+from verifier.claims import Claims, VerifiedDevice
 from verifier.errors import (
     DeviceModeRefused,
     EvidenceMissing,
@@ -23,12 +16,11 @@ from verifier.errors import (
     NonceUnchecked,
     PlatformNotEnrolled,
     PolicyEmpty,
-    PolicyInvalid,
     ReferenceMismatch,
     RevocationUnchecked,
     VerificationError,
 )
-from verifier.formats.nvidia import GPU, PASSTHROUGH, PPCIE, SWITCH, UNSTATED, VerifiedNvidiaReport
+from verifier.formats.nvidia import PASSTHROUGH, PPCIE, SWITCH, UNSTATED, VerifiedNvidiaReport
 from verifier.formats.spdm import VerifiedSpdm
 from verifier.policy.base import AllOf, AnyOf, Every, Rule, failures_of
 from verifier.policy.enrolment import GPU_KEY_DIGESTS
@@ -36,13 +28,30 @@ from verifier.policy.nvidia import NvidiaDemands, check_switches_attested, nvidi
 from verifier.policy.rules import check_register
 from verifier.trust.nvidia_revocation import CHECKED
 
-NONE, GPU_ATTESTED, SPDM_MEASURED = FIRST_MILE_GRADES[:3]
-"""The grades that this release gives; the higher ones nothing earns."""
-
 _BLOCK = "block"
 _ENROL = "Enrol the device's key digest under its host, or send evidence of this host's own devices only."
 _SEND_ALL = "Send the evidence of every device the policy enrols for this host."
 E = TypeVar("E", VerifiedNvidiaReport, VerifiedSpdm)
+
+
+class HasKey(Protocol):
+    """A device, verified or as its evidence presents it."""
+
+    @property
+    def subject(self) -> str:
+        """What the evidence calls it."""
+
+    @property
+    def key_digest(self) -> bytes:
+        """SHA-256 of the leaf key's SubjectPublicKeyInfo, 32 bytes."""
+
+
+class HasKeys(Protocol):
+    """Claims with devices in them, of which only the keys matter."""
+
+    @property
+    def devices(self) -> Sequence[HasKey]:
+        """Each device whose evidence was sent."""
 
 
 class HasDevices(Protocol):
@@ -51,10 +60,6 @@ class HasDevices(Protocol):
     @property
     def devices(self) -> tuple[VerifiedDevice, ...]:
         """Every device whose evidence was sent, each verified."""
-
-    @property
-    def tied(self) -> bool:
-        """Whether the devices' nonces derive from report data that the verifier expects of the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +71,11 @@ class Alternative:
 
     @property
     def names_blocks(self) -> bool:
-        """Whether it names measured values, not only versions."""
-        return any(one.register.startswith(_BLOCK) for one in self.registers)
+        """Whether it names a measured value, all of it, and not only versions."""
+        return any(
+            one.register.startswith(_BLOCK) and (one.mask is None or all(byte == 0xFF for byte in one.mask))
+            for one in self.registers
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +113,14 @@ class DeviceDemands:
 class Expectations:
     """Everything that devices are judged by. None as demands: reported, not judged.
 
-    `gpus` is how many GPUs the host has; `nvidia_firmware` and `spdm_firmware` are alternatives, None where firmware is
+    `gpus` is how many GPUs the host has; `cpu` judges its CPU as a grade demands it, without which there is none;
+    `nvidia_firmware` and `spdm_firmware` are alternatives, None where firmware is
     not judged by the policy's own measurements.
     """
 
     key_digests: tuple[str, ...] | None
     gpus: int = 0
+    cpu: Rule[Claims] | None = None
     nvidia: NvidiaDemands | None = field(default_factory=NvidiaDemands)
     spdm: SpdmDemands | None = field(default_factory=SpdmDemands)
     nvidia_firmware: tuple[Alternative, ...] | None = None
@@ -133,7 +143,7 @@ class DevicesEnrolled:
     unsafe_allow_unenrolled: bool = False
     owner_of: Callable[[str], str | None] | None = None
 
-    def check(self, claims: HasDevices) -> None:
+    def check(self, claims: HasKeys) -> None:
         """`PlatformNotEnrolled`."""
         if not self.enrolled and self.unsafe_allow_unenrolled:
             return
@@ -339,81 +349,6 @@ class SpdmVersionAccepted:
             raise PolicyEmpty("no version of SPDM is accepted", field="spdm.versions")
         if claims.version not in self.versions:
             raise DeviceModeRefused(f"SPDM {claims.version}", field="version")
-
-
-@dataclass(frozen=True, slots=True)
-class GradeAtLeast:
-    """The first mile's earned grade is at least `minimum`. Without one: `PolicyEmpty`; nobody's grade: refused."""
-
-    minimum: str
-    expected: Expectations
-
-    def check(self, claims: HasDevices) -> None:
-        """`FirstMileTooLow`, `PolicyEmpty`."""
-        if not self.minimum:
-            raise PolicyEmpty("no lowest grade of the first mile is named", field="devices.first_mile")
-        grade, why = earned_grade(claims, self.expected)
-        if self.minimum not in FIRST_MILE_GRADES:
-            raise PolicyInvalid(f"no grade is called {self.minimum[:40]!r}", field="devices.first_mile")
-        if FIRST_MILE_GRADES.index(grade) < FIRST_MILE_GRADES.index(self.minimum):
-            raise FirstMileTooLow(f"{grade} is below {self.minimum}: {why}", field="first_mile")
-
-
-def earned_grade(claims: HasDevices, expected: Expectations) -> tuple[str, str]:
-    """The first mile's grade, and in words what it rests on, or lacks for being more than `NONE`.
-
-    Nothing of `expected` may be left unjudged for a grade, whatever a policy lets pass.
-    """
-    devices = claims.devices
-    if not devices:
-        return NONE, "no device showed evidence"
-    if not claims.tied:
-        return NONE, "nothing ties the devices to this CPU and to a challenge of ours"
-    strict = strictest(expected)
-    enrolled = tuple(strict.key_digests or ())
-    if not enrolled:
-        return NONE, "no device is enrolled for this host"
-    rules: list[Rule[HasDevices]] = [DevicesEnrolled(enrolled), DevicesComplete(enrolled, True), EachDevice(strict)]
-    try:
-        for rule in rules:
-            rule.check(claims)
-    except VerificationError as error:
-        return NONE, f"{error.code}: {error}"
-    gpus = sum(one.evidence.kind == GPU for one in devices if isinstance(one.evidence, VerifiedNvidiaReport))
-    endpoints = sum(isinstance(one.evidence, VerifiedSpdm) for one in devices)
-    if gpus + endpoints < max(expected.gpus, 1):
-        shown = f"{_number(gpus, 'GPU')} and {_number(endpoints, 'SPDM device')}"
-        return NONE, f"evidence of {shown}, for {_number(max(expected.gpus, 1), 'GPU')}"
-    if endpoints:
-        shown = _number(endpoints, "SPDM device")
-        return SPDM_MEASURED, f"{_number(gpus, 'GPU')} attested, {shown} challenged and measured"
-    return GPU_ATTESTED, f"{_number(gpus, 'GPU')} attested"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def strictest(expected: Expectations) -> Expectations:
-    """The same with everything demanded that a grade stands for, and nothing allowed that gives it up.
-
-    What a policy may choose stays its own: modes, versions, kinds whose reports name no firmware (never GPUs).
-    """
-    base = expected.nvidia or SESSION_NVIDIA
-    unbound = tuple(kind for kind in base.unbound_kinds if kind != GPU)
-    nvidia = replace(
-        base,
-        demand_nonce=True,
-        demand_fwid=True,
-        demand_reference=True,
-        demand_revocation=True,
-        allow_debug=False,
-        unbound_kinds=unbound,
-        modes=SESSION_NVIDIA.modes if base.modes is None else base.modes,
-    )
-    spdm = replace(expected.spdm or SpdmDemands(), demand_nonce=True, demand_grade=True, allow_debug=False)
-    firmware = expected.spdm_firmware if expected.spdm_firmware is not None else ()
-    return replace(expected, nvidia=nvidia, spdm=spdm, spdm_firmware=firmware)
 
 
 def device_warnings(devices: Sequence[VerifiedDevice]) -> tuple[str, ...]:

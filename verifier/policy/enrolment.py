@@ -22,9 +22,13 @@ _FIX = "Correct the enrolment of this host in the policy, and sign it anew."
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A policy's hosts by id; `shared` has every id and key digest (field, hex) that stands twice, with its hosts."""
+    """A policy's hosts by id; `owners` has the first host of every id and key digest (field, hex, lower case).
+
+    `shared` has those that stand twice, with their hosts.
+    """
 
     hosts: dict[str, HostEnrolment]
+    owners: dict[tuple[str, str], str]
     shared: dict[tuple[str, str], tuple[str, ...]]
 
     def check(self, host: HostEnrolment) -> None:
@@ -53,10 +57,11 @@ class Enrolment:
 
     def owner_of(self, key_digest: str) -> str | None:
         """The host a device key's digest (hex, lower case) is enrolled for; None if for none."""
-        for host in self.hosts.values():
-            if any(one.lower() == key_digest for one in host.gpu_key_digests):
-                return host.host_id
-        return None
+        return self.owners.get((GPU_KEY_DIGESTS, key_digest))
+
+    def owner_of_platform(self, platform_id: str) -> str | None:
+        """The host a platform id (hex, lower case) is enrolled for; None if for none."""
+        return self.owners.get((PLATFORM_IDS, platform_id))
 
 
 def enrolment_of(policy: Policy) -> Enrolment:
@@ -77,9 +82,21 @@ def enrolment_of(policy: Policy) -> Enrolment:
 
 
 def lint_enrolment(policy: Policy) -> tuple[VerificationError, ...]:
-    """What is wrong with the enrolment of any host, for whoever writes or signs a policy."""
+    """What is wrong with the enrolment of any host or aggregator, for whoever writes or signs a policy."""
     enrolment = enrolment_of(policy)
-    return tuple(error for host in policy.hosts for error in enrolment.errors(host))
+    found = [error for host in policy.hosts for error in enrolment.errors(host)]
+    for host_id in dict.fromkeys(one.host_id for one in policy.aggregators):
+        try:
+            check_aggregators(policy, host_id)
+        except EnrolmentAmbiguous as error:
+            found.append(error)
+    return tuple(found)
+
+
+def check_aggregators(policy: Policy, host_id: str) -> None:
+    """No two aggregators have this id. `EnrolmentAmbiguous`."""
+    if sum(one.host_id == host_id for one in policy.aggregators) > 1:
+        raise EnrolmentAmbiguous(f"aggregator {host_id!r} is enrolled twice", field=HOST_ID)
 
 
 def _index(hosts: tuple[HostEnrolment, ...]) -> Enrolment:
@@ -96,7 +113,7 @@ def _index(hosts: tuple[HostEnrolment, ...]) -> Enrolment:
                 if key in first:
                     shared[key] = (*shared.get(key, (first[key],)), host.host_id)
                 first.setdefault(key, host.host_id)
-    return Enrolment(by_id, shared)
+    return Enrolment(by_id, first, shared)
 
 
 def _is_digest(text: str) -> bool:

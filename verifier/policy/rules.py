@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from schemas.records import RegisterRule
@@ -12,6 +12,7 @@ from verifier.claims import Claims
 from verifier.errors import (
     DebugEnabled,
     EnclaveAttributesRefused,
+    EnrolmentAmbiguous,
     IsvSvnTooLow,
     MeasurementUnknown,
     PlatformNotEnrolled,
@@ -157,6 +158,26 @@ class PlatformEnrolled:
         enrolled = {value.lower() for value in self.enrolled}
         if enrolled.isdisjoint(claims.quote.platform_ids):
             raise PlatformNotEnrolled("this platform is not enrolled for the host", field="platform_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformOfOneHost:
+    """No verified id of the platform is enrolled for another host than `host_id`; a machine has several names.
+
+    `owner_of` tells the host an id (lower-case hex) is enrolled for, None if for none.
+    """
+
+    host_id: str
+    owner_of: Callable[[str], str | None]
+
+    def check(self, claims: Claims) -> None:
+        """`EnrolmentAmbiguous`."""
+        for one in claims.quote.platform_ids:
+            owner = self.owner_of(one)
+            if owner is not None and owner != self.host_id:
+                raise EnrolmentAmbiguous(
+                    f"{one[:16]}…, an id of this platform, is enrolled for {owner!r}", field="platform_ids"
+                )
 
 
 def enclave_of(claims: Claims) -> SgxReport:

@@ -48,8 +48,8 @@ def flag(value: Any, path: str) -> bool:
 
 
 def text(value: Any, path: str) -> str:
-    """Text that is not empty."""
-    expect(isinstance(value, str) and value != "", path, "text")
+    """Text that is not empty and can be shown: no control characters, no halves of surrogate pairs."""
+    expect(isinstance(value, str) and value != "" and value.isprintable(), path, "text that can be shown")
     return str(value)
 
 
@@ -94,8 +94,9 @@ def hexadecimal(size: int | None) -> Read[bytes]:
     """`size` bytes (None: any number) in hexadecimal, with or without 0x."""
 
     def read(value: Any, path: str) -> bytes:
+        expect(isinstance(value, str) and value != "", path, "text")
         try:
-            data = bytes.fromhex(text(value, path).removeprefix("0x"))
+            data = bytes.fromhex(value.removeprefix("0x"))
         except ValueError:
             raise PolicyInvalid(f"{path} is not hexadecimal", field=path) from None
         expect(size is None or len(data) == size, path, f"{size} bytes in hexadecimal but {len(data)}")

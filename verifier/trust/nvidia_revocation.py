@@ -2,6 +2,10 @@
 
 NVIDIA answers by OCSP for every certificate between leaf and root, and publishes lists for the upper two. The leaf is
 made by the device itself for the firmware it runs; the boot ROM's certificate above it is what stands for the device.
+
+Responses and lists come from a pool that may hold anybody's: what the issuer does not stand for is foreign, and counts
+for nothing wherever something genuine speaks of the certificate. Where nothing does, the first foreign one refuses: it
+says why the certificate is not spoken of.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from verifier.errors import (
 from verifier.trust.certificate import Certificate
 from verifier.trust.crl import Crl
 from verifier.trust.list_signature import signed_list
-from verifier.trust.ocsp import OcspResponse, verify_answer
+from verifier.trust.ocsp import OcspResponse, find_answer
 from verifier.trust.path import VerifiedPath
 from verifier.trust.selection import FOREVER_MS
 
@@ -49,13 +53,29 @@ class Revocation:
         return UNCHECKED if self.unchecked else CHECKED
 
 
-def check_revocation(path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Sequence[Crl], now_ms: int) -> Revocation:
-    """What the inputs say of the path, from below the root to the leaf. Raises a subclass of `VerificationError`."""
+def check_revocation(
+    path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Sequence[Crl], now_ms: int, *, leaf_too: bool = False
+) -> Revocation:
+    """What the inputs say of the path, from below the root to the leaf; `leaf_too`: the leaf must be spoken of as well.
+
+    Raises a subclass of `VerificationError`; for a foreign item, what is wrong with it.
+    """
+    found, foreign = find_revocation(path, ocsp, crls, now_ms, leaf_too=leaf_too)
+    if foreign is not None:
+        raise foreign
+    return found
+
+
+def find_revocation(
+    path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Sequence[Crl], now_ms: int, *, leaf_too: bool = False
+) -> tuple[Revocation, VerificationError | None]:
+    """As `check_revocation`; what is wrong with a foreign item is not raised, but the second."""
     unchecked, checked, sources, responders = [], [], [], []
+    foreign: list[VerificationError] = []
     begin, end = -FOREVER_MS, FOREVER_MS
     for issuer, subject in pairwise(path.certificates):
-        answer = verify_answer(ocsp, subject, issuer, now_ms) if ocsp else None
-        listed = _listed(crls, subject, issuer, now_ms) if crls else None
+        answer, unanswered = find_answer(ocsp, subject, issuer, now_ms)
+        listed, unlisted = _listed(crls, subject, issuer, now_ms)
         if listed is not None:
             begin, end = max(begin, listed[0]), min(end, listed[1])
         if answer is not None:
@@ -64,9 +84,10 @@ def check_revocation(path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Seq
             checked.append(subject.common_name)
             sources.append("crl" if answer is None else "ocsp")
             responders.append(issuer.common_name if answer is None else answer.responder)
-        elif subject != path.leaf:
+        elif leaf_too or subject != path.leaf:
             unchecked.append(subject.common_name)
-    return Revocation(
+            foreign += [one for one in (unanswered, unlisted) if one is not None]
+    found = Revocation(
         unchecked=tuple(unchecked),
         checked=tuple(checked),
         sources=tuple(sources),
@@ -74,18 +95,20 @@ def check_revocation(path: VerifiedPath, ocsp: Sequence[OcspResponse], crls: Seq
         valid_from_ms=begin,
         expires_ms=end,
     )
+    return found, foreign[0].holding(now_ms, now_ms) if foreign else None
 
 
-def _listed(crls: Sequence[Crl], subject: Certificate, issuer: Certificate, now_ms: int) -> tuple[int, int] | None:
-    """From when until when the issuer's lists say that `subject` is good; None where it has no list.
+def _listed(
+    crls: Sequence[Crl], subject: Certificate, issuer: Certificate, now_ms: int
+) -> tuple[tuple[int, int] | None, VerificationError | None]:
+    """From when until when the issuer's lists say that `subject` is good; None where it has no list of its own.
 
-    Lists under the issuer's name must be the issuer's: one that is not counts for nothing, and only such ones are
-    refused. One must be current. What an older one revokes stays revoked, and what one of the future revokes, it
-    revokes from then on.
+    Then the second is why those under its name are not. One must be current. What an older one revokes stays revoked,
+    and what one of the future revokes, it revokes from then on.
     """
-    genuine = _genuine(crls, issuer)
+    genuine, foreign = _genuine(crls, issuer)
     if not genuine:
-        return None
+        return None, foreign
     begun = [one for one in genuine if one.issued_ms <= now_ms]
     current = max(begun or genuine, key=lambda one: (one.next_update_ms, one.issued_ms))
     try:
@@ -95,22 +118,20 @@ def _listed(crls: Sequence[Crl], subject: Certificate, issuer: Certificate, now_
     except VerificationError as error:
         raise error.holding(now_ms, now_ms) from None
     later = (one.issued_ms for one in genuine if one.issued_ms > now_ms)
-    return current.issued_ms, min((current.next_update_ms, *later)) - 1
+    return (current.issued_ms, min((current.next_update_ms, *later)) - 1), None
 
 
-def _genuine(crls: Sequence[Crl], issuer: Certificate) -> list[Crl]:
-    """The issuer's own lists. `CollateralSignature` where there are only others under its name."""
-    found, refusal = [], None
+def _genuine(crls: Sequence[Crl], issuer: Certificate) -> tuple[list[Crl], CollateralSignature | None]:
+    """The issuer's own lists, and what is wrong with others under its name."""
+    found, foreign = [], None
     for crl in crls:
         if crl.issuer == issuer.subject:
             try:
                 check_list_signature(crl, issuer)
                 found.append(crl)
             except CollateralSignature as error:
-                refusal = error
-    if refusal is not None and not found:
-        raise refusal
-    return found
+                foreign = error
+    return found, foreign
 
 
 def check_list_signature(crl: Crl, issuer: Certificate) -> None:

@@ -4,7 +4,8 @@ The steps, in order; the same numbers stand at the code:
 
  1. The response names the certificate by its serial number and by its issuer's name and key.
  2. Its responder is the issuer itself, or one the issuer authorised: a certificate the issuer signed for OCSP signing.
- 3. The responder signed it.
+ 3. The responder signed it. A response that fails 2 or 3 is foreign: anybody can write it. It counts for nothing, and
+    says why the certificate is not spoken of where there is no genuine one.
  4. It is current: made before `now`, next update not reached; without one it is current for `OCSP_LIFETIME_MS`.
     Responses of the future count from their own time on; they are looked at before only where there are no others.
  5. The certificate is good: neither revoked (a certificate on hold is revoked) nor unknown.
@@ -37,13 +38,17 @@ from verifier.limits import MAX_OCSP_ANSWERS, MAX_OCSP_REMEMBERED, OCSP_LIFETIME
 from verifier.signature import verify_signed
 from verifier.trust.certificate import Certificate, key_kind, parse_certificate
 
-__all__ = ["OcspResponse", "VerifiedAnswer", "parse_ocsp", "verify_answer"]
+__all__ = ["OcspResponse", "VerifiedAnswer", "find_answer", "parse_ocsp", "verify_answer"]
 
 _OCSP_SIGNING = bytes.fromhex("2b06010505070309")
 """Content octets of id-kp-OCSPSigning, 1.3.6.1.5.5.7.3.9."""
 
 _KEYS = frozenset({"secp256r1", "secp384r1", "secp521r1", "rsa2048", "rsa3072", "rsa4096"})
 _ON_HOLD = 6
+
+
+_Genuine = tuple[OcspResponse, OcspEntry, Certificate]
+"""A genuine response, what it says of the certificate, and its responder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,38 +68,65 @@ class VerifiedAnswer:
 def verify_answer(
     responses: Sequence[OcspResponse], subject: Certificate, issuer: Certificate, now_ms: int
 ) -> VerifiedAnswer | None:
-    """What `responses` say of `subject`, issued by `issuer` (verified), at `now_ms`; None if they say nothing.
+    """As `find_answer`; where there are only foreign responses, that refuses: what is wrong with the newest."""
+    answer, foreign = find_answer(responses, subject, issuer, now_ms)
+    if foreign is not None:
+        raise foreign
+    return answer
 
-    Every response about it must be genuine, the newest be current; one genuine revocation is enough, however old.
+
+def find_answer(
+    responses: Sequence[OcspResponse], subject: Certificate, issuer: Certificate, now_ms: int
+) -> tuple[VerifiedAnswer | None, VerificationError | None]:
+    """What `responses` say of `subject`, issued by `issuer` (verified), at `now_ms`; None if no genuine one does.
+
+    Then the second is what is wrong with the foreign ones: `OcspResponder`, `OcspSignature`, `OcspMalformed`; None
+    without any. Of the genuine ones the newest must be current; one revocation is enough, however old.
     Raises a subclass of `VerificationError`, certain for this `now` only: at another time other responses count.
     """
     # (1)
     about = sorted(_about(responses, subject, issuer), key=lambda pair: pair[1].this_update_ms, reverse=True)
-    if not about:
-        return None
+    field = f"ocsp[{subject.serial_number:x}]"
     begun = [pair for pair in about if _window(*pair)[0] <= now_ms]
+    ahead = [pair for pair in about if _window(*pair)[0] > now_ms]
+    foreign: list[VerificationError] = []
+    answers = _genuine(begun, issuer, field, foreign) or _genuine(ahead, issuer, field, foreign)
+    if not answers:
+        return None, foreign[0].holding(now_ms, now_ms) if foreign else None
     try:
-        answer = _answer(begun or about, subject, issuer, now_ms)
+        answer = _answer(answers, subject, issuer, now_ms)
     except VerificationError as error:
         raise error.holding(now_ms, now_ms) from None
-    later = (_window(*pair)[0] - 1 for pair in about if pair not in begun)
-    return replace(answer, expires_ms=min((answer.expires_ms, *later)))
+    later = (_window(*pair)[0] - 1 for pair in ahead)
+    return replace(answer, expires_ms=min((answer.expires_ms, *later))), None
 
 
-def _answer(
-    about: Sequence[tuple[OcspResponse, OcspEntry]], subject: Certificate, issuer: Certificate, now_ms: int
-) -> VerifiedAnswer:
+def _genuine(
+    about: Sequence[tuple[OcspResponse, OcspEntry]], issuer: Certificate, field: str, foreign: list[VerificationError]
+) -> list[_Genuine]:
+    """The first `MAX_OCSP_ANSWERS` of `about` that the issuer stands for; why the others before them are `foreign`."""
+    found: list[_Genuine] = []
+    for response, entry in about:
+        if len(found) == MAX_OCSP_ANSWERS:
+            break
+        try:
+            # (2)
+            responder = responder_of(response, issuer, field)
+            # (3)
+            check_signature(response, responder, field)
+        except VerificationError as error:
+            foreign.append(error)
+        else:
+            found.append((response, entry, responder))
+    return found
+
+
+def _answer(answers: Sequence[_Genuine], subject: Certificate, issuer: Certificate, now_ms: int) -> VerifiedAnswer:
     """The answer of the newest response, if there is nothing against any of them."""
     field = f"ocsp[{subject.serial_number:x}]"
-    answers = []
-    for response, entry in about[:MAX_OCSP_ANSWERS]:
-        # (2)
-        responder = responder_of(response, issuer, field)
-        # (3)
-        check_signature(response, responder, field)
+    for _, entry, _ in answers:
         # (5), for all of them: a later answer does not undo a revocation
         check_revoked(entry, subject, field)
-        answers.append((response, entry, responder))
     response, entry, responder = answers[0]
     # (4)
     check_responder_window(responder, issuer, now_ms, field)

@@ -129,12 +129,12 @@ class Collateral:
         """
         return tuple(parse_certificate(der) for der in self._delivered)
 
-    @property
+    @cached_property
     def rims(self) -> tuple[bytes, ...]:
         """Reference integrity manifests as read, none of them verified, in an order of their own."""
         return tuple(sorted(self.rim_sources))
 
-    @property
+    @cached_property
     def ocsp_responses(self) -> tuple[bytes, ...]:
         """OCSP responses as read, none of them verified, in an order of their own."""
         return tuple(sorted(self.ocsp_sources))

@@ -12,8 +12,9 @@ from verifier.formats.nvidia import VerifiedNvidiaReport
 from verifier.formats.snp import VerifiedSnpReport
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.vendors import is_vendors
-from verifier.verdict import CONTRAINDICATED, NO_CLAIM, STATUS_OF_TIER, WARNING, device_submodule, hardware_tier
 from verifier.verdicts import nvidia, quote, snp, spdm
+from verifier.verdicts.ear import CONTRAINDICATED, NO_CLAIM, STATUS_OF_TIER, WARNING
+from verifier.verdicts.session import device_submodule, hardware_tier
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
 
 STAGES = ("format", "cpu", "devices")

@@ -11,7 +11,7 @@ from verifier.formats.rim_compare import RimComparison, RimUse
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.nvidia_revocation import CHECKED
 from verifier.trust.vendors import is_vendors
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, WARNING
+from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
 
 STAGES = ("format", "device_chain", "signatures", "collateral", "reference", "validity")

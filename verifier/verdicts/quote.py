@@ -13,7 +13,8 @@ from verifier.formats.dcap import VerifiedQuote
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.tcb.status import PartStatus, TcbReport, TcbState
 from verifier.trust.roots import INTEL_SGX_ROOT
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, NO_CLAIM, WARNING, hardware_tier
+from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, NO_CLAIM, WARNING
+from verifier.verdicts.session import hardware_tier
 from verifier.verdicts.shell import DAY_MS, evidence_verdict, moment, windows_json
 
 STAGES = ("format", "pck_chain", "signatures", "collateral", "tcb", "validity")

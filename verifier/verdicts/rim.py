@@ -8,7 +8,7 @@ from typing import Any
 from verifier.errors import VerificationError
 from verifier.formats.rim import VerifiedRim
 from verifier.policy.quote_policy import QuotePolicy
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, WARNING
+from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment
 
 STAGES = ("format", "digest", "rim_chain", "signatures", "validity")

@@ -13,7 +13,7 @@ from verifier.abi import fields as formats
 from verifier.errors import VerificationError
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.selection import FOREVER_MS, CollateralWindow
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, STATUS_OF_TIER, WARNING, ear, error_json
+from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, STATUS_OF_TIER, WARNING, ear, error_json
 
 DAY_MS = 86_400_000
 

@@ -12,7 +12,7 @@ from verifier.errors import VerificationError
 from verifier.formats.snp import CHECKED, VerifiedSnpReport
 from verifier.policy.quote_policy import QuotePolicy
 from verifier.trust.vendors import is_vendors
-from verifier.verdict import AFFIRMING, CONTRAINDICATED, WARNING
+from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of, windows_json
 
 STAGES = ("format", "ek_chain", "signatures", "collateral", "tcb", "validity")

@@ -9,7 +9,7 @@ from typing import Any
 from verifier.errors import VerificationError
 from verifier.formats.spdm import VerifiedSpdm
 from verifier.policy.quote_policy import QuotePolicy
-from verifier.verdict import CONTRAINDICATED, WARNING
+from verifier.verdicts.ear import CONTRAINDICATED, WARNING
 from verifier.verdicts.shell import evidence_verdict, moment, vector_of
 
 STAGES = ("format", "signatures", "slot_chain", "nonces", "measurements", "device_chain", "validity")

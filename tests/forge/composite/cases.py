@@ -233,6 +233,22 @@ IDENTITIES = [
     hostile("a host enrolled twice", "ENROLMENT_AMBIGUOUS", "ambiguous",
             policy=lambda policy: replace(policy, hosts=(*policy.hosts, replace(
                 policy.hosts[0], platform_ids=(), gpu_key_digests=())))),
+    hostile("a machine enrolled for two hosts under its two names", "ENROLMENT_AMBIGUOUS", "PlatformOfOneHost",
+            policy=lambda policy: replace(policy, hosts=(policy.hosts[0], replace(
+                policy.hosts[1], platform_ids=(TDX.cpu.platform.instance_id.hex(),))))),
+    hostile("two aggregators of one name", "ENROLMENT_AMBIGUOUS", "aggregators", TDX.but(gpus=(), sensors=()),
+            role="aggregator", policy=lambda policy: replace(policy, aggregators=policy.aggregators * 2)),
+    sent("a GPU of nobody, its report damaged", "PLATFORM_NOT_ENROLLED", None,
+         lambda items: [*items[:3], replace(items[3], data=items[3].data[:-1]), *items[4:]], RELAYED, enrolled=TDX),
+    sent("a sensor of nobody, a GPU's report damaged", "PLATFORM_NOT_ENROLLED", None,
+         lambda items: [items[0], replace(items[1], data=items[1].data[:-1]), *items[2:]],
+         TDX.but(sensors=(SENSOR_1,)), enrolled=TDX),
+    sent("one GPU as two, its report damaged", "DEVICE_DUPLICATE", None,
+         lambda items: [items[0], replace(items[1], data=items[1].data[:-1]), *items[2:]],
+         TDX.but(gpus=(GPU_0, GPU_0))),
+    sent("the machine of another host, its devices' evidence damaged", "PLATFORM_NOT_ENROLLED", None,
+         lambda items: [items[0], *(replace(one, data=b"x") for one in items[1:])],
+         enrolment={"platform_ids": ("ab" * 16,)}),
     hostile("a digest that is none", "POLICY_INVALID", None,
             enrolment={"gpu_key_digests": (*(one.hex() for one in TDX.digests()), "GPU-0")}),
 ]  # fmt: skip
@@ -359,6 +375,13 @@ GRADES = [
     hostile("a grade without revocation", "FIRST_MILE_TOO_LOW", "strictest",
             TDX.but(sensors=(), held=lambda held: [one for one in held if one[:1] == b"<"]),
             policy=demanding("GPU_ATTESTED", unsafe_allow_unevaluated_tcb=True)),
+    hostile("a grade on a machine nobody enrolled", "FIRST_MILE_TOO_LOW", "graded CPU", TDX,
+            enrolment={"platform_ids": ()}, policy=demanding("SPDM_MEASURED", **LAX)),
+    hostile("a grade on a guest without a minimum TCB", "FIRST_MILE_TOO_LOW", "graded CPU", SNP,
+            policy=lambda policy: demanding("SPDM_MEASURED", unsafe_allow_unevaluated_tcb=True)(
+                measured("snp", CODE)(policy))),
+    hostile("a grade on a guest whose revocation nobody knows", "FIRST_MILE_TOO_LOW", "graded CPU",
+            SNP.but(cpu=snp.GENOA.but(crls=())), policy=demanding("SPDM_MEASURED", unsafe_allow_unevaluated_tcb=True)),
     hostile("a grade from switches alone", "FIRST_MILE_TOO_LOW", "grade",
             SNP.but(gpus=(), switches=SWITCHES, sensors=()), policy=demanding("GPU_ATTESTED")),
 ]  # fmt: skip

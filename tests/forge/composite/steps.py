@@ -11,7 +11,7 @@ import pytest
 from tests.forge.steps import nothing
 from verifier import composite, evidence, session
 from verifier.formats import dcap, nvidia, snp
-from verifier.policy import base, default, devices, enrolment, rules, snp_rules
+from verifier.policy import base, default, devices, enrolment, grade, rules, snp_rules
 from verifier.policy import nvidia as nvidia_policy
 from verifier.policy import session as session_policy
 from verifier.trust import ocsp, path
@@ -29,6 +29,11 @@ def best_grade(*_: Any) -> tuple[str, str]:
 def unfussy(expected: Any) -> Any:
     """Grades by what the policy lets pass."""
     return replace(expected)
+
+
+def without_cpu(policy: Any, host: Any, _tee: str) -> Any:
+    """Grades by the devices alone."""
+    return replace(default.device_expectations(policy, host), cpu=base.Every([]))
 
 
 def _rule(module: Any, name: str) -> tuple[Any, str, Any]:
@@ -51,6 +56,7 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "items": (session, "check_items", nothing),
     # who is enrolled
     "ambiguous": (enrolment.Enrolment, "check", nothing),
+    "aggregators": (session, "check_aggregators", nothing),
     # the evidence
     "version": (composite, "check_version", nothing),
     "quote report data": (dcap, "check_report_data", nothing),
@@ -69,10 +75,12 @@ STEPS: dict[str, tuple[Any, str, Any]] = {
     "RevocationListSeen": _rule(snp_rules, "RevocationListSeen"),
     "VmplAccepted": _rule(snp_rules, "VmplAccepted"),
     "PlatformEnrolled": _rule(rules, "PlatformEnrolled"),
+    "PlatformOfOneHost": _rule(rules, "PlatformOfOneHost"),
     "IdentitiesBound": _rule(session_policy, "IdentitiesBound"),
     "FirstMileAtLeast": _rule(session_policy, "FirstMileAtLeast"),
     "grade": (session, "earned_grade", best_grade),
-    "strictest": (devices, "strictest", unfussy),
+    "graded CPU": (session, "graded_expectations", without_cpu),
+    "strictest": (grade, "strictest", unfussy),
     "switches": (devices, "check_switches_attested", nothing),
     **{name: _rule(devices, name) for name in _DEVICE_RULES},
     **{name: _rule(nvidia_policy, name) for name in _NVIDIA_RULES},

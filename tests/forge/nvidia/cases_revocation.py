@@ -130,6 +130,7 @@ def listed(name: str, code: str, step: str | None, issuer: int, **changes: Any) 
 
 OLDER = {"this_update": NOW - 30 * DAY, "next_update": NOW - 20 * DAY}
 FAMILY_LIST = List(issuer=0, this_update=NOW - DAY, next_update=NOW + DAY)
+PROVISIONER_LIST = replace(FAMILY_LIST, issuer=1)
 
 
 def lists_of_family(name: str, code: str, step: str | None, *more: List) -> Case:
@@ -147,15 +148,34 @@ LISTS = [
     listed("boot ROM in the provisioner's list", "CERT_REVOKED", "list", 2, revoked=(BROM.serial,)),
     listed("list out of date", "COLLATERAL_EXPIRED", "list_window", 1, next_update=NOW),
     listed("list from the future", "COLLATERAL_NOT_YET_VALID", "list_window", 1, this_update=NOW + 1),
-    listed("list signed by a stranger", "COLLATERAL_SIGNATURE", "list_signature", 1, signed_with="stranger"),
-    Case(name="list of a boot ROM that may sign none", code="COLLATERAL_SIGNATURE", step="list_signature",
-         world=HOPPER.but(lists=(List(issuer=3, this_update=NOW - DAY, next_update=NOW + DAY),)),
+    Case(name="list signed by a stranger, and no answers", code="COLLATERAL_SIGNATURE", step="list_signature",
+         world=HOPPER.but(answers=(), lists=(replace(PROVISIONER_LIST, signed_with="stranger"),)),
+         demands=NO_REVOCATION),
+    Case(name="list of a family that may sign none, and no answers", code="COLLATERAL_SIGNATURE",
+         step="list_signature", world=HOPPER.but(
+             answers=(), family=replace(HOPPER.family, usage=(False, True, False)), lists=(PROVISIONER_LIST,)),
          demands=NO_REVOCATION),
 ]  # fmt: skip
 
 LISTS_OF_ALL = tuple(List(issuer=place, this_update=NOW - DAY, next_update=NOW + DAY) for place in (0, 1, 2))
 
+ALL_REVOKED = tuple(
+    List(issuer=place, this_update=NOW - 60, next_update=NOW + DAY, signed_with="stranger",
+         revoked=tuple(one.serial for one in HOPPER.certificates()))
+    for place in range(4)
+)  # fmt: skip
+
 GENUINE = [
+    Case(name="foreign lists beside answers", code="", step=None, world=HOPPER.but(lists=ALL_REVOKED)),
+    Case(name="foreign lists beside genuine ones", code="", step=None,
+         world=HOPPER.but(answers=(), lists=(*ALL_REVOKED, *LISTS_OF_ALL))),
+    Case(name="foreign answers beside genuine ones", code="", step=None, world=with_more(*(
+        Answer(about=place, this_update=NOW - 60, next_update=NOW + DAY, status="revoked", signed_with="stranger")
+        for place in (1, 2, 3, 4)))),
+    Case(name="foreign answers beside lists", code="", step=None, world=HOPPER.but(
+        answers=tuple(replace(a, signed_with="stranger") for a in good_answers()), lists=LISTS_OF_ALL)),
+    Case(name="list of a boot ROM that may sign none", code="", step=None,
+         world=HOPPER.but(lists=(List(issuer=3, this_update=NOW - DAY, next_update=NOW + DAY),))),
     Case(name="the issuers answer themselves", code="", step=None, world=HOPPER.but(
         answers=tuple(replace(a, by_issuer=True) for a in good_answers()))),
     Case(name="responders named by key", code="", step=None, world=HOPPER.but(

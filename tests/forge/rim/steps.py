@@ -22,7 +22,7 @@ def own_root(first: Any, _roots: Any, _profile: Any) -> Root:
     return Root(label="own", spki=first.spki, simulated=False)
 
 
-def nothing_said(*_: Any) -> Revocation:
+def nothing_said(*_: Any, **_named: Any) -> Revocation:
     return Revocation(
         unchecked=(), checked=(), sources=(), responders=(), valid_from_ms=-FOREVER_MS, expires_ms=FOREVER_MS
     )

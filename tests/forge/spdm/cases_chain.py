@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.forge.spdm.edits import where, with_
+from tests.forge.spdm.edits import Recorded, cut, flip, tail, where, with_
 from tests.forge.spdm.judge import Case
 from tests.forge.spdm.keys import CERT_SIGN, DAY, KEY_AGREEMENT, NOW, REQUESTER_AUTH, Cert
-from tests.forge.spdm.world import ISSUER, LEAF, ROOT, V12, V13, World, certificate, challenge, digests, measure
+from tests.forge.spdm.world import ISSUER, LEAF, ROOT, V12, V13, V14, World, certificate, challenge, digests, measure
 
 SHORT = (digests(0), certificate(), challenge())
 
@@ -40,6 +40,27 @@ MANY = tuple(
     Cert(name=f"forge issuer {index}", key=f"issuer {index}", is_ca=True, usage=CERT_SIGN) for index in range(7)
 )
 PORTIONS = (digests(0), certificate(portion=200), challenge())
+GET_CERTIFICATE, CERTIFICATE = 0x82, 0x02
+
+
+def large(portion: int = 0xFFFF, **changes: object) -> World:
+    """A chain read in the large form of 1.4."""
+    return V14.but(story=(digests(0), certificate(portion=portion, large=True), challenge()), **changes)
+
+
+def enlarged(messages: list[bytes]) -> list[bytes]:
+    """The same portions, in the large form instead of the ordinary one."""
+    return [
+        one[:2] + bytes((one[2] | 0x80, one[3], 0, 0, 0, 0)) + one[4:6] + bytes(2) + one[6:8] + bytes(2) + one[8:]
+        if one[1] in (GET_CERTIFICATE, CERTIFICATE)
+        else one
+        for one in messages
+    ]
+
+
+def written(code: int, at: int, value: bytes) -> Recorded:
+    """Bytes of every message with `code` overwritten."""
+    return lambda messages: [one[:at] + value + one[at + len(value) :] if one[1] == code else one for one in messages]
 
 
 _DELIVERED = [
@@ -77,6 +98,53 @@ _DELIVERED = [
          world=world(edits={"ChallengeAuth": with_(chain_hash=bytes(32))})),
     Case(name="CertChainHash of the chain read before", code="SPDM_CHAIN", step="chain_hash",
          world=V13.but(story=(*SHORT, measure()), edits={"ChallengeAuth": with_(chain_hash=b"\x5a" * 32)})),
+]  # fmt: skip
+
+_LARGE = [
+    Case(name="large form asked for, the ordinary one answered", code="SPDM_CHAIN", step="portion",
+         world=large(edits={"Certificate": with_(large=False)})),
+    Case(name="ordinary form asked for, the large one answered", code="SPDM_CHAIN", step="portion",
+         world=V14.but(story=SHORT, edits={"Certificate": with_(large=True)})),
+    Case(name="large form before 1.4, asked for", code="SPDM_MALFORMED", step=None,
+         world=V13.but(story=SHORT, edits={"GetCertificate": with_(slot=0x80)})),
+    Case(name="large form before 1.4, answered", code="SPDM_MALFORMED", step=None,
+         world=V13.but(story=SHORT, edits={"Certificate": with_(slot=0x80)})),
+    Case(name="large form without its numbers, asked for", code="SPDM_MALFORMED", step=None,
+         world=V14.but(story=SHORT, edits={"GetCertificate": with_(slot=0x80)})),
+    Case(name="large form cut off", code="SPDM_MALFORMED", step=None, world=large(recorded=cut(GET_CERTIFICATE, 4))),
+    Case(name="large form, a portion cut off", code="SPDM_MALFORMED", step=None,
+         world=large(recorded=cut(CERTIFICATE, 1))),
+    Case(name="large form, a byte after it", code="SPDM_MALFORMED", step=None,
+         world=large(recorded=tail(GET_CERTIFICATE, b"\0"))),
+    Case(name="large form, the 16-bit offset too", code="SPDM_MALFORMED", step=None,
+         world=large(recorded=written(GET_CERTIFICATE, 4, b"\1"))),
+    Case(name="large form, the 16-bit remainder too", code="SPDM_MALFORMED", step=None,
+         world=large(recorded=written(CERTIFICATE, 7, b"\1"))),
+    Case(name="large form, slot 8", code="SPDM_MALFORMED", step=None,
+         world=large(edits={"GetCertificate": with_(slot=8)})),
+    Case(name="large form, reserved bits of the slot", code="SPDM_MALFORMED", step=None,
+         world=large(edits={"Certificate": with_(slot=0x10)})),
+    Case(name="from beyond 64 KB on", code="SPDM_UNSUPPORTED", step=None,
+         world=large(edits={"GetCertificate": with_(offset=0x10000)})),
+    Case(name="a portion of 4 GB", code="SPDM_UNSUPPORTED", step=None,
+         world=large(recorded=written(CERTIFICATE, 8, b"\xff" * 4))),
+    Case(name="64 KB still to come", code="SPDM_UNSUPPORTED", step=None,
+         world=large(edits={"Certificate": with_(remainder=0x10000)})),
+    Case(name="large form, another slot answered", code="SPDM_SLOT", step="portion",
+         world=large(edits={"Certificate": with_(slot=1)})),
+    Case(name="large form, a portion longer than asked for", code="SPDM_CHAIN", step="portion",
+         world=large(edits={"GetCertificate": with_(length=100)})),
+    Case(name="large form, a portion from another place", code="SPDM_CHAIN", step="portion",
+         world=large(200, edits={"GetCertificate": where(lambda one: one.offset > 0, lambda one: replace(
+             one, offset=one.offset + 1))})),
+    Case(name="large form, an empty portion", code="SPDM_CHAIN", step=None,
+         world=large(edits={"Certificate": with_(portion=b"")})),
+    Case(name="large form, a truncated chain", code="SPDM_SLOT", step=None,
+         world=V14.but(story=(digests(0), certificate(portion=300, stop_after=2, large=True), challenge()))),
+    Case(name="large form, the length asked for altered", code="SPDM_SIGNATURE", step="signature",
+         world=large(recorded=flip(GET_CERTIFICATE, 12))),
+    Case(name="large form put in place of the ordinary one", code="SPDM_SIGNATURE", step="signature",
+         world=V14.but(story=SHORT, recorded=enlarged)),
 ]  # fmt: skip
 
 _X509 = [
@@ -131,4 +199,4 @@ def _genuine_root() -> bytes:
     return V12.mint().root
 
 
-CASES = [*_DELIVERED, *_X509]
+CASES = [*_DELIVERED, *_LARGE, *_X509]

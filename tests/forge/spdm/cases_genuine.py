@@ -95,6 +95,18 @@ GENUINE: list[tuple[str, World, str]] = [
      MEASURED),
     ("another slot", V12.but(story=(digests(), certificate(1), challenge(slot=1), measure(slot=1))), MEASURED),
     ("portions", V12.but(story=(digests(), certificate(portion=100), challenge(), measure())), MEASURED),
+    ("large form", V14.but(
+        story=(digests(), certificate(portion=0xFFFF_FFFF, large=True), certificate(1, large=True), challenge(),
+               measure())), MEASURED),
+    ("large form in portions", V14.but(
+        story=(digests(), certificate(portion=100, large=True), challenge(), measure())), MEASURED),
+    ("both forms, one after the other", V14.but(
+        story=(digests(), certificate(large=True), certificate(), challenge(), digests(), certificate(1),
+               certificate(large=True), challenge(), measure())), MEASURED),
+    ("large form, not ready at first", V14.but(
+        story=(digests(), not_ready(certificate(large=True)), challenge(), measure())), MEASURED),
+    ("large form, padding of PCI DOE", V14.but(
+        story=(digests(), certificate(portion=101, large=True), challenge(), measure()), recorded=padded), MEASURED),
     ("a reading that was broken off", V12.but(
         story=(digests(), certificate(portion=300, stop_after=1), certificate(), challenge(), measure())), MEASURED),
     ("no summary", V12.but(story=(digests(), certificate(), challenge(summary=0), measure())), MEASURED),

@@ -240,17 +240,17 @@ def digests(*slots: int) -> Act:
     return act
 
 
-def certificate(slot: int = 0, portion: int = 0xFFFF, stop_after: int | None = None) -> Act:
-    """Read a slot's chain in portions."""
+def certificate(slot: int = 0, portion: int = 0xFFFF, stop_after: int | None = None, large: bool = False) -> Act:
+    """Read a slot's chain in portions; `large`: with the 32-bit numbers of 1.4."""
 
     def act(session: Session) -> None:
         chain, at, count = session.world.slot_chain(slot), 0, 0
         while at < len(chain) and count != stop_after:
             part = chain[at : at + portion]
-            request = GetCertificate(version=session.world.version, slot=slot, offset=at, length=portion)
-            response = Certificate(
-                version=session.world.version, slot=slot, portion=part, remainder=len(chain) - at - len(part)
-            )
+            version = session.world.version
+            request = GetCertificate(version=version, slot=slot, offset=at, length=portion, large=large)
+            remainder = len(chain) - at - len(part)
+            response = Certificate(version=version, slot=slot, portion=part, remainder=remainder, large=large)
             session.b += b"".join(session.put(session.edited(request), session.edited(response)))
             at, count = at + len(part), count + 1
         session.l = b""
