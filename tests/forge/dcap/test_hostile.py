@@ -32,7 +32,7 @@ CASES = [
     *cases_tcb.CASES,
     *cases_policy.CASES,
 ]
-OF_SESSIONS = ("TcbEvaluated", "ProductionModule")
+OF_SESSIONS = ("TcbEvaluated", "ProductionModule", "PlatformOfOneHost")
 """Rules that only a session's policy has: tests/forge/test_forge.py."""
 
 REACHED = [case for case in CASES if case.step is not None]
