@@ -360,11 +360,11 @@ DEVICE_PARSERS = frozenset(
     {
         "snp_report", "hcl", "certificate_table", "ek_extensions", "snp_endorsements", "nvidia_report",
         "nvidia_opaque", "dice", "ocsp", "rim", "rim_signature", "spdm_request", "spdm_response", "spdm_chain",
-        "spdm_record", "spdm_transcript", "spdm_capture", "composite_file",
+        "spdm_record", "spdm_transcript", "spdm_capture",
     }
     & TARGETS.keys()
 )  # fmt: skip
-"""Targets that only read bytes of AMD, NVIDIA, SPDM and whole hosts."""
+"""Targets that only read bytes of AMD, NVIDIA and SPDM."""
 
 PARSERS = DEVICE_PARSERS | {
     "quote", "chain", "certificate", "pck_extension", "crl", "tcb_info", "enclave_identity", "signed_document",
