@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
@@ -9,9 +11,18 @@ from typing import Protocol
 from producers.config import ClassProfile, HostProfile, Schedule, check_binding, session_facts
 from producers.distil import Gaps
 from producers.privatise import Noisy
+from producers.sample.source import NO_CONDITIONS, Conditions
 from schemas.codec import SINGLE_OBJECT, Framing, encode_body, encode_signed_record, record_digest, record_preimage
 from schemas.contract import PANE_SUM_QUANTUM_MW
-from schemas.records import GpuClass, PrivacyParameters, SensorFlag, SessionBinding, SessionEvidence, WindowReport
+from schemas.records import (
+    ConfidentialCompute,
+    GpuClass,
+    PrivacyParameters,
+    SensorFlag,
+    SessionBinding,
+    SessionEvidence,
+    WindowReport,
+)
 
 
 class Session(Protocol):
@@ -35,11 +46,12 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClassWindow:
-    """One GPU class in one window: who it is, how many readings were taken, what is released."""
+    """One GPU class in one window: who it is, how many readings were taken, what is released, what else is public."""
 
     profile: ClassProfile
     readings_taken: int
     noisy: Noisy
+    conditions: Conditions = NO_CONDITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +104,25 @@ class Sealer:
         """Attach evidence to the next report: the report that carried it was lost."""
         self._evidence_due = self._seq
 
-    def seal(self, start_ms: int, classes: tuple[ClassWindow, ...], seen: Gaps, dropped: int) -> SealedReport:
-        """Sign the window that begins at `start_ms`; `dropped` = reports lost from the spool so far."""
-        report = self._report(start_ms, classes, seen, dropped)
+    @property
+    def last_digest(self) -> bytes | None:
+        """Digest of the newest report of the chain; what the next session's first report must name."""
+        return self._previous
+
+    def seal(
+        self,
+        start_ms: int,
+        classes: tuple[ClassWindow, ...],
+        seen: Gaps,
+        dropped: int,
+        confidential_compute: ConfidentialCompute | None = None,
+    ) -> SealedReport:
+        """Sign the window that begins at `start_ms`; `dropped` = reports lost from the spool so far.
+
+        `confidential_compute` is what was read in this window; None: the profile's.
+        """
+        stated = confidential_compute or self._profile.confidential_compute
+        report = self._report(start_ms, classes, seen, dropped, stated)
         body = encode_body(report)
         preimage = record_preimage(body)
         digest = record_digest(preimage)
@@ -118,7 +146,9 @@ class Sealer:
         self._seq += 1
         return sealed
 
-    def _report(self, start_ms: int, classes: tuple[ClassWindow, ...], seen: Gaps, dropped: int) -> WindowReport:
+    def _report(
+        self, start_ms: int, classes: tuple[ClassWindow, ...], seen: Gaps, dropped: int, stated: ConfidentialCompute
+    ) -> WindowReport:
         profile, schedule = self._profile, self._schedule
         ordered = sorted(classes, key=lambda c: (c.profile.model, c.profile.source.sampler_mode))
         return WindowReport(
@@ -138,10 +168,10 @@ class Sealer:
             classes=tuple(_gpu_class(item) for item in ordered),
             privacy=self._privacy,
             first_mile=profile.first_mile,
-            confidential_compute=profile.confidential_compute,
+            confidential_compute=stated,
             source=ordered[0].profile.source.kind,
             dropped_reports=dropped,
-            sensor_flags=_flags(seen),
+            sensor_flags=_flags(seen, ordered),
             group_label=profile.group_label,
             group_label_absent_reason="not_configured" if profile.group_label is None else None,
             agent_version=agent_version(),
@@ -158,7 +188,7 @@ def agent_version() -> str:
 
 def _gpu_class(item: ClassWindow) -> GpuClass:
     profile, noisy = item.profile, item.noisy
-    limit = profile.enforced_limit_w
+    limit = profile.enforced_limit_w if item.conditions.enforced_limit_w is None else item.conditions.enforced_limit_w
     return GpuClass(
         model=profile.model,
         sampler_mode=profile.source.sampler_mode,
@@ -181,9 +211,11 @@ def _gpu_class(item: ClassWindow) -> GpuClass:
     )
 
 
-def _flags(seen: Gaps) -> tuple[SensorFlag, ...]:
-    found = (
-        ("gap", seen.gpus_with_gaps - seen.gpus_silent),
-        ("gpu_lost", seen.gpus_silent),
-    )
-    return tuple(SensorFlag(flag=name, gpus=gpus) for name, gpus in found if gpus)
+def _flags(seen: Gaps, classes: Sequence[ClassWindow]) -> tuple[SensorFlag, ...]:
+    """One flag per condition, sorted by name; a GPU that was silent all through is lost, whoever noticed it."""
+    found: Counter[str] = Counter()
+    for item in classes:
+        found.update(dict(item.conditions.flags))
+    found["gap"] = seen.gpus_with_gaps - seen.gpus_silent
+    found["gpu_lost"] = max(found["gpu_lost"], seen.gpus_silent)
+    return tuple(SensorFlag(flag=name, gpus=gpus) for name, gpus in sorted(found.items()) if gpus)

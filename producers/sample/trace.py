@@ -15,7 +15,7 @@ import numpy as np
 from producers.errors import TraceError
 from producers.sample.nvidia_smi import SAMPLER_MODES, LogStats, NvidiaSmiLog, raw_lines
 from producers.sample.resample import Resampler, ResampleStats, to_array
-from producers.sample.source import Readings
+from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from schemas.errors import ConfigError
 
 FORMAT = "enclavescale-trace/1"
@@ -165,6 +165,10 @@ class TraceSource:
         return np.stack(
             [self.trace.power_w[g % rows, (ticks + offset) % length] for g, offset in enumerate(self._offsets)]
         )
+
+    def conditions(self, start_ms: int, end_ms: int) -> Conditions:
+        """Return `NO_CONDITIONS`: a log says nothing about its sampler."""
+        return NO_CONDITIONS
 
     def windows(self, start_ms: int, window_ms: int) -> Iterator[Readings]:
         """Yield one window after the other from `start_ms` on, without end."""

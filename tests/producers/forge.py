@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from producers.config import ClassProfile, HostProfile, Schedule, SessionFacts, host_binding, session_facts
 from producers.privacy import Budget, privacy_parameters
-from producers.sample.source import Readings
+from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from producers.seal import SealedReport
 from schemas.codec import encode_binding, session_id_of
 from schemas.records import EvidenceItem, SessionEvidence
@@ -31,6 +31,7 @@ class FakeSource:
     level_w: float = 150.0
     missing: tuple[int, ...] = ()
     calls: list[int] = field(default_factory=list)
+    seen: Conditions = NO_CONDITIONS
 
     def window(self, start_ms: int, end_ms: int) -> Readings:
         self.calls.append(start_ms)
@@ -38,6 +39,9 @@ class FakeSource:
         ramp = np.tile(np.arange(ticks, dtype=np.float32) / 10, (self.gpus, 1)) + np.float32(self.level_w)
         ramp[:, list(self.missing)] = np.nan
         return ramp
+
+    def conditions(self, start_ms: int, end_ms: int) -> Conditions:
+        return self.seen
 
 
 def gpu_class(source: FakeSource | None = None, model: str = "A100", high: int = 400) -> ClassProfile:
