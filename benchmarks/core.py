@@ -18,10 +18,8 @@ from attester.signing import public_point, sign_raw
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, HOST_IMAGE, demo_fleet, sign_policy
 from enclavescale.producing import agent_host, schedule_of
-from producers.agent import AgentConfig, HostAgent
-from producers.pacer import RealTimePacer
+from producers.host import HostAgent, Sealing
 from producers.privacy import Budget
-from producers.publish import PublishConfig
 from producers.spool import Spool
 from schemas.codec import decode_signed_record, encode_body, encode_signed_record, record_preimage
 from schemas.records import ControlRecord
@@ -53,18 +51,15 @@ def make_log(directory: Path, hosts: int, windows: int) -> tuple[bytes, bytes, l
     for spec in fleet.hosts:
         if fleet.domain_of(spec.host_id) == "hall-a":
             host = agent_host(fleet.policy, spec, tee_directory, HOST_IMAGE, Budget(), now_ms)
-            config = AgentConfig(
-                hosts=(host,),
-                pacer=RealTimePacer(WINDOW_MS),
-                publish=PublishConfig(partitions={"hall-a": 0}, kafka={"bootstrap.servers": "127.0.0.1:1"}),
-                spool_path=directory / "unused.db",
+            sealing = Sealing(
                 schedule=schedule_of(fleet.policy, "hall-a"),
+                budget=Budget(),
                 evidence_interval=fleet.policy.limits.evidence_interval_windows,
             )
-            agents.append(HostAgent(host, config, spool))
+            agents.append(HostAgent(host, sealing, spool))
     start_ms = now_ms // WINDOW_MS * WINDOW_MS - (windows + 2) * WINDOW_MS
     for window in range(windows):
-        values += [agent.produce(start_ms + window * WINDOW_MS).value for agent in agents]
+        values += [agent.produce(start_ms + window * WINDOW_MS).sealed.value for agent in agents]
     topic = TopicNames().reports
     return policy_value, signer, [LogRecord(topic, 0, n, now_ms, 1, b"hall-a", v, ()) for n, v in enumerate(values)]
 

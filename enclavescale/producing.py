@@ -11,8 +11,9 @@ from pathlib import Path
 from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from enclavescale.gate import Gate, GatedPacer
-from producers.agent import AgentConfig, AgentHost, RunSummary, run
+from producers.agent import AgentConfig, RunSummary, run
 from producers.config import ClassProfile, HostProfile, Schedule, host_binding, session_facts
+from producers.host import AgentHost
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
 from producers.privacy import Budget, privacy_parameters
 from producers.publish import PublishConfig, partitions_of

@@ -8,20 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from power_model.grid import Grid
-from producers.config import HostProfile, Schedule
-from producers.distil import distil, gaps
+from producers.config import Schedule
 from producers.errors import SpoolError
+from producers.host import AgentHost, HostAgent, HostWindow, Sealing
 from producers.pacer import Pacer
-from producers.privacy import Budget, privacy_parameters
-from producers.privatise import Privatiser
+from producers.privacy import Budget
 from producers.publish import PublishConfig, Publisher, make_kafka_producer
-from producers.seal import ClassWindow, SealedReport, Sealer, Session
 from producers.spool import Spool
 from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import ConfigError
@@ -32,12 +29,45 @@ PUMP_S = 0.1
 """Longest time delivery reports wait for the agent between windows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentHost:
-    """A host and its session, which must be bound to the host's configuration (`config.session_facts`)."""
+class AgentObserver(Protocol):
+    """What watches an agent: metrics, health, the service manager. Called on the agent's thread; must not block."""
 
-    profile: HostProfile
-    session: Session
+    def started(self, agent: Agent) -> None:
+        """Everything is open; the first window is awaited."""
+
+    def turned(self, agent: Agent) -> None:
+        """The loop went round once: several times a second while a window is awaited."""
+
+    def window(self, agent: Agent, done: Sequence[HostWindow], spooled: bool) -> None:
+        """One window of all hosts is sealed; `spooled`: and on disk."""
+
+    def reloaded(self, agent: Agent) -> None:
+        """A new configuration is in force."""
+
+    def stopping(self, agent: Agent) -> None:
+        """No further window; what is spooled is flushed."""
+
+
+class NoObserver:
+    """Nobody watches."""
+
+    def started(self, agent: Agent) -> None:
+        """Do nothing."""
+
+    def turned(self, agent: Agent) -> None:
+        """Do nothing."""
+
+    def window(self, agent: Agent, done: Sequence[HostWindow], spooled: bool) -> None:
+        """Do nothing."""
+
+    def reloaded(self, agent: Agent) -> None:
+        """Do nothing."""
+
+    def stopping(self, agent: Agent) -> None:
+        """Do nothing."""
+
+
+NO_OBSERVER = NoObserver()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +86,17 @@ class AgentConfig:
     spool_max_age_ms: int = 24 * 3_600_000
     windows: int | None = None
     flush_s: float = 30.0
+    observer: AgentObserver = NO_OBSERVER
+
+    @property
+    def sealing(self) -> Sealing:
+        """How its hosts seal."""
+        return Sealing(
+            schedule=self.schedule,
+            budget=self.budget,
+            framing=self.framing,
+            evidence_interval=self.evidence_interval,
+        )
 
 
 @dataclass(slots=True)
@@ -69,88 +110,153 @@ class RunSummary:
     left_in_spool: int = 0
 
 
-class HostAgent:
-    """One host: turns a window into a sealed report. Pure but for the noise and the session's signature."""
+class Agent:
+    """One process's agent: `run` blocks; `replace` may be called from any thread.
 
-    def __init__(self, host: AgentHost, config: AgentConfig, spool: Spool) -> None:
-        self.profile = host.profile
-        self._spool = spool
-        self._schedule = config.schedule
-        self._grids = [Grid(item.edges_w) for item in host.profile.classes]
-        privacy = privacy_parameters(config.budget, host.profile.classes, config.schedule)
-        self._privatiser = Privatiser(privacy)
-        self._sealer = Sealer(
-            host.session,
-            host.profile,
-            config.schedule,
-            privacy,
-            last_digest=spool.last_digest(host.profile.host_id),
-            evidence_interval=config.evidence_interval,
-            framing=config.framing,
-        )
-        self._dropped_before = spool.dropped(host.profile.host_id)
-        self._dropped_seen = 0
-        self._lost = 0
+    Raises `ConfigError` if the configuration does not hold together, `SpoolError` if the spool cannot be opened.
+    `now` is the wall clock in Unix seconds.
+    """
 
-    def produce(self, start_ms: int) -> SealedReport:
-        """Return the sealed report of the window that begins at `start_ms`. Call once per window."""
-        schedule = self._schedule
-        classes, readings = [], []
-        for item, grid in zip(self.profile.classes, self._grids, strict=True):
-            window = item.source.window(start_ms, start_ms + schedule.window_ms)
-            if window.shape != (item.source.gpus, schedule.ticks):
-                raise ConfigError("the source does not sample at the configured rate", field="sample_hz")
-            exact = distil(window, grid, item.clip_low_w, item.clip_high_w, schedule.ticks_per_pane)
-            classes.append(ClassWindow(item, exact.readings_taken, self._privatiser.privatise(exact)))
-            readings.append(window)
-        dropped = self._spool.dropped(self.profile.host_id) - self._dropped_before + self._lost
-        if dropped > self._dropped_seen:
-            self._dropped_seen = dropped
-            self._sealer.require_evidence()  # what was dropped may have carried it
-        return self._sealer.seal(start_ms, tuple(classes), gaps(readings), dropped)
+    def __init__(
+        self,
+        config: AgentConfig,
+        make_producer: Callable[[dict[str, str]], Any] = make_kafka_producer,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        _check(config)
+        self._make_producer = make_producer
+        self._now = now
+        self._next: AgentConfig | None = None
+        self._acknowledged_before = 0
+        self.summary = RunSummary()
+        self.config = config
+        self.spool = Spool(config.spool_path, max_bytes=config.spool_max_bytes, max_age_ms=config.spool_max_age_ms)
+        try:
+            self.hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
+            self.publisher = Publisher(config.publish, self.spool, make_producer)
+        except BaseException:
+            self.spool.close()
+            raise
 
-    def lost(self) -> None:
-        """Note that the last report never reached the spool; its noise is spent, it is never sealed again."""
-        self._lost += 1
+    def replace(self, config: AgentConfig) -> None:
+        """Use `config` from the next window on. The spool stays the one in use.
+
+        Raises `ConfigError`, and changes nothing, if it does not hold together or names another spool or schedule:
+        those take a restart.
+        """
+        _check(config)
+        if config.spool_path != self.config.spool_path:
+            raise ConfigError("another spool takes a restart", field="spool")
+        if config.schedule != self.config.schedule:
+            raise ConfigError("another schedule takes a restart", field="schedule")
+        self._next = config
+
+    def run(self, stop: threading.Event) -> RunSummary:
+        """Produce window after window until `stop` is set or `config.windows` are done; then flush and return.
+
+        What is not acknowledged within `flush_s` stays in the spool and is sent first by the next run.
+        """
+        observer = self.config.observer
+        try:
+            start_ms = self._first_start_ms()
+            observer.started(self)
+            while self.config.windows is None or self.summary.windows < self.config.windows:
+                if not self._wait(start_ms + self.config.schedule.window_ms, stop):
+                    break
+                self._window(start_ms)
+                self._pump()
+                start_ms = self.config.pacer.next_start_ms(start_ms + self.config.schedule.window_ms)
+                self._reload()
+            observer.stopping(self)
+            self._flush()
+        finally:
+            self.spool.close()
+        log.info("stopped: %s", self.summary)
+        return self.summary
+
+    def _first_start_ms(self) -> int:
+        """The pacer's first window, but none that was sealed before: after a restart of a replay, or with the clock
+        set back, another noise for the same readings would cost privacy and look like equivocation."""
+        first_ms, width_ms = self.config.pacer.first_start_ms(), self.config.schedule.window_ms
+        sealed_ms = max(self.spool.sealed_ms(host.profile.host_id) for host in self.hosts)
+        if sealed_ms <= first_ms:
+            return first_ms
+        log.warning("windows up to %d ms were sealed before: going on from there", sealed_ms)
+        return self.config.pacer.next_start_ms(-(-sealed_ms // width_ms) * width_ms)
+
+    def _wait(self, end_ms: int, stop: threading.Event) -> bool:
+        """Serve Kafka until the window is over; False if asked to stop."""
+        while not stop.is_set():
+            left = self.config.pacer.seconds_until(end_ms)
+            if left <= 0:
+                return True
+            self._pump()
+            stop.wait(min(left, PUMP_S))
+        return False
+
+    def _window(self, start_ms: int) -> None:
+        done = [host.produce(start_ms) for host in self.hosts]
+        spooled = True
+        try:
+            self.spool.append([one.sealed for one in done], int(self._now() * 1000))
+        except SpoolError:
+            # Not on disk, so it must not be sent; drawing the noise again would spend the budget twice.
+            log.exception("window %d lost: the spool failed", start_ms)
+            for host in self.hosts:
+                host.lost()
+            self.summary.lost += len(done)
+            spooled = False
+        else:
+            self.summary.reports += len(done)
+        self.summary.windows += 1
+        self.config.observer.window(self, done, spooled)
+        log.info("window %d: %d reports sealed", start_ms, len(done))
+
+    def _pump(self) -> None:
+        try:
+            self.publisher.pump()
+        except SpoolError:
+            log.exception("publishing waits: the spool failed")
+        self.summary.acknowledged = self._acknowledged_before + self.publisher.acknowledged
+        self.config.observer.turned(self)
+
+    def _reload(self) -> None:
+        """Between two windows: hosts and sessions of the new configuration go on with the chains of the old."""
+        config, self._next = self._next, None
+        if config is None:
+            return
+        hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
+        if config.publish != self.config.publish:
+            publisher = Publisher(config.publish, self.spool, self._make_producer)
+            self._acknowledged_before += self.publisher.acknowledged
+            self.publisher = publisher  # what the old one had in flight is still in the spool and goes again
+        _close_renewals(self.config, config)
+        self.config, self.hosts = config, hosts
+        log.info("configuration reloaded: %d hosts", len(hosts))
+        config.observer.reloaded(self)
+
+    def _flush(self) -> None:
+        try:
+            self.publisher.flush(self.config.flush_s)
+            self.summary.left_in_spool = self.spool.depth()[0]
+        except SpoolError:
+            log.exception("could not flush: the spool failed")
+        self.summary.acknowledged = self._acknowledged_before + self.publisher.acknowledged
+        _close_renewals(self.config, None)
 
 
 def run(
     config: AgentConfig, stop: threading.Event, make_producer: Callable[[dict[str, str]], Any] = make_kafka_producer
 ) -> RunSummary:
-    """Produce window after window until `stop` is set or `config.windows` are done; then flush and return.
-
-    What is not acknowledged within `flush_s` stays in the spool and is sent first by the next run. Raises
-    `ConfigError` before anything is produced if the configuration does not hold together, `SpoolError` if the spool
-    cannot be opened or fails for good.
-    """
-    _check(config)
-    summary = RunSummary()
-    with Spool(config.spool_path, max_bytes=config.spool_max_bytes, max_age_ms=config.spool_max_age_ms) as spool:
-        agents = [HostAgent(host, config, spool) for host in config.hosts]
-        publisher = Publisher(config.publish, spool, make_producer)
-        start_ms = _first_start_ms(config, spool)
-        while config.windows is None or summary.windows < config.windows:
-            if not _wait(config.pacer, start_ms + config.schedule.window_ms, publisher, stop):
-                break
-            _window(agents, start_ms, spool, summary)
-            publisher.pump()
-            start_ms = config.pacer.next_start_ms(start_ms + config.schedule.window_ms)
-        publisher.flush(config.flush_s)
-        summary.acknowledged = publisher.acknowledged
-        summary.left_in_spool = spool.depth()[0]
-    log.info("stopped: %s", summary)
-    return summary
+    """Run one agent to its end (`Agent.run`). Raises `ConfigError` before anything is produced, `SpoolError`."""
+    return Agent(config, make_producer).run(stop)
 
 
-def _first_start_ms(config: AgentConfig, spool: Spool) -> int:
-    """The pacer's first window, but none that was sealed before: after a restart of a replay, or with the clock set
-    back, another noise for the same readings would cost privacy and look like equivocation."""
-    first_ms, width_ms = config.pacer.first_start_ms(), config.schedule.window_ms
-    sealed_ms = max(spool.sealed_ms(host.profile.host_id) for host in config.hosts)
-    if sealed_ms <= first_ms:
-        return first_ms
-    log.warning("windows up to %d ms were sealed before: going on from there", sealed_ms)
-    return config.pacer.next_start_ms(-(-sealed_ms // width_ms) * width_ms)
+def _close_renewals(old: AgentConfig, new: AgentConfig | None) -> None:
+    kept = {id(host.renewal) for host in new.hosts} if new else set()
+    for host in old.hosts:
+        if host.renewal is not None and id(host.renewal) not in kept:
+            host.renewal.close()
 
 
 def _check(config: AgentConfig) -> None:
@@ -160,31 +266,3 @@ def _check(config: AgentConfig) -> None:
     for host in config.hosts:
         if host.profile.domain not in config.publish.partitions:
             raise ConfigError(f"the policy names no partition for domain {host.profile.domain}", field="partitions")
-
-
-def _wait(pacer: Pacer, end_ms: int, publisher: Publisher, stop: threading.Event) -> bool:
-    """Serve Kafka until the window is over; False if asked to stop."""
-    while not stop.is_set():
-        left = pacer.seconds_until(end_ms)
-        if left <= 0:
-            return True
-        publisher.pump()
-        stop.wait(min(left, PUMP_S))
-    return False
-
-
-def _window(agents: list[HostAgent], start_ms: int, spool: Spool, summary: RunSummary) -> None:
-    sealed = [agent.produce(start_ms) for agent in agents]
-    try:
-        spool.append(sealed, int(time.time() * 1000))
-    except SpoolError:
-        # Not on disk, so it must not be sent; drawing the noise again would spend the budget twice.
-        log.exception("window %d lost: the spool failed", start_ms)
-        for agent in agents:
-            agent.lost()
-        summary.lost += len(sealed)
-    else:
-        summary.reports += len(sealed)
-    summary.windows += 1
-    entries, size = spool.depth()
-    log.info("window %d: %d reports sealed, %d waiting (%d bytes)", start_ms, len(sealed), entries, size)

@@ -14,10 +14,8 @@ from attester.signing import public_point
 from attester.simulated import SimulatedTee, simulated_platform_id
 from enclavescale.fleet import AGGREGATOR_ID, MODELS, demo_fleet, sign_policy
 from enclavescale.producing import BUNDLED, HostSpec, TraceSpec, agent_host, schedule_of
-from producers.agent import AgentConfig, HostAgent
-from producers.pacer import RealTimePacer
+from producers.host import HostAgent, Sealing
 from producers.privacy import Budget
-from producers.publish import PublishConfig
 from producers.spool import Spool
 from schemas.records import ClassEnrolment, HostEnrolment, Policy
 
@@ -115,22 +113,19 @@ class World:
         spec = HostSpec(host_id=host_id, traces=(TraceSpec(trace=BUNDLED + "a100_square", seed=host_id),))
         self.now_ms += 1  # a later session is a newer one
         host = agent_host(self.policy, spec, self.tee_directory, "enclavescale-host", Budget(), self.now_ms)
-        config = AgentConfig(
-            hosts=(host,),
-            pacer=RealTimePacer(WINDOW_MS),
-            publish=PublishConfig(partitions=self.domains, kafka={"bootstrap.servers": "127.0.0.1:1"}),
-            spool_path=self.directory / "unused.db",
+        sealing = Sealing(
             schedule=schedule_of(self.policy, host.profile.domain),
+            budget=Budget(),
             evidence_interval=self.policy.limits.evidence_interval_windows,
         )
-        return HostAgent(host, config, self.spool)
+        return HostAgent(host, sealing, self.spool)
 
     def clean(self, start_ms: int) -> list[Item]:
         """One window's reports, all of them, in order, none late."""
         result = []
         for agent in self.agents.values():
             domain = agent.profile.domain
-            result.append(Item(self.domains[domain], domain.encode(), agent.produce(start_ms).value))
+            result.append(Item(self.domains[domain], domain.encode(), agent.produce(start_ms).sealed.value))
         self.sent += len(result)
         return result
 
@@ -145,7 +140,7 @@ class World:
                 self.restarts += 1
             agent = self.agents[host_id]
             domain = agent.profile.domain
-            item = Item(self.domains[domain], domain.encode(), agent.produce(start_ms).value)
+            item = Item(self.domains[domain], domain.encode(), agent.produce(start_ms).sealed.value)
             chance = self.random.random()
             if chance < 0.05:
                 self.held.append((start_ms + self.random.randint(1, 6) * WINDOW_MS, item))
@@ -154,7 +149,7 @@ class World:
             if chance < 0.08:
                 fresh.append(item)
             elif chance < 0.09:
-                fresh.append(Item(item.partition, item.key, agent.produce(start_ms).value))
+                fresh.append(Item(item.partition, item.key, agent.produce(start_ms).sealed.value))
             elif chance < 0.12:
                 cut = self.random.randrange(len(item.value))
                 fresh.append(Item(item.partition, item.key, item.value[:cut]))

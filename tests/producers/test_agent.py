@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from producers.agent import AgentConfig, AgentHost, HostAgent, run
+from producers.agent import AgentConfig, run
 from producers.config import HostProfile
+from producers.host import AgentHost, HostAgent
 from producers.pacer import RealTimePacer, ReplayPacer
 from producers.publish import PublishConfig
 from producers.spool import Spool
@@ -125,11 +126,11 @@ def test_it_is_on_disk_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_window_the_spool_refuses_is_lost_counted_and_evidence_returns(tmp_path: Path) -> None:
     settings = config(tmp_path, evidence_interval=100)
     with Spool(settings.spool_path) as spool:
-        agent = HostAgent(settings.hosts[0], settings, spool)
-        first = decode_signed_record(agent.produce(START_MS).value)
+        agent = HostAgent(settings.hosts[0], settings.sealing, spool)
+        first = decode_signed_record(agent.produce(START_MS).sealed.value)
         agent.lost()
-        second = decode_signed_record(agent.produce(START_MS + 10_000).value)
-        third = decode_signed_record(agent.produce(START_MS + 20_000).value)
+        second = decode_signed_record(agent.produce(START_MS + 10_000).sealed.value)
+        third = decode_signed_record(agent.produce(START_MS + 20_000).sealed.value)
     assert [r.body.dropped_reports for r in (first, second, third)] == [0, 1, 1]  # type: ignore[union-attr]
     assert [r.evidence is not None for r in (first, second, third)] == [True, True, False]
     assert second.body.prev_digest == first.digest  # the gap shows in the log
@@ -155,11 +156,11 @@ def test_dropped_reports_are_those_of_this_session(tmp_path: Path) -> None:
     settings = config(tmp_path)
     with Spool(settings.spool_path) as spool:
         for _ in range(2):
-            agent = HostAgent(agent_host(), settings, spool)
-            sealed = agent.produce(START_MS)
+            agent = HostAgent(agent_host(), settings.sealing, spool)
+            sealed = agent.produce(START_MS).sealed
             assert decode_signed_record(sealed.value).body.dropped_reports == 0  # type: ignore[union-attr]
             spool.discard([entry.id for entry in spool.append([sealed], 0)])
-            again = decode_signed_record(agent.produce(START_MS + 10_000).value)
+            again = decode_signed_record(agent.produce(START_MS + 10_000).sealed.value)
             assert (again.body.dropped_reports, again.evidence is not None) == (1, True)  # type: ignore[union-attr]
 
 
