@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -178,6 +179,7 @@ class Sealer:
         )
 
 
+@cache
 def agent_version() -> str:
     """Version of the installed package, "unknown" when run from a bare checkout."""
     try:

@@ -54,10 +54,44 @@ def from_avro(cls: type[T], value: dict[str, Any]) -> T:
     return typing.cast(T, _record_reader(typing.cast(Any, cls))(value))
 
 
+@cache
+def _writer(hint: Any) -> Convert:
+    if dataclasses.is_dataclass(hint):
+        return _record_writer(typing.cast(type, hint))
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        item = _writer(typing.get_args(hint)[0])
+        if item is _identity:
+            return list
+        return lambda value: [item(one) for one in value]
+    if origin in (types.UnionType, typing.Union):
+        members = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        if all(_writer(member) is _identity for member in members):
+            return _identity
+        return to_avro  # which member it is, only the value says
+    return _identity
+
+
+@cache
+def _record_writer(cls: type) -> Convert:
+    # Looking at the type of every value costs more than writing it; the record's own annotations say it once.
+    hints = typing.get_type_hints(cls)
+    names = tuple(f.name for f in dataclasses.fields(cls))
+    deep = [(name, write) for name in names if (write := _writer(hints[name])) is not _identity]
+
+    def write_record(value: Any) -> dict[str, Any]:
+        record = {name: getattr(value, name) for name in names}
+        for name, write in deep:
+            record[name] = write(record[name])
+        return record
+
+    return write_record
+
+
 def to_avro(value: Any) -> Any:
     """Turn a record dataclass into the dicts and lists that fastavro writes."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_avro(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return _record_writer(type(value))(value)
     if isinstance(value, tuple):
         return [to_avro(one) for one in value]
     return value
