@@ -18,6 +18,7 @@ from schemas.errors import SchemaError
 from schemas.mapping import from_avro, to_avro
 from schemas.pins import NAMES, SchemaPin, by_fingerprint, part, pin
 from schemas.records import (
+    Beacon,
     CollateralItem,
     ControlRecord,
     EvidenceItem,
@@ -25,6 +26,7 @@ from schemas.records import (
     Policy,
     SessionBinding,
     SessionEvidence,
+    SignedBeacon,
     SignedFleetPower,
     SignedPolicy,
     SignedRecord,
@@ -176,6 +178,7 @@ _WORKER = _Part("SignedFleetPower", "worker")
 _MANIFEST = _Part("SignedWindowManifest", "manifest")
 _POLICY = _Part("SignedPolicy", "policy", max_cells=MAX_POLICY_CELLS)
 _SIGNER = _Part("SignedPolicy", "signer_public_key")
+_BEACON = _Part("SignedBeacon", "beacon")
 _COLLATERAL = pin("CollateralItem").parsed
 _COLLATERAL_SCAN = Scan(_COLLATERAL)
 
@@ -217,6 +220,11 @@ def manifest_preimage(manifest_bytes: bytes) -> bytes:
 def policy_preimage(policy_bytes: bytes) -> bytes:
     """What a policy's signature covers; its SHA-256 is the policy digest."""
     return _preimage("policy", "SignedPolicy", policy_bytes)
+
+
+def beacon_preimage(beacon_bytes: bytes) -> bytes:
+    """What a beacon's signature covers."""
+    return _preimage("beacon", "SignedBeacon", beacon_bytes)
 
 
 def record_digest(preimage: bytes) -> bytes:
@@ -271,6 +279,11 @@ def encode_policy(policy: Policy) -> bytes:
     return _POLICY.write(to_avro(policy))
 
 
+def encode_beacon(beacon: Beacon) -> bytes:
+    """Avro bytes of a beacon: what is signed."""
+    return _BEACON.write(to_avro(beacon))
+
+
 def _evidence_bytes(evidence: SessionEvidence | None) -> bytes:
     if evidence is None:
         return b"\x00"
@@ -318,11 +331,9 @@ def decode_signed_record(value: bytes, framing: Framing = SINGLE_OBJECT) -> Deco
 
 def signed_record(decoded: DecodedRecord) -> SignedRecord:
     """The typed record of a decoded value, for display."""
+    evidence, reason = decoded.evidence, decoded.evidence_absent_reason
     return SignedRecord(
-        body=decoded.body,
-        signature=decoded.signature,
-        evidence=decoded.evidence,
-        evidence_absent_reason=decoded.evidence_absent_reason,
+        body=decoded.body, signature=decoded.signature, evidence=evidence, evidence_absent_reason=reason
     )
 
 
@@ -387,6 +398,21 @@ def decode_signed_policy(value: bytes, framing: Framing = SINGLE_OBJECT) -> tupl
     return record, policy_preimage(policy_bytes)
 
 
+def encode_signed_beacon(beacon_bytes: bytes, signature: bytes, framing: Framing = SINGLE_OBJECT) -> bytes:
+    """Framed value of the beacons topic."""
+    return framing.prefix("SignedBeacon") + beacon_bytes + signature
+
+
+def decode_signed_beacon(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedBeacon, bytes]:
+    """Decode a value of the beacons topic; returns it with the pre-image of its signature. Raises SchemaError."""
+    start = _expect(framing, value, "SignedBeacon")
+    beacon, taken = _BEACON.read(value, start)
+    end = start + len(taken)
+    signature = _fixed(value, end, 64, "signature")
+    _finish(value, end + 64)
+    return SignedBeacon(beacon=from_avro(Beacon, beacon), signature=signature), beacon_preimage(taken)
+
+
 def decode_any(value: bytes, framing: Framing = SINGLE_OBJECT) -> Any:
     """Decode a value of any of our topics into its typed record. Raises SchemaError."""
     name = framing.unframe(value)[0].name
@@ -398,6 +424,8 @@ def decode_any(value: bytes, framing: Framing = SINGLE_OBJECT) -> Any:
         return decode_signed_manifest(value, framing)[0]
     if name == "SignedPolicy":
         return decode_signed_policy(value, framing)[0]
+    if name == "SignedBeacon":
+        return decode_signed_beacon(value, framing)[0]
     if name == "CollateralItem":
         return decode_collateral(value, framing)
     raise SchemaError(f"{name} is not the value of a topic this release reads", code="SCHEMA_UNKNOWN")

@@ -140,7 +140,7 @@ def _examples(full: bool) -> Iterator[tuple[str, bytes]]:
     yield "SignedPolicy", codec.encode_signed_policy(policy, SIGNATURE, KEY)
     yield "CollateralItem", codec.encode_collateral(example(CollateralItem, "CollateralItem", full=full))
     beacon = example(SignedBeacon, "SignedBeacon", full=full)
-    yield "SignedBeacon", codec.SINGLE_OBJECT.prefix("SignedBeacon") + stock_bytes("SignedBeacon", beacon)
+    yield "SignedBeacon", codec.encode_signed_beacon(codec.encode_beacon(beacon.beacon), beacon.signature)
     binding = example(SessionBinding, "SessionBinding", full=full)
     yield "SessionBinding", codec.SINGLE_OBJECT.prefix("SessionBinding") + codec.encode_binding(binding)
 
@@ -153,7 +153,7 @@ def values() -> dict[str, bytes]:
 
 
 VALUES = values()
-TOPIC_VALUES = {name: value for name, value in VALUES.items() if not name.startswith(("SignedBeacon", "SessionB"))}
+TOPIC_VALUES = {name: value for name, value in VALUES.items() if not name.startswith("SessionBinding")}
 """The values of topics that this release reads."""
 
 

@@ -153,6 +153,7 @@ def test_hostile_schema_of_another_topic() -> None:
         "SignedWindowManifest": codec.decode_signed_manifest,
         "SignedPolicy": codec.decode_signed_policy,
         "CollateralItem": codec.decode_collateral,
+        "SignedBeacon": codec.decode_signed_beacon,
     }
     for name, value in VALUES.items():
         for schema, decode in decoders.items():
