@@ -20,50 +20,73 @@ from opendp.metrics import l1_distance
 from opendp.mod import enable_features
 
 from producers.distil import Distilled
-from producers.privacy import MICRO
+from producers.privacy import MICRO, RELEASES
 from schemas.records import PrivacyParameters, PrivacyRelease
 
 ROUNDING = 1.0 + 2.0**-50
 """OpenDP rounds its privacy loss up by at most a few ulp; the exact quotient was checked when the scale was set."""
 
 
+NOT_IN_BUDGET = "not_in_budget"
+"""Why a release is absent that the budget gives nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Noisy:
-    """Private statistics of one GPU class: little-endian int32 in the shape of `Distilled`; may be negative."""
+    """Private statistics of one GPU class: little-endian int32 in the shape of `Distilled`; may be negative.
+
+    `energy_residual_mj` (mJ) is None with a reason where it is not released, `glitches` None where the budget gives
+    it nothing. There is no field for glitches: a metric and a log line carry them, and like everything here they may
+    leave the process only once the window is in the spool.
+    """
 
     transitions: npt.NDArray[np.int32]
     pane_sums: npt.NDArray[np.int32]
+    energy_residual_mj: int | None = None
+    energy_absent_reason: str | None = NOT_IN_BUDGET
+    glitches: int | None = None
 
 
 class Privatiser:
     """Adds the noise that `parameters` state; one object per host, its measurements are made once.
 
-    Raises `ValueError` if a release is missing or its scale does not keep its epsilon.
+    Raises `ValueError` if a release is missing or unknown or its scale does not keep its epsilon.
     """
 
     def __init__(self, parameters: PrivacyParameters) -> None:
         enable_features("contrib")  # make_laplace is proven, yet still behind this flag in OpenDP 0.16
         releases = {release.release: release for release in parameters.releases}
-        if set(releases) != {"transitions", "pane_sums"}:
-            raise ValueError("releases must be transitions and pane_sums")
+        if not {"transitions", "pane_sums"} <= set(releases) <= set(RELEASES):
+            raise ValueError(f"releases must be transitions and pane_sums, and of {', '.join(RELEASES)}")
         self.parameters = parameters
-        self._transitions = _measurement(releases["transitions"])
-        self._pane_sums = _measurement(releases["pane_sums"])
+        self._measurements = {name: _measurement(release) for name, release in releases.items()}
 
     def privatise(self, exact: Distilled) -> Noisy:
-        """Draw fresh noise for every cell. Call once per window: a second draw would spend the budget again."""
-        return Noisy(_add(self._transitions, exact.transitions), _add(self._pane_sums, exact.pane_sums))
+        """Draw fresh noise for every value. Call once per window: a second draw would spend the budget again."""
+        residual, reason = exact.energy_residual_mj, exact.energy_absent_reason
+        if "energy_residual" not in self._measurements:
+            residual, reason = None, NOT_IN_BUDGET
+        return Noisy(
+            transitions=self._cells("transitions", exact.transitions),
+            pane_sums=self._cells("pane_sums", exact.pane_sums),
+            energy_residual_mj=None if residual is None else self._one("energy_residual", residual),
+            energy_absent_reason=reason,
+            glitches=self._one("glitches", exact.glitches) if "glitches" in self._measurements else None,
+        )
+
+    def _cells(self, release: str, exact: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        noisy = self._measurements[release](exact.ravel().tolist())
+        return np.array(noisy, dtype="<i4").reshape(exact.shape)
+
+    def _one(self, release: str, exact: int) -> int:
+        return int(self._measurements[release]([exact])[0])
 
 
 def _measurement(release: PrivacyRelease) -> Any:
-    # Saturation at 32 bits inside OpenDP is post-processing; privacy.py has refused scales that come near it.
-    space = vector_domain(atom_domain(T="i32")), l1_distance(T="i32")
+    # Saturation inside OpenDP is post-processing; privacy.py has refused scales that come near it.
+    integer = "i64" if release.release == "energy_residual" else "i32"
+    space = vector_domain(atom_domain(T=integer)), l1_distance(T=integer)
     measurement: Any = make_laplace(*space, scale=release.scale_micro / MICRO)
     if measurement.map(release.sensitivity_l1) > release.epsilon_micro / MICRO * ROUNDING:
         raise ValueError(f"{release.release}: scale {release.scale_micro} does not keep its epsilon")
     return measurement
-
-
-def _add(measurement: Any, exact: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    noisy = measurement(exact.ravel().tolist())
-    return np.array(noisy, dtype="<i4").reshape(exact.shape)

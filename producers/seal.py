@@ -209,7 +209,8 @@ def _gpu_class(item: ClassWindow) -> GpuClass:
         clip_high_w=profile.clip_high_w,
         histogram_absent_reason="not_in_budget",
         histogram_shape=(),
-        energy_residual_mj_absent_reason="not_in_budget",
+        energy_residual_mj=noisy.energy_residual_mj,
+        energy_residual_mj_absent_reason=noisy.energy_absent_reason,
     )
 
 
