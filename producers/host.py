@@ -135,6 +135,8 @@ class HostAgent:
             item.clip_low_w,
             item.clip_high_w,
             schedule.ticks_per_pane,
+            tick_ms=schedule.tick_ms,
+            energy=found.energy,
         )
         noisy: Noisy = self._privatiser.privatise(exact)
         return ClassWindow(item, exact.readings_taken, noisy, found)

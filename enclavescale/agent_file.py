@@ -1,0 +1,177 @@
+"""The file of `enclavescale produce` and `doctor`: what a host agent is told, checked for sense before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from producers.privacy import Budget, default_budget
+from schemas.errors import ConfigError
+from schemas.mapping import from_jsonable
+
+BUNDLED = "bundled:"
+TRACE, NVML, DCGM, SIMULATED = "trace", "nvml", "dcgm", "simulated"
+SOURCES = (TRACE, NVML, DCGM, SIMULATED)
+TSM, SIMULATED_TEE = "tsm", "simulated"
+TEES = (TSM, SIMULATED_TEE)
+REMEDY = "docs/agent.md has a complete example of this file."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSpec:
+    """Where one host's readings of one GPU model come from.
+
+    `trace`: `bundled:NAME`, the path of an nvidia-smi CSV log or of a directory of them; `seed`: hosts with one seed
+    run in step; `spread_ticks`: largest offset between GPUs, -1 for independent ones.
+    """
+
+    trace: str
+    seed: str
+    spread_ticks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcgmSpec:
+    """A DCGM-exporter: its `url`, how often it collects (ms) and what its readings are (average, or instant)."""
+
+    url: str
+    collect_interval_ms: int = 1_000
+    sampler_mode: str = "average"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpdmSpec:
+    """An SPDM endpoint: the name its evidence carries, `address` as HOST:PORT, framing on TCP, certificate slot."""
+
+    subject: str
+    address: str
+    framing: str = "dsp0287"
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """One host and the source of its readings: `trace` (one per enrolled GPU model, in the enrolment's order), `nvml`,
+    `dcgm` or `simulated`. `gpu_evidence`: attest its GPUs through NVML; `spdm`: and these endpoints."""
+
+    host_id: str
+    source: str = TRACE
+    traces: tuple[TraceSpec, ...] = ()
+    dcgm: DcgmSpec | None = None
+    gpu_evidence: bool = False
+    spdm: tuple[SpdmSpec, ...] = ()
+    group_label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSpec:
+    """Privacy loss per release, millionths of epsilon; all 0: the default for the host's source. `w_event_windows`:
+    windows of the w-event statement."""
+
+    transitions_micro: int = 0
+    pane_sums_micro: int = 0
+    energy_residual_micro: int = 0
+    glitches_micro: int = 0
+    w_event_windows: int = 1
+
+    def budget(self, *, energy: bool) -> Budget:
+        """The budget to run with; `energy`: the source has energy counters. Raises ConfigError."""
+        given = dataclasses.asdict(self)
+        windows = given.pop("w_event_windows")
+        if not any(given.values()):
+            return dataclasses.replace(default_budget(energy=energy), w_event_windows=windows)
+        return Budget(**given, w_event_windows=windows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySpec:
+    """A Schema Registry, for `doctor`: its `url`."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProduceSpec:
+    """The configuration file of `enclavescale produce`.
+
+    `policy`: path of a signed policy (a value of the policy topic), `policy_signers`: who may have signed it
+    (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs) or `simulated`, which needs `tee_directory` (its
+    key material) and claims to measure `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the
+    latest; `follow_beacons`: also when an aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz.
+    `speed` 0 means real time; else event time runs `speed` times as fast from `start_ms`, which corresponds to the
+    Unix time `origin_ms`. `windows` 0 means until stopped. `gated`: windows wait until they are released on stdin
+    (`enclavescale.gate`), and the run ends with stdin. Kafka properties stand in the same file, in a table `kafka`.
+    """
+
+    policy: str
+    hosts: tuple[HostSpec, ...]
+    spool: str
+    policy_signers: tuple[str, ...] = ()
+    tee: str = TSM
+    tee_directory: str = ""
+    tee_image: str = "enclavescale-host"
+    evidence_max_age_s: int = 3_600
+    follow_beacons: bool = False
+    evidence_interval: int = 0
+    budget: BudgetSpec = field(default_factory=BudgetSpec)
+    listen: str = ""
+    registry: RegistrySpec | None = None
+    spool_max_mib: int = 256
+    spool_max_age_s: int = 86_400
+    windows: int = 0
+    speed: int = 0
+    start_ms: int = 0
+    origin_ms: int = 0
+    topic_prefix: str = "enclavescale"
+    gated: bool = False
+
+
+def load_spec(table: Mapping[str, object]) -> ProduceSpec:
+    """Read a `ProduceSpec` from a configuration table, Kafka properties left aside. Raises ConfigError."""
+    own = {name: value for name, value in table.items() if name != "kafka" and not name.startswith("kafka.")}
+    try:
+        spec = from_jsonable(ProduceSpec, own)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"produce configuration: {error}", remedy=REMEDY) from error
+    check_spec(spec)
+    return spec
+
+
+def check_spec(spec: ProduceSpec) -> None:
+    """Raise `ConfigError` naming the first field that makes no sense, whatever the policy says."""
+    if spec.tee not in TEES:
+        raise _wrong(f"tee is one of {', '.join(TEES)}", "tee")
+    if spec.tee == SIMULATED_TEE and not spec.tee_directory:
+        raise _wrong("a simulated TEE needs tee_directory", "tee_directory")
+    if spec.evidence_max_age_s < 60 or spec.spool_max_mib < 1 or spec.spool_max_age_s < 1:
+        raise _wrong("evidence_max_age_s is 60 at least, the spool's bounds are positive", "evidence_max_age_s")
+    for host in spec.hosts:
+        _check_host(spec, host)
+    if len(spec.hosts) > 1 and any(host.source == NVML or host.gpu_evidence for host in spec.hosts):
+        raise _wrong("an agent that reads this machine's GPUs serves one host", "hosts")
+
+
+def _check_host(spec: ProduceSpec, host: HostSpec) -> None:
+    if host.source not in SOURCES:
+        raise _wrong(f"{host.host_id}: source is one of {', '.join(SOURCES)}", "source")
+    if (host.source == TRACE) != bool(host.traces):
+        raise _wrong(f"{host.host_id}: traces belong to the source trace, and to it alone", "traces")
+    if (host.source == DCGM) != (host.dcgm is not None):
+        raise _wrong(f"{host.host_id}: dcgm belongs to the source dcgm, and to it alone", "dcgm")
+    if spec.speed and host.source != TRACE:
+        raise _wrong(f"{host.host_id}: only traces can be replayed at another speed", "speed")
+    if spec.tee == SIMULATED_TEE and (host.gpu_evidence or host.spdm) and host.source == TRACE:
+        raise _wrong(f"{host.host_id}: a trace has no devices to attest", "gpu_evidence")
+
+
+def _wrong(text: str, name: str) -> ConfigError:
+    return ConfigError(text, field=name, remedy=REMEDY)
+
+
+def address_of(text: str, name: str) -> tuple[str, int]:
+    """HOST:PORT as host and port (a literal IPv6 address in brackets). Raises ConfigError naming `name`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"{name}: give an address as HOST:PORT", field=name)
+    return host.removeprefix("[").removesuffix("]"), int(port)

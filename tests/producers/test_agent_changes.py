@@ -1,0 +1,176 @@
+"""What changes while the agent runs: sessions are renewed and configurations replaced, without a gap in the chain."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producers.agent import Agent, AgentConfig, NoObserver
+from producers.host import AgentHost, HostWindow
+from producers.spool import Spool
+from schemas.errors import ConfigError
+from schemas.records import ConfidentialCompute
+from tests.producers.forge import START_MS, FakeSource, gpu_class, host, session_for
+from tests.producers.test_agent import Broker, agent_host, config
+
+
+class Renewals:
+    """Gives the sessions that are due at the windows named, once each."""
+
+    def __init__(self, sessions: dict[int, Any]) -> None:
+        self.sessions, self.closed = sessions, 0
+
+    def due(self, start_ms: int) -> Any:
+        return self.sessions.pop(start_ms, None)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Watcher(NoObserver):
+    """Notes what it was shown; `then` is called after the window of that number."""
+
+    def __init__(self, then: dict[int, Any] | None = None) -> None:
+        self.windows: list[tuple[int, bool]] = []
+        self.reloads = 0
+        self.stopped = False
+        self.then = then or {}
+
+    def window(self, agent: Agent, done: Sequence[HostWindow], spooled: bool) -> None:
+        self.windows.append((done[0].sealed.window_start_ms, spooled))
+        action = self.then.get(len(self.windows))
+        if action:
+            action(agent)
+
+    def reloaded(self, agent: Agent) -> None:
+        self.reloads += 1
+
+    def stopping(self, agent: Agent) -> None:
+        self.stopped = True
+
+
+def go(settings: AgentConfig, broker: Broker) -> Any:
+    return Agent(settings, lambda _properties: broker).run(threading.Event())
+
+
+def bodies(broker: Broker) -> list[Any]:
+    return [record.body for record in broker.records]
+
+
+def test_a_renewed_session_goes_on_with_the_chain_and_misses_no_window(tmp_path: Path) -> None:
+    profile = host()
+    second = session_for(profile)
+    renewal = Renewals({START_MS + 20_000: second})
+    broker = Broker()
+    go(config(tmp_path, AgentHost(profile=profile, session=session_for(profile), renewal=renewal)), broker)
+    found = bodies(broker)
+    assert [body.window_start_ms for body in found] == [START_MS + n * 10_000 for n in range(5)]
+    assert [body.seq for body in found] == [0, 1, 0, 1, 2]
+    assert [body.session_id == second.session_id for body in found] == [False, False, True, True, True]
+    for before, after in zip(broker.records, broker.records[1:], strict=False):
+        assert after.body.prev_digest == before.digest
+    assert [record.evidence is not None for record in broker.records] == [True, False, True, False, False]
+    assert renewal.closed == 1
+
+
+def test_a_renewed_session_bound_to_something_else_is_refused(tmp_path: Path) -> None:
+    profile = host()
+    other = host("host-1", "row-1", gpu_class(high=500))
+    renewal = Renewals({START_MS + 10_000: session_for(other)})
+    broker = Broker()
+    with pytest.raises(ConfigError):
+        go(config(tmp_path, AgentHost(profile=profile, session=session_for(profile), renewal=renewal)), broker)
+
+
+def test_a_new_configuration_takes_over_between_two_windows(tmp_path: Path) -> None:
+    watcher = Watcher()
+    first = config(tmp_path, observer=watcher)
+    more = config(tmp_path, agent_host(), agent_host(host("host-2", "row-2")), observer=watcher)
+    watcher.then = {2: lambda agent: agent.replace(more)}
+    broker = Broker()
+    summary = go(first, broker)
+    assert (summary.windows, summary.reports, summary.acknowledged) == (5, 8, 8)
+    mine = [record for record in broker.records if record.body.host_id == "host-1"]
+    assert [record.body.seq for record in mine] == [0, 1, 0, 1, 2]  # type: ignore[union-attr]
+    for before, after in zip(mine, mine[1:], strict=False):
+        assert after.body.prev_digest == before.digest
+    assert watcher.reloads == 1
+    assert watcher.stopped
+
+
+def test_what_takes_a_restart_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    watcher = Watcher()
+    settings = config(tmp_path, observer=watcher)
+    refused = []
+
+    def attempt(agent: Agent) -> None:
+        for wrong in (
+            replace(settings, spool_path=tmp_path / "elsewhere"),
+            replace(settings, schedule=replace(settings.schedule, window_ms=20_000)),
+            replace(settings, hosts=()),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                agent.replace(wrong)
+            refused.append(caught.value.field)
+
+    watcher.then = {1: attempt}
+    broker = Broker()
+    assert go(settings, broker).acknowledged == 5
+    assert refused == ["spool", "schedule", "hosts"]
+    assert watcher.reloads == 0
+    assert [body.seq for body in bodies(broker)] == [0, 1, 2, 3, 4]
+
+
+def test_a_replaced_configuration_closes_the_renewals_it_drops(tmp_path: Path) -> None:
+    profile = host()
+    old = Renewals({})
+    kept = AgentHost(profile=profile, session=session_for(profile), renewal=old)
+    watcher = Watcher()
+    settings = config(tmp_path, kept, observer=watcher)
+    watcher.then = {1: lambda agent: agent.replace(replace(settings, hosts=(agent_host(),)))}
+    go(settings, Broker())
+    assert old.closed == 1
+
+
+def test_a_new_destination_gets_what_the_old_one_never_acknowledged(tmp_path: Path) -> None:
+    down, up = Broker(), Broker()
+    down.down = True
+    watcher = Watcher()
+    settings = config(tmp_path, observer=watcher)
+    elsewhere = replace(settings, publish=replace(settings.publish, topic="elsewhere"))
+    watcher.then = {3: lambda agent: agent.replace(elsewhere)}
+    brokers = iter((down, up))
+    summary = Agent(settings, lambda _properties: next(brokers)).run(threading.Event())
+    assert (summary.acknowledged, summary.left_in_spool) == (5, 0)
+    assert [body.window_start_ms for body in bodies(up)] == [START_MS + n * 10_000 for n in range(5)]
+
+
+def test_a_watcher_learns_of_windows_the_spool_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Spool._insert
+
+    def insert(self: Spool, report: Any, now_ms: int) -> Any:
+        if report.window_start_ms == START_MS + 10_000:
+            raise OSError("disk full")
+        return original(self, report, now_ms)
+
+    monkeypatch.setattr(Spool, "_insert", insert)
+    watcher = Watcher()
+    go(config(tmp_path, observer=watcher), Broker())
+    assert [spooled for _, spooled in watcher.windows] == [True, False, True, True, True]
+
+
+def test_the_state_of_the_gpus_is_read_once_a_window(tmp_path: Path) -> None:
+    states = iter([ConfidentialCompute(gpu_cc_mode="on", gpu_dev_tools=False, gpu_ready=n != 1) for n in range(5)])
+    profile = host("host-1", "row-1", gpu_class(FakeSource()))
+    broker = Broker()
+    go(
+        config(
+            tmp_path,
+            AgentHost(profile=profile, session=session_for(profile), confidential_compute=lambda: next(states)),
+        ),
+        broker,
+    )
+    assert [body.confidential_compute.gpu_ready for body in bodies(broker)] == [True, False, True, True, True]
