@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
 from enclavescale.cli.read import show, tail
@@ -29,5 +30,6 @@ def main(context: click.Context, verbose: bool, log_format: str) -> None:
 
 for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral, spdm):
     main.add_command(_command)
+main.add_command(bench_group, "bench")
 
 __all__ = ["main"]
