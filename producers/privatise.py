@@ -67,19 +67,25 @@ class Privatiser:
         if "energy_residual" not in self._measurements:
             residual, reason = None, NOT_IN_BUDGET
         return Noisy(
-            transitions=self._cells("transitions", exact.transitions),
-            pane_sums=self._cells("pane_sums", exact.pane_sums),
+            transitions=self.add_noise("transitions", exact.transitions).astype("<i4"),
+            pane_sums=self.add_noise("pane_sums", exact.pane_sums).astype("<i4"),
             energy_residual_mj=None if residual is None else self._one("energy_residual", residual),
-            energy_absent_reason=reason,
+            energy_absent_reason=reason if residual is None else None,
             glitches=self._one("glitches", exact.glitches) if "glitches" in self._measurements else None,
         )
 
-    def _cells(self, release: str, exact: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        noisy = self._measurements[release](exact.ravel().tolist())
-        return np.array(noisy, dtype="<i4").reshape(exact.shape)
+    def add_noise(self, release: str, exact: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return `exact` with independent noise on every value, same shape: the one place where noise is drawn.
+
+        Raises `KeyError` for a release that the budget gives nothing.
+        """
+        measurement, integer = self._measurements[release]
+        # OpenDP looks at every item of a list; an array of its own integer is taken as it is.
+        noisy = measurement(np.ascontiguousarray(exact.ravel(), dtype=integer))
+        return np.array(noisy, dtype=np.int64).reshape(exact.shape)
 
     def _one(self, release: str, exact: int) -> int:
-        return int(self._measurements[release]([exact])[0])
+        return int(self.add_noise(release, np.array([exact]))[0])
 
 
 def _measurement(release: PrivacyRelease) -> Any:
