@@ -75,6 +75,8 @@ class AgentMetrics:
         self._failed = counter("publisher_failed", "Deliveries that failed and are tried again")
         self._resent = counter("publisher_resent", "Reports sent again after a failure, the same bytes")
         self._refused = counter("publisher_refused", "Reports no broker will ever take")
+        self._stranded = gauge("publisher_stranded", "Reports held back, as the policy names no partition for them")
+        self._recovering = gauge("publisher_recovering", "1 while a backlog leaves at a measured pace")
         self._in_flight = gauge("publisher_in_flight", "Reports sent and not yet acknowledged")
         self._ack_age = gauge("publisher_last_ack_age_seconds", "Time since the last acknowledgement; NaN before it")
 
@@ -182,12 +184,16 @@ class AgentMetrics:
         refused: int,
         in_flight: int,
         last_ack_age_s: float | None,
+        stranded: int = 0,
+        recovering: bool = False,
     ) -> None:
         """Take the publisher's totals, what is in flight, and the time since its last acknowledgement."""
         self._totals.follow(self._acknowledged, acknowledged)
         self._totals.follow(self._failed, failed)
         self._totals.follow(self._resent, resent)
         self._totals.follow(self._refused, refused)
+        self._stranded.set(stranded)
+        self._recovering.set(recovering)
         self._in_flight.set(in_flight)
         self._ack_age.set(_UNKNOWN if last_ack_age_s is None else last_ack_age_s)
 

@@ -20,6 +20,8 @@ COUNTS = {  # plain numbers of things, and epsilon, which has no unit
     "policy_max_epsilon",
     "spool_entries",
     "publisher_in_flight",
+    "publisher_recovering",
+    "publisher_stranded",
     "sampler_flagged_gpus",
     "privacy_epsilon_per_window",
     "privacy_epsilon_per_w_event",

@@ -1,0 +1,231 @@
+"""The policy: is it the signer's, is it in force, and what does it make of the hosts, sources and budget configured?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from enclavescale.agent_file import DCGM, NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
+from enclavescale.checkup.finding import Finding, fail, failed, ok, warn
+from producers.config import ClassProfile, Schedule
+from producers.privacy import MICRO, check_budget, privacy_parameters
+from producers.sample.source import NO_CONDITIONS, Conditions, Readings
+from schemas.codec import decode_signed_policy
+from schemas.contract import FIRST_MILE_GRADES
+from schemas.errors import ConfigError, EnclaveScaleError
+from schemas.records import HostEnrolment, Policy, SignedPolicy
+from stream_jobs.core.policies import CORE_VERSION
+from verifier.signature import load_session_key, verify_record_signature
+
+DAY_MS = 86_400_000
+SOON_MS = 7 * DAY_MS
+"""From so long before its end a policy is marked, ms."""
+
+UNSAFE = ("unsafe_allow_unevaluated_tcb", "unsafe_allow_unenrolled_platform", "unsafe_allow_create_time")
+
+
+@dataclass(frozen=True, slots=True)
+class _Nominal:
+    """The public facts of a source, for the privacy statement; it reads nothing."""
+
+    gpus: int
+    kind: str
+    sampler_mode: str
+    conditions_seen: Conditions = field(default=NO_CONDITIONS)
+
+    def window(self, start_ms: int, end_ms: int) -> Readings:
+        raise NotImplementedError
+
+    def conditions(self, start_ms: int, end_ms: int) -> Conditions:
+        return self.conditions_seen
+
+
+def read_signed_policy(path: Path) -> tuple[SignedPolicy, bytes]:
+    """A signed policy and the bytes its signature covers. Raises ConfigError or SchemaError."""
+    try:
+        return decode_signed_policy(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}",
+            field="policy",
+            remedy="Fetch a value of the policy topic: docs/agent.md says how.",
+        ) from error
+
+
+def check_policy(spec: ProduceSpec, now_ms: int) -> Iterator[Finding]:
+    """Everything that the policy alone decides; nothing follows on a policy that cannot be read."""
+    try:
+        signed, preimage = read_signed_policy(Path(spec.policy))
+    except EnclaveScaleError as error:
+        yield failed("policy.file", error)
+        return
+    policy = signed.policy
+    counts = f"counter {policy.counter}, {len(policy.hosts)} hosts in {len(policy.domains)} domains"
+    yield ok("policy.file", f"{spec.policy}: {counts}")
+    yield _signature(spec, signed, preimage)
+    yield _in_force(policy, now_ms)
+    yield _core(policy)
+    unsafe = [name for name in UNSAFE if getattr(policy, name)]
+    if unsafe:
+        yield warn("policy.unsafe", ", ".join(unsafe), "Never outside a demonstration: have the policy signed anew.")
+    for host in spec.hosts:
+        yield from _host(spec, policy, host)
+
+
+def _signature(spec: ProduceSpec, signed: SignedPolicy, preimage: bytes) -> Finding:
+    signer = signed.signer_public_key
+    if not spec.policy_signers:
+        return warn(
+            "policy.signature",
+            "policy_signers is empty: whoever can write the file decides",
+            "Put the signer's public key into policy_signers, from the security team, not from the file.",
+        )
+    if signer.hex() not in {one.lower() for one in spec.policy_signers}:
+        return fail(
+            "policy.signature",
+            f"signed by {signer.hex()[:16]}…, who is not among policy_signers",
+            "Fetch the policy again, or have its signer confirmed by the security team.",
+            code="POLICY_UNTRUSTED",
+        )
+    try:
+        verify_record_signature(load_session_key(signer), preimage, signed.signature)
+    except EnclaveScaleError as error:
+        return failed("policy.signature", error)
+    return ok("policy.signature", f"signed by {signer.hex()[:16]}…")
+
+
+def _in_force(policy: Policy, now_ms: int) -> Finding:
+    start, end = moment(policy.effective_from_ms), moment(policy.not_after_ms)
+    successor = "Put its successor in place (the agent reads it again on SIGHUP)."
+    if now_ms >= policy.not_after_ms:
+        return fail("policy.validity", f"ended {end}: every report is refused", successor, code="POLICY_EXPIRED")
+    if now_ms < policy.effective_from_ms:
+        return warn("policy.validity", f"not in force before {start}", "Until then the policy before it decides.")
+    if policy.not_after_ms - now_ms < SOON_MS:
+        return warn("policy.validity", f"ends soon, {end}", successor)
+    return ok("policy.validity", f"in force until {end}")
+
+
+def _core(policy: Policy) -> Finding:
+    if policy.core_version == CORE_VERSION:
+        return ok("policy.core", f"core version {policy.core_version}, as this release")
+    found = f"core version {policy.core_version}; this release has {CORE_VERSION}"
+    return warn("policy.core", found, "Workers of this release cannot judge by it; install the release it names.")
+
+
+def _host(spec: ProduceSpec, policy: Policy, host: HostSpec) -> Iterator[Finding]:
+    about = host.host_id
+    enrolment = next((one for one in policy.hosts if one.host_id == host.host_id), None)
+    if enrolment is None:
+        remedy = "Correct host_id, or have the host enrolled and the policy signed anew."
+        yield fail("policy.enrolment", "not enrolled", remedy, about, code="HOST_NOT_ENROLLED")
+        return
+    gpus = ", ".join(f"{one.gpus} × {one.model}" for one in enrolment.classes)
+    rule = next((one for one in policy.domains if one.domain == enrolment.domain), None)
+    if rule is None:
+        remedy = "Have the domain added to the policy: every report needs its partition."
+        yield fail(
+            "policy.enrolment", f"domain {enrolment.domain} is not in the policy", remedy, about, code="DOMAIN_UNKNOWN"
+        )
+        return
+    yield ok("policy.enrolment", f"domain {enrolment.domain}, partition {rule.partition}: {gpus}", about)
+    yield from _readings(policy, host, enrolment)
+    yield from _grade(spec, policy, host, enrolment)
+    schedule = Schedule(window_ms=rule.window_ms, pane_ms=rule.pane_ms, sample_hz=policy.sample_hz)
+    yield _budget(spec, policy, host, enrolment, schedule)
+
+
+def _readings(policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Iterator[Finding]:
+    about, mode = host.host_id, mode_of(host)
+    if host.source == TRACE and len(host.traces) != len(enrolment.classes):
+        found = f"{len(host.traces)} traces for {len(enrolment.classes)} enrolled GPU models"
+        yield fail("policy.source", found, "Give one trace per enrolled GPU model, in the enrolment's order.", about)
+    if host.source not in policy.accepted_sources:
+        accepted = ", ".join(policy.accepted_sources) or "none"
+        found = f"source {host.source}; the policy accepts {accepted}"
+        yield fail(
+            "policy.source", found, "Change `source`, or have the policy accept it.", about, code="SOURCE_REFUSED"
+        )
+    elif mode not in policy.accepted_sampler_modes:
+        accepted = ", ".join(policy.accepted_sampler_modes) or "none"
+        found = f"sampler mode {mode}; the policy accepts {accepted}"
+        remedy = "Use a sensor with instant power, or have the policy accept the mode: one event then costs more."
+        yield fail("policy.source", found, remedy, about, code="SAMPLER_MODE_REFUSED")
+    else:
+        yield ok("policy.source", f"{host.source}, {mode}: accepted", about)
+
+
+def _grade(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Iterator[Finding]:
+    """The grade of the first mile that this configuration can reach at most, and the identities it needs."""
+    about = host.host_id
+    reachable = "SPDM_MEASURED" if host.spdm else "GPU_ATTESTED" if host.gpu_evidence else "NONE"
+    if FIRST_MILE_GRADES.index(policy.min_first_mile) > FIRST_MILE_GRADES.index(reachable):
+        found = f"reaches {reachable} at most; the policy demands {policy.min_first_mile}"
+        yield fail(
+            "policy.first_mile",
+            found,
+            "Set gpu_evidence, or configure [[hosts.spdm]].",
+            about,
+            code="FIRST_MILE_TOO_LOW",
+        )
+    else:
+        yield ok("policy.first_mile", f"reaches {reachable}, the policy demands {policy.min_first_mile}", about)
+    if host.gpu_evidence and not enrolment.gpu_key_digests:
+        remedy = "Have the digests of the GPUs' leaf keys enrolled (gpu_key_digests)."
+        yield warn("policy.identities", "gpu_evidence is set, and no GPU key is enrolled", remedy, about)
+    if not enrolment.platform_ids and not policy.unsafe_allow_unenrolled_platform:
+        remedy = "Have the platform's identity enrolled (platform_ids): a genuine machine is not yet this host."
+        yield fail("policy.identities", "no platform is enrolled for it", remedy, about, code="PLATFORM_NOT_ENROLLED")
+    if spec.tee == SIMULATED_TEE and not any(root.simulated for root in policy.trust_roots):
+        remedy = 'Set tee = "tsm" on a TDX or SEV-SNP guest; a simulated TEE serves demonstrations only.'
+        yield fail(
+            "policy.tee",
+            "the TEE is simulated, and the policy trusts no simulated root",
+            remedy,
+            about,
+            code="ROOT_UNTRUSTED",
+        )
+
+
+def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> Finding:
+    about = host.host_id
+    rules = {rule.model: rule for rule in policy.models}
+    try:
+        classes = [
+            ClassProfile(
+                model=one.model,
+                capacity_w=one.capacity_w,
+                edges_w=rules[one.model].edges_w,
+                clip_low_w=rules[one.model].clip_low_w,
+                clip_high_w=rules[one.model].clip_high_w,
+                source=_Nominal(one.gpus, host.source, mode_of(host)),
+            )
+            for one in enrolment.classes
+        ]
+        stated = privacy_parameters(spec.budget.budget(energy=has_energy(host)), classes, schedule)
+        check_budget(stated, policy.limits.max_epsilon_micro)
+    except KeyError as error:
+        remedy = "Have the model's grid and clip range added to the policy."
+        return fail("policy.budget", f"GPU model {error.args[0]} is not in the policy", remedy, about)
+    except EnclaveScaleError as error:
+        return failed("policy.budget", error, about)
+    total, most = stated.epsilon_total_micro / MICRO, policy.limits.max_epsilon_micro / MICRO
+    lasting = f"{stated.w_event_epsilon_micro / MICRO:g} for {stated.w_event_windows} whole windows"
+    return ok("policy.budget", f"ε {total:g} per window of at most {most:g}; {lasting}", about)
+
+
+def mode_of(host: HostSpec) -> str:
+    """The sampler mode that a host's configuration leads to."""
+    return host.dcgm.sampler_mode if host.source == DCGM and host.dcgm is not None else "instant"
+
+
+def has_energy(host: HostSpec) -> bool:
+    """Whether the source has energy counters, which decides the default budget."""
+    return host.source in (NVML, SIMULATED)
+
+
+def moment(ms: int) -> str:
+    """UTC milliseconds as a date and time to the minute."""
+    return datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
