@@ -17,3 +17,10 @@ class SpoolError(EnclaveScaleError):
 
     code = "SPOOL_FAILED"
     remedy = "Check space, permissions and the file system of the spool, and that no other agent uses the same file."
+
+
+class DcgmError(EnclaveScaleError):
+    """The DCGM exporter did not answer, or not with an exposition: its readings of that moment are missing."""
+
+    code = "DCGM_UNAVAILABLE"
+    remedy = "Check that the exporter runs at the configured address and collects DCGM_FI_DEV_POWER_USAGE."
