@@ -202,8 +202,6 @@ class Agent:
         except SpoolError:
             # Not on disk, so it must not be sent; drawing the noise again would spend the budget twice.
             log.exception("window %d lost: the spool failed", start_ms)
-            for host in self.hosts:
-                host.lost()
             self.summary.lost += len(done)
             spooled = False
         else:

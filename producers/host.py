@@ -70,9 +70,9 @@ class HostAgent:
         self._grids = [Grid(item.edges_w) for item in host.profile.classes]
         self._privatiser = Privatiser(self.privacy)
         self._sealer = self._seal_with(host.session, spool.last_digest(host.profile.host_id))
-        self._dropped_before = spool.dropped(host.profile.host_id)
+        # What was dropped and no report on disk states yet, by an agent that crashed, is for the next one to state.
+        self._dropped_before = spool.told(host.profile.host_id)
         self._dropped_seen = 0
-        self._lost = 0
         self.renewals = 0
 
     def produce(self, start_ms: int) -> HostWindow:
@@ -86,7 +86,7 @@ class HostAgent:
             window = self._read(item, start_ms)
             classes.append(self._release(item, grid, window, start_ms))
             readings.append(window)
-        dropped = self._spool.dropped(self.profile.host_id) - self._dropped_before + self._lost
+        dropped = self._spool.dropped(self.profile.host_id) - self._dropped_before
         if dropped > self._dropped_seen:
             self._dropped_seen = dropped
             self._sealer.require_evidence()  # what was dropped may have carried it
@@ -94,10 +94,6 @@ class HostAgent:
         state = None if self._host.confidential_compute is None else self._host.confidential_compute()
         sealed = self._sealer.seal(start_ms, tuple(classes), seen, dropped, state)
         return HostWindow(sealed=sealed, seen=seen, classes=tuple(classes))
-
-    def lost(self) -> None:
-        """Note that the last report never reached the spool; its noise is spent, it is never sealed again."""
-        self._lost += 1
 
     def _renew(self, start_ms: int) -> None:
         """Go over to the next session where one is ready: between two windows, so that none is missed."""

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from producers.backoff import Recovery
+from producers.errors import SpoolError
 from producers.spool import Spool, SpoolEntry
 from schemas.errors import ConfigError
 from schemas.records import DomainRule
@@ -21,10 +23,12 @@ from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 log = logging.getLogger(__name__)
 
 EVENT_TYPE = "org.enclavescale.window-report.v1"
-RETRY_S = 1.0
-"""Pause after a failed delivery before everything unacknowledged is sent again, in order."""
-READ_BATCH = 500
-"""Entries read from the spool at once: about 50 MB if every one of them carries evidence."""
+SPOOL_RETRY_S = 1.0
+"""Pause after a failure of the spool before it is asked again."""
+READ_BATCH = 100
+"""Entries read from the spool at once: about 10 MB if every one of them carries evidence."""
+RECOVERY_BATCH = 8
+"""The same while a backlog leaves slowly: most of what is read at once could not be sent."""
 PREFIX = "kafka."
 
 _FIXED = {"enable.idempotence": ("true",), "acks": ("all", "-1"), "request.required.acks": ("all", "-1")}
@@ -36,6 +40,8 @@ _DEFAULTS = {
     "delivery.timeout.ms": "120000",
     # A batch above the topic's max.message.bytes is refused whole, and librdkafka does not split it.
     "batch.size": str(MAX_MESSAGE_BYTES // 2),
+    # What waits is on disk; the agent's memory is its workload's neighbour.
+    "queue.buffering.max.kbytes": "32768",
 }
 _BROKERS = ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")
 _TIMEOUTS = ("delivery.timeout.ms", "message.timeout.ms")
@@ -98,7 +104,7 @@ class PublishConfig:
     partitions: Mapping[str, int]
     kafka: Mapping[str, str] = field(repr=False)
     topic: str = TopicNames().reports
-    max_in_flight: int = 10_000
+    max_in_flight: int = 1_000
 
 
 def make_kafka_producer(properties: dict[str, str]) -> Any:
@@ -106,13 +112,36 @@ def make_kafka_producer(properties: dict[str, str]) -> Any:
     return Producer(properties, logger=log)
 
 
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """Totals of one publisher, and where it stands, for metrics.
+
+    `acknowledged` by the broker; `failed` deliveries, tried again; `resent`: sent more than once; `refused`: no broker
+    will take them, dropped; `stranded`: held back because the policy names no partition for their domain;
+    `failing`: nothing was acknowledged since a delivery failed; `recovering`: a backlog leaves at a measured pace
+    (`backoff`).
+    """
+
+    acknowledged: int
+    failed: int
+    resent: int
+    refused: int
+    stranded: int
+    in_flight: int
+    failing: bool
+    recovering: bool
+    last_ack_age_s: float | None
+
+
 class Publisher:
     """Sends what the spool holds and trims what the broker acknowledged. Used from one thread.
 
     After a failed delivery it waits until nothing is in flight and starts again with the oldest entry: order is kept
     (evidence before what it proves), duplicates are the worker's to count. What was delivered past a failed report of
-    its host is therefore sent again, too: the worker may have refused it for want of evidence. Entries that no broker
-    will take (too large) are dropped and counted.
+    its host is therefore sent again, too: the worker may have refused it for want of evidence. How soon and how fast
+    says `backoff`. Entries that no broker will take (too large) are dropped and counted; those of a domain that has
+    no partition stay until a policy names one, or they are too old. When the spool fails, what is known to be
+    delivered is kept in mind and trimmed later. `now` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -120,53 +149,101 @@ class Publisher:
         config: PublishConfig,
         spool: Spool,
         make_producer: Callable[[dict[str, str]], Any] = make_kafka_producer,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._spool = spool
+        self._now = now
         self._properties = producer_properties(config.kafka, spool.max_age_ms)
         self._make = make_producer
         self._producer = make_producer(dict(self._properties))
+        self._recovery = Recovery(config.max_in_flight, now, active=spool.depth()[0] > 0)
         self._in_flight: dict[int, str] = {}
         self._failed_at: dict[str, int] = {}
         self._acked: dict[int, str] = {}
-        self._refused: list[int] = []
-        self._cursor = 0
-        self._failed = self._fatal = False
-        self._not_before = 0.0
+        self._done: set[int] = set()
+        self._doomed: set[int] = set()
+        self._stranded: set[int] = set()
+        self._cursor = self._sent_to = 0
+        self._broken = self._fatal = False
+        self._trim_from = self._fill_from = 0.0
+        self._last_ack: float | None = None
+        self._failures = self._resent = self._refused = 0
         self.acknowledged = 0
         log.info("publishing to %s with %s", config.topic, shown_properties(self._properties))
 
     def pump(self, timeout_s: float = 0.0) -> None:
         """Serve delivery reports for up to `timeout_s`, trim the spool, send what may be sent.
 
-        Raises `SpoolError` if the spool fails, `ConfigError` for an entry whose domain has no partition.
+        A failing spool is asked again a second later; it counts and logs its failures itself.
         """
         self._producer.poll(timeout_s)
-        self._trim()
-        if self._failed:
-            if self._in_flight or time.monotonic() < self._not_before:
-                return
-            self._restart()
-        room = self._config.max_in_flight - len(self._in_flight)
-        for entry in self._spool.pending(self._cursor, min(max(room, 0), READ_BATCH)):
-            if not self._send(entry):
-                break
+        if self._now() >= self._trim_from:
+            self._trim_from = self._attempt(self._trim)
+        if self._now() >= self._fill_from:
+            self._fill_from = self._attempt(self._fill)
 
     def flush(self, timeout_s: float) -> bool:
         """Pump until the spool is empty or time is up; return whether it is empty."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._now() + timeout_s
         while True:
             self.pump(0.02)
-            self._trim()
             if not self._spool.depth()[0]:
                 return True
-            if time.monotonic() >= deadline:
+            if self._now() >= deadline:
                 return False
 
-    def _send(self, entry: SpoolEntry) -> bool:
+    def stats(self) -> PublisherStats:
+        """Return the totals so far."""
+        return PublisherStats(
+            acknowledged=self.acknowledged,
+            failed=self._failures,
+            resent=self._resent,
+            refused=self._refused,
+            stranded=len(self._stranded),
+            in_flight=len(self._in_flight),
+            failing=self._recovery.failing,
+            recovering=self._recovery.active,
+            last_ack_age_s=None if self._last_ack is None else self._now() - self._last_ack,
+        )
+
+    def _attempt(self, step: Callable[[], None]) -> float:
+        """Run a step that needs the spool; return the time before which it should not be run again."""
+        try:
+            step()
+        except SpoolError:
+            return self._now() + SPOOL_RETRY_S
+        return 0.0
+
+    def _fill(self) -> None:
+        if self._broken:
+            if self._in_flight or self._recovery.waits():
+                return
+            self._restart()
+        room = self._recovery.room(len(self._in_flight))
+        if room <= 0:
+            return
+        entries = self._spool.pending(self._cursor, min(room, RECOVERY_BATCH if self._recovery.active else READ_BATCH))
+        for entry in entries:
+            if not self._pass(entry):
+                break
+            self._cursor = entry.id
+        if not entries and not self._in_flight:
+            self._recovery.caught_up()
+
+    def _pass(self, entry: SpoolEntry) -> bool:
+        """Send an entry, or go past it; False if it must wait."""
+        if entry.id in self._done or entry.id in self._doomed:
+            return True  # only the spool does not know yet
         partition = self._config.partitions.get(entry.domain)
         if partition is None:
-            raise ConfigError(f"the policy names no partition for domain {entry.domain}", field="partitions")
+            if not self._stranded:
+                log.error("reports of domain %s wait: the policy names no partition for it", entry.domain)
+            self._stranded.add(entry.id)
+            return True
+        return self._recovery.may_send(entry.appended_ms) and self._send(entry, partition)
+
+    def _send(self, entry: SpoolEntry, partition: int) -> bool:
         try:
             self._producer.produce(
                 self._config.topic,
@@ -180,51 +257,64 @@ class Publisher:
             return False  # librdkafka's queue is full: the rest waits on disk
         except KafkaException as error:
             self._on_error(entry.id, entry.host_id, error.args[0])
-            return entry.id in self._refused
+            return entry.id in self._doomed
         self._in_flight[entry.id] = entry.host_id
-        self._cursor = entry.id
+        self._resent += entry.id <= self._sent_to
+        self._sent_to = max(self._sent_to, entry.id)
         return True
 
     def _on_delivery(self, entry_id: int, host_id: str, error: KafkaError | None, _message: object) -> None:
         self._in_flight.pop(entry_id, None)
         if error is None:
             self._acked[entry_id] = host_id
+            self._last_ack = self._now()
+            if not self._broken:
+                self._recovery.acknowledged()
         else:
             self._on_error(entry_id, host_id, error)
 
     def _on_error(self, entry_id: int, host_id: str, error: KafkaError) -> None:
         if error.code() in _NEVER:
             log.error("report %d refused for good and dropped: %s", entry_id, error.name())
-            self._refused.append(entry_id)
+            self._doomed.add(entry_id)
+            self._refused += 1
             return
-        log.warning("report %d not delivered, will be sent again: %s", entry_id, error.name())
-        self._failed = True
+        # One line for an outage: a thousand reports in flight fail for the same cause.
+        log.log(
+            logging.DEBUG if self._broken else logging.WARNING, "not delivered, will be sent again: %s", error.name()
+        )
+        self._failures += 1
         self._failed_at[host_id] = min(entry_id, self._failed_at.get(host_id, entry_id))
+        self._broken = True
         self._fatal = self._fatal or bool(error.fatal())
-        self._not_before = time.monotonic() + RETRY_S
+        self._recovery.failed()
 
     def _trim(self) -> None:
         if self._acked:
             first = dict(self._failed_at)
             for entry_id, host_id in self._in_flight.items():
                 first[host_id] = min(entry_id, first.get(host_id, entry_id))
-            done = [
+            done = {
                 entry_id for entry_id, host_id in self._acked.items() if entry_id < first.get(host_id, entry_id + 1)
-            ]
-            self._spool.acknowledge(done)
-            self.acknowledged += len(done)
+            }
             for entry_id in done:
                 del self._acked[entry_id]
-        if self._refused:
-            self._spool.discard(self._refused)
-            self._cursor = max(self._cursor, *self._refused)
-            self._refused.clear()
+            self._done |= done
+            self.acknowledged += len(done)
+        if self._done:
+            self._spool.acknowledge(sorted(self._done))
+            self._done.clear()
+        if self._doomed:
+            self._spool.discard(sorted(self._doomed))
+            self._doomed.clear()
 
     def _restart(self) -> None:
         if self._fatal:
             # librdkafka: after a fatal error an idempotent producer instance cannot go on.
             self._producer = self._make(dict(self._properties))
-        self._failed = self._fatal = False
+        self._broken = self._fatal = False
         self._failed_at.clear()
         self._acked.clear()  # delivered past a failure: they are still in the spool and go again
+        self._stranded.clear()
         self._cursor = 0
+        self._recovery.restart()

@@ -4,88 +4,135 @@ SQLite in WAL mode with synchronous=FULL: a commit returns after fsync. A crash 
 sends the same bytes again (the worker counts a DUPLICATE); it never draws noise again for a window already sealed.
 Bounded in bytes and age: the oldest reports are dropped first and counted. One file may hold several hosts; it
 belongs to one process at a time.
+
+What may go wrong, and what is lost then:
+
+- Disk full, I/O errors, a directory that became read-only: the reports of the windows in that time are lost, each of
+  them is a `SpoolError` for the caller to count; what was on disk before stays, is sent, and writing heals by itself.
+- A torn end (a power cut on a disk that lies about fsync): the reports in it are lost, unless they had left.
+- A damaged file: it is set aside, every row that is whole goes over into a new one; the rest is lost.
+
+Nothing leaves before the heads (`spool_heads`) are on disk in both places, so what a torn or damaged spool lost is
+counted (`dropped`, an upper bound: what was acknowledged after the last append counts as well), its windows are not
+sealed again (`sealed_ms`), and the chain goes on from the last digest. With both files gone none of that is known: a
+live source still seals no window twice, because its windows are over; a replay would.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+from producers import spool_file
 from producers.errors import SpoolError
 from producers.seal import SealedReport
+from producers.spool_heads import Head, Ledger, read_heads, reconcile, write_heads
+from producers.spool_rescue import rescue
 from schemas.errors import ConfigError
 
-FORMAT_VERSION = 1
+log = logging.getLogger(__name__)
+
 MIN_BYTES = 1 << 20
 """Smallest bound: twice the largest message (512 KiB), so that one report always fits."""
 DROP_BATCH = 64
-
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, host_id TEXT NOT NULL,"
-    " domain TEXT NOT NULL, digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL,"
-    " value BLOB NOT NULL)",
-    # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
-    "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS drops (host_id TEXT PRIMARY KEY, reports INTEGER NOT NULL)",
-)
+SEALED_REMEDY = "Check the host's clock, or whether a replay was started twice: no window may leave with two noises."
+RETRY_S = 1.0
+"""Shortest time between two tries of what failed, unless a new report is to be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolEntry:
-    """A sealed report on disk; `id` rises in the order of appending."""
+    """A sealed report on disk; `id` rises in the order of appending. Times in UTC ms by the host's clock."""
 
     id: int
     host_id: str
     domain: str
     digest: bytes
     window_end_ms: int
+    appended_ms: int
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """The spool as it stands, for metrics: what waits, and totals since this process opened it.
+
+    `dropped` includes what no report has stated yet (of an agent that crashed) and what the opening itself found lost,
+    but not the reports that `append` refused. `writable`: the last thing written got to the disk.
+    """
+
+    entries: int
+    bytes: int
+    oldest_age_ms: int | None
+    dropped: int
+    failures: int
+    quarantined: int
+    writable: bool
 
 
 class Spool:
     """The spool of one process, used from one thread. A context manager.
 
-    `max_bytes` bounds the values held, `max_age_ms` their time on disk by the caller's clock. Every method raises
-    `SpoolError` when the file fails; after that nothing new may be sent.
+    `max_bytes` bounds the values held, `max_age_ms` their time on disk by the caller's clock; `now` is a monotonic
+    clock in seconds. Opening raises `SpoolError` for what a person must put right: another agent on the same file,
+    another version's file, missing permissions. A full disk or a damaged file do not stop it. Later `append`,
+    `pending`, `acknowledge` and `discard` raise `SpoolError` when the file fails, and try again at the next call; the
+    other methods never raise.
     """
 
     def __init__(
-        self, path: Path, *, max_bytes: int = 256 << 20, max_age_ms: int = 24 * 3_600_000, busy_s: float = 2.0
+        self,
+        path: Path,
+        *,
+        max_bytes: int = 256 << 20,
+        max_age_ms: int = 24 * 3_600_000,
+        busy_s: float = 2.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_bytes < MIN_BYTES or max_age_ms <= 0:
             raise ConfigError(f"a spool needs {MIN_BYTES} bytes at least and a positive age", field="spool")
         self.max_age_ms = max_age_ms
+        self._path = path
+        self._heads_path = spool_file.beside(path, ".heads")
         self._max_bytes = max_bytes
-        with _failing("open"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=busy_s)
-        try:
-            with _failing("open"):
-                self._prepare()
-                row = self._db.execute("SELECT COALESCE(SUM(LENGTH(value)), 0) FROM entries").fetchone()
-        except BaseException:
-            self._db.close()
-            raise
-        self._bytes = int(row[0])
+        self._busy_s = busy_s
+        self._now = now
+        self._db: sqlite3.Connection | None = None
+        self._covered: dict[str, Head] = {}
+        self._covered_id = self._failures = self._quarantined = self._refused = 0
+        self._unwritten: Counter[str] = Counter()
+        self._not_before = 0.0
+        self._writable = True
+        known = self._read_heads()
+        self._ledger = Ledger(dict(known or {}))
+        self._covered = dict(self._ledger.heads)
+        self._first_opened(known)
+        self._told_before = sum(head.told for head in self._ledger.heads.values())
 
-    def _prepare(self) -> None:
-        # Exclusive before WAL: no shared memory file, and a second agent on the same file is refused, not mixed in.
-        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-            self._db.execute(f"PRAGMA {pragma}")
-        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if found not in (0, FORMAT_VERSION):
-            raise SpoolError(f"the spool has format {found}, this agent writes {FORMAT_VERSION}")
-        with self._transaction():
-            for table in _TABLES:
-                self._db.execute(table)
-            self._db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+    def _read_heads(self) -> dict[str, Head] | None:
+        try:
+            return read_heads(self._heads_path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            self._failed("the spool's second file cannot be read: it is written again from the first")
+            return None
+
+    def _first_opened(self, known: dict[str, Head] | None) -> None:
+        try:
+            self._connection(checked=True)
+        except (sqlite3.Error, OSError) as error:
+            # Without the second file nobody knows which windows were sealed: none may be until this one can be read.
+            if not spool_file.passes(error) or (known is None and self._path.exists()):
+                raise SpoolError(f"cannot open the spool: {error}") from error
+            self._failed("the spool cannot be opened now: reports are lost until it can")
 
     def __enter__(self) -> Spool:
         return self
@@ -95,130 +142,247 @@ class Spool:
 
     def close(self) -> None:
         """Close the file; entries stay."""
-        self._db.close()
+        if self._db is not None:
+            spool_file.close(self._db)
+            self._db = None
 
     def append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
         """Commit reports in one transaction, fsynced on return; then drop what exceeds the bounds, oldest first.
 
-        All of the reports are on disk or none. `now_ms` is the caller's wall clock.
+        All of the reports are on disk or none. `now_ms` is the caller's wall clock. Raises `SpoolError`, also for a
+        window that its host has sealed before, whose noise must not leave a second time.
         """
-        with _failing("write"), self._transaction():
-            entries = tuple(self._insert(report, now_ms) for report in reports)
-            freed = self._enforce_bounds(now_ms, sum(len(report.value) for report in reports))
-        self._bytes += sum(len(report.value) for report in reports) - freed
-        return entries
+        try:
+            return self._append(reports, now_ms)
+        except SpoolError:
+            self._unwritten.update(report.host_id for report in reports)
+            self._refused += len(reports)
+            raise
 
-    def _insert(self, report: SealedReport, now_ms: int) -> SpoolEntry:
-        row = (report.host_id, report.domain, report.digest, report.window_end_ms)
-        cursor = self._db.execute(
-            "INSERT INTO entries (host_id, domain, digest, window_end_ms, appended_ms, value) VALUES (?,?,?,?,?,?)",
-            (*row, now_ms, report.value),
-        )
-        self._db.execute(
-            "INSERT INTO heads VALUES (?,?,?) ON CONFLICT (host_id) DO UPDATE"
-            " SET digest = excluded.digest, sealed_ms = MAX(sealed_ms, excluded.sealed_ms)",
-            (report.host_id, report.digest, report.window_end_ms),
-        )
-        return SpoolEntry(int(cursor.lastrowid or 0), *row, report.value)
+    def _append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
+        for report in reports:
+            if report.window_end_ms <= self.sealed_ms(report.host_id):
+                raise SpoolError(f"window {report.window_start_ms} was sealed before", remedy=SEALED_REMEDY)
+        # What a report could state is what was known before this call, which may find a damaged file.
+        stated = {report.host_id: self.dropped(report.host_id) for report in reports}
+        unwritten = {host_id: self._unwritten[host_id] for host_id in stated}
+        with self._writing() as db:
+            rows = [
+                self._insert(report, now_ms, unwritten.pop(report.host_id, 0), stated[report.host_id])
+                for report in reports
+            ]
+            self._enforce_bounds(db, now_ms)
+        for host_id in stated:
+            del self._unwritten[host_id]
+        self._cover()
+        return tuple(rows)
 
-    def _enforce_bounds(self, now_ms: int, added: int) -> int:
-        freed = 0
+    def _insert(self, report: SealedReport, now_ms: int, unwritten: int, stated: int) -> SpoolEntry:
+        db = self._connection()
+        found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+        entry_id = 1 + max(0 if found is None else int(found[0]), self._ledger.last_id)
+        row = (entry_id, report.host_id, report.domain, report.digest, report.window_end_ms, now_ms)
+        db.execute(
+            f"INSERT INTO entries ({spool_file.COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
+            (*row, report.value, spool_file.checksum(row, report.value)),
+        )
+        head = self._ledger.appended(report, entry_id, unwritten=unwritten, stated=stated)
+        spool_file.store_head(db, report.host_id, head)
+        return SpoolEntry(*row, report.value)
+
+    def _enforce_bounds(self, db: sqlite3.Connection, now_ms: int) -> None:
         oldest = now_ms - self.max_age_ms
         while True:
-            rows = self._db.execute(
+            rows = db.execute(
                 "SELECT id, host_id, LENGTH(value), appended_ms FROM entries ORDER BY id LIMIT ?", (DROP_BATCH,)
             ).fetchall()
-            doomed = []
-            for row in rows:
-                over = self._bytes + added - freed > self._max_bytes
-                if not over and row[3] >= oldest:
-                    break
-                doomed.append(row)
-                freed += row[2]
-            self._drop((row[0], row[1]) for row in doomed)
-            if len(doomed) < DROP_BATCH:
-                return freed
+            for entry_id, host_id, size, appended_ms in rows:
+                if self._ledger.size <= self._max_bytes and appended_ms >= oldest:
+                    return
+                self._delete(db, entry_id, host_id, size, dropped=True)
+            if not rows:
+                return
 
-    def _drop(self, doomed: Iterable[tuple[int, str]]) -> None:
-        for entry_id, host_id in doomed:
-            self._db.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
-            self._db.execute(
-                "INSERT INTO drops VALUES (?,1) ON CONFLICT (host_id) DO UPDATE SET reports = reports + 1", (host_id,)
-            )
+    def _delete(self, db: sqlite3.Connection, entry_id: int, host_id: str, size: int, *, dropped: bool) -> None:
+        db.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
+        head = self._ledger.removed(host_id, size, dropped=dropped)
+        if dropped:
+            spool_file.store_head(db, host_id, head)
 
     def pending(self, after_id: int = 0, limit: int = 1000) -> list[SpoolEntry]:
-        """Return unacknowledged entries with id > `after_id`, oldest first."""
-        with _failing("read"):
-            rows = self._db.execute(
-                "SELECT id, host_id, domain, digest, window_end_ms, value FROM entries WHERE id > ?"
-                " ORDER BY id LIMIT ?",
-                (after_id, limit),
+        """Return unacknowledged entries with id > `after_id` that may be sent, oldest first."""
+        waiting = self._now() < self._not_before
+        if self._covered_id < self._ledger.last_id and not waiting:
+            self._cover()
+        if limit <= 0 or (waiting if self._db is None else after_id >= self._covered_id):
+            return []
+        damaged = self._quarantined
+        try:
+            return self._read(after_id, limit)
+        except SpoolError:
+            if self._quarantined == damaged:
+                raise
+            return self._read(after_id, limit)  # what was rescued
+
+    def _read(self, after_id: int, limit: int) -> list[SpoolEntry]:
+        with self._operating("read") as db:
+            rows: list[spool_file.Row] = db.execute(
+                f"SELECT {spool_file.COLUMNS} FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",  # noqa: S608
+                (after_id, self._covered_id, limit),
             ).fetchall()
-        return [SpoolEntry(*row) for row in rows]
+            if not all(spool_file.is_whole(row) for row in rows):
+                raise spool_file.Damaged("a report changed on disk")
+        return [SpoolEntry(*row[:-1]) for row in rows]
 
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Trim entries that the broker has; unknown ids are ignored (dropped while in flight)."""
-        self._remove(ids, count=False)
+        self._remove(ids, dropped=False)
 
     def discard(self, ids: Iterable[int]) -> None:
         """Drop entries that no broker will ever take, and count them as dropped."""
-        self._remove(ids, count=True)
+        self._remove(ids, dropped=True)
 
-    def _remove(self, ids: Iterable[int], *, count: bool) -> None:
-        freed = 0
-        with _failing("write"), self._transaction():
-            for entry_id in ids:
-                row = self._db.execute(
-                    "SELECT LENGTH(value), host_id FROM entries WHERE id = ?", (entry_id,)
-                ).fetchone()
-                if row is None:
-                    continue
-                freed += row[0]
-                if count:
-                    self._drop([(entry_id, row[1])])
-                else:
-                    self._db.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
-        self._bytes -= freed
+    def _remove(self, ids: Iterable[int], *, dropped: bool) -> None:
+        wanted = list(ids)
+        with self._writing() as db:
+            for entry_id in wanted:
+                row = db.execute("SELECT host_id, LENGTH(value) FROM entries WHERE id = ?", (entry_id,)).fetchone()
+                if row is not None:
+                    self._delete(db, entry_id, row[0], row[1], dropped=dropped)
 
     def last_digest(self, host_id: str) -> bytes | None:
         """Return the digest of the host's newest report ever appended here, sent or not; None on a new spool."""
-        found = self._one("SELECT digest FROM heads WHERE host_id = ?", host_id)
-        return None if found is None else bytes(found)
+        head = self._ledger.heads.get(host_id)
+        return None if head is None else head.digest
 
     def sealed_ms(self, host_id: str) -> int:
         """Return the end of the host's newest window ever appended here, UTC ms; 0 on a new spool."""
-        return int(self._one("SELECT sealed_ms FROM heads WHERE host_id = ?", host_id) or 0)
+        head = self._ledger.heads.get(host_id)
+        return 0 if head is None else head.sealed_ms
 
     def dropped(self, host_id: str) -> int:
-        """Return how many reports of the host were dropped since the spool was made."""
-        return int(self._one("SELECT reports FROM drops WHERE host_id = ?", host_id) or 0)
+        """Return how many reports of the host were dropped or lost, or refused by `append`, since the spool was made.
+
+        What was refused is remembered on disk from the next `append` on.
+        """
+        head = self._ledger.heads.get(host_id)
+        return (0 if head is None else head.dropped) + self._unwritten[host_id]
+
+    def told(self, host_id: str) -> int:
+        """Return how many of `dropped` the newest report on disk could state; a new session counts from there."""
+        head = self._ledger.heads.get(host_id)
+        return 0 if head is None else head.told
 
     def depth(self) -> tuple[int, int]:
         """Return (entries, bytes of their values) that wait for an acknowledgement."""
-        with _failing("read"):
-            entries = int(self._db.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
-        return entries, self._bytes
+        return self._ledger.entries(), self._ledger.size
 
-    def _one(self, query: str, host_id: str) -> Any:
-        with _failing("read"):
-            row = self._db.execute(query, (host_id,)).fetchone()
-        return None if row is None else row[0]
+    def stats(self, now_ms: int) -> SpoolStats:
+        """Return the spool's state at `now_ms`, the caller's wall clock as in `append`."""
+        oldest = None
+        if self._db is not None and self._ledger.size:
+            with suppress(sqlite3.Error):
+                row = self._db.execute("SELECT appended_ms FROM entries ORDER BY id LIMIT 1").fetchone()
+                oldest = None if row is None else max(now_ms - row[0], 0)
+        return SpoolStats(
+            entries=self._ledger.entries(),
+            bytes=self._ledger.size,
+            oldest_age_ms=oldest,
+            dropped=_dropped(self._ledger.heads) - self._told_before - self._refused + self._unwritten.total(),
+            failures=self._failures,
+            quarantined=self._quarantined,
+            writable=self._writable,
+        )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._operating("write") as db:
+            before = self._ledger
+            self._ledger = before.copy()
+            try:
+                with spool_file.transaction(db):
+                    yield db
+            except BaseException:
+                self._ledger = before
+                raise
+        self._writable = True
+
+    @contextmanager
+    def _operating(self, what: str) -> Iterator[sqlite3.Connection]:
         try:
-            yield
-            self._db.execute("COMMIT")
+            yield self._connection()
+        except (sqlite3.Error, OSError, spool_file.Damaged) as error:
+            self._failed(f"cannot {what} the spool")
+            if spool_file.is_damage(error):
+                with suppress(sqlite3.Error, OSError):  # tried again at the next call
+                    self._rescue()
+            elif not spool_file.can_go_on(error):
+                self.close()
+            raise SpoolError(f"cannot {what} the spool: {error}") from error
+
+    def _connection(self, *, checked: bool = False) -> sqlite3.Connection:
+        if self._db is None:
+            try:
+                self._db = self._load(checked)
+            except (sqlite3.Error, spool_file.Damaged) as error:
+                if not spool_file.is_damage(error):
+                    raise
+                self._rescue()
+                self._db = self._load(checked)
+        return self._db
+
+    def _load(self, checked: bool) -> sqlite3.Connection:
+        db = spool_file.connect(self._path, self._busy_s, checked=checked)
+        try:
+            ledger = spool_file.load(db)
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            spool_file.close(db)
             raise
+        known = self._ledger
+        heads = reconcile(ledger.heads, known.heads)
+        lost = _dropped(heads) - _dropped(ledger.heads)
+        if lost:
+            log.error("the end of the spool is missing: %d reports are lost, unless they had left", lost)
+        self._ledger = Ledger(heads, ledger.size, max(ledger.last_id, known.last_id))
+        covered = all(_covers(self._covered.get(host_id), head) for host_id, head in heads.items())
+        self._covered_id = self._ledger.last_id if covered else 0
+        if not covered:
+            self._cover()
+        return db
+
+    def _rescue(self) -> None:
+        self.close()
+        known = self._ledger
+        broken, heads = rescue(self._path, self._busy_s, known.heads, known.last_id)
+        self._quarantined += 1
+        saved, lost = sum(head.waiting for head in heads.values()), _dropped(heads) - _dropped(known.heads)
+        log.error("the spool was damaged: %d reports saved, %d lost; it lies in %s", saved, lost, broken.name)
+        self._ledger = Ledger(heads, 0, known.last_id)
+        self._writable = True
+
+    def _cover(self) -> None:
+        """Put the heads into the second file; only then may what they stand for be sent."""
+        try:
+            write_heads(self._heads_path, self._ledger.heads)
+        except OSError:
+            self._failed("the spool's second file cannot be written: new reports wait")
+            return
+        self._covered = dict(self._ledger.heads)
+        self._covered_id = self._ledger.last_id
+        self._writable = True
+
+    def _failed(self, what: str) -> None:
+        """Count a failure; say so once until something is written again."""
+        self._failures += 1
+        self._not_before = self._now() + RETRY_S
+        if self._writable:
+            log.exception("%s", what)
+        self._writable = False
 
 
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise SpoolError(f"cannot {what} the spool: {error}") from error
+def _dropped(heads: Mapping[str, Head]) -> int:
+    return sum(head.dropped for head in heads.values())
+
+
+def _covers(known: Head | None, head: Head) -> bool:
+    return known is not None and (known.appended, known.digest) == (head.appended, head.digest)

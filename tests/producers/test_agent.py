@@ -12,6 +12,7 @@ import pytest
 
 from producers.agent import AgentConfig, run
 from producers.config import HostProfile
+from producers.errors import SpoolError
 from producers.host import AgentHost, HostAgent
 from producers.pacer import RealTimePacer, ReplayPacer
 from producers.publish import PublishConfig
@@ -123,17 +124,49 @@ def test_it_is_on_disk_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.Mon
     assert go(config(tmp_path), Checking()).acknowledged == 5
 
 
-def test_a_window_the_spool_refuses_is_lost_counted_and_evidence_returns(tmp_path: Path) -> None:
+def test_a_window_the_spool_refuses_is_lost_counted_and_evidence_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
     settings = config(tmp_path, evidence_interval=100)
     with Spool(settings.spool_path) as spool:
         agent = HostAgent(settings.hosts[0], settings.sealing, spool)
-        first = decode_signed_record(agent.produce(START_MS).sealed.value)
-        agent.lost()
-        second = decode_signed_record(agent.produce(START_MS + 10_000).sealed.value)
-        third = decode_signed_record(agent.produce(START_MS + 20_000).sealed.value)
-    assert [r.body.dropped_reports for r in (first, second, third)] == [0, 1, 1]  # type: ignore[union-attr]
+        sealed = [agent.produce(START_MS).sealed]
+        with monkeypatch.context() as broken:
+            broken.setattr(spool, "_insert", full)
+            with pytest.raises(SpoolError):
+                spool.append(sealed, 0)
+        for start_ms in (START_MS + 10_000, START_MS + 20_000):
+            sealed.append(agent.produce(start_ms).sealed)
+            spool.append(sealed[-1:], 0)
+        again = HostAgent(agent_host(), settings.sealing, spool)
+        sealed.append(again.produce(START_MS + 30_000).sealed)
+    first, second, third, fourth = (decode_signed_record(one.value) for one in sealed)
+    assert [r.body.dropped_reports for r in (first, second, third, fourth)] == [0, 1, 1, 0]  # type: ignore[union-attr]
     assert [r.evidence is not None for r in (first, second, third)] == [True, True, False]
     assert second.body.prev_digest == first.digest  # the gap shows in the log
+
+
+def test_what_a_crashed_agent_dropped_is_stated_by_the_next(tmp_path: Path) -> None:
+    """Dropped after its last report was on disk: nobody else will ever say so."""
+    settings = config(tmp_path)
+    with Spool(settings.spool_path) as spool:
+        agent = HostAgent(agent_host(), settings.sealing, spool)
+        entries = [spool.append([agent.produce(START_MS + n * 10_000).sealed], 0)[0] for n in range(3)]
+        spool.discard([entries[0].id, entries[1].id])
+    for crashes in range(2):  # the second one crashes before its report is on disk
+        with Spool(settings.spool_path) as spool:
+            agent = HostAgent(agent_host(), settings.sealing, spool)
+            sealed = agent.produce(START_MS + 30_000).sealed
+            assert decode_signed_record(sealed.value).body.dropped_reports == 2  # type: ignore[union-attr]
+            if crashes:
+                spool.append([sealed], 0)
+    with Spool(settings.spool_path) as spool:
+        agent = HostAgent(agent_host(), settings.sealing, spool)
+        last = decode_signed_record(agent.produce(START_MS + 40_000).sealed.value)
+    assert last.body.dropped_reports == 0  # type: ignore[union-attr]
 
 
 def test_a_disk_that_fills_up_loses_windows_not_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,12 +188,14 @@ def test_a_disk_that_fills_up_loses_windows_not_the_agent(tmp_path: Path, monkey
 def test_dropped_reports_are_those_of_this_session(tmp_path: Path) -> None:
     settings = config(tmp_path)
     with Spool(settings.spool_path) as spool:
-        for _ in range(2):
+        for start_ms in (START_MS, START_MS + 20_000):
             agent = HostAgent(agent_host(), settings.sealing, spool)
-            sealed = agent.produce(START_MS).sealed
+            sealed = agent.produce(start_ms).sealed
             assert decode_signed_record(sealed.value).body.dropped_reports == 0  # type: ignore[union-attr]
             spool.discard([entry.id for entry in spool.append([sealed], 0)])
-            again = decode_signed_record(agent.produce(START_MS + 10_000).sealed.value)
+            sealed = agent.produce(start_ms + 10_000).sealed
+            spool.append([sealed], 0)
+            again = decode_signed_record(sealed.value)
             assert (again.body.dropped_reports, again.evidence is not None) == (1, True)  # type: ignore[union-attr]
 
 

@@ -1,5 +1,6 @@
 """What changes while the agent runs: sessions are renewed and configurations replaced, without a gap in the chain."""
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,7 +96,7 @@ def test_a_new_configuration_takes_over_between_two_windows(tmp_path: Path) -> N
     assert (summary.windows, summary.reports, summary.acknowledged) == (5, 8, 8)
     mine = [record for record in broker.records if record.body.host_id == "host-1"]
     assert [record.body.seq for record in mine] == [0, 1, 0, 1, 2]  # type: ignore[union-attr]
-    for before, after in zip(mine, mine[1:], strict=False):
+    for before, after in itertools.pairwise(mine):
         assert after.body.prev_digest == before.digest
     assert watcher.reloads == 1
     assert watcher.stopped
@@ -151,10 +152,10 @@ def test_a_new_destination_gets_what_the_old_one_never_acknowledged(tmp_path: Pa
 def test_a_watcher_learns_of_windows_the_spool_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Spool._insert
 
-    def insert(self: Spool, report: Any, now_ms: int) -> Any:
+    def insert(self: Spool, report: Any, *more: Any) -> Any:
         if report.window_start_ms == START_MS + 10_000:
             raise OSError("disk full")
-        return original(self, report, now_ms)
+        return original(self, report, *more)
 
     monkeypatch.setattr(Spool, "_insert", insert)
     watcher = Watcher()

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from producers import publish
+from producers import backoff
+from producers.backoff import FIRST_S, LONGEST_S, full_jitter
+from producers.errors import SpoolError
 from producers.publish import (
+    SPOOL_RETRY_S,
     PublishConfig,
     Publisher,
     cloud_event_headers,
@@ -18,6 +21,7 @@ from producers.publish import (
     producer_properties,
     shown_properties,
 )
+from producers.seal import SealedReport
 from producers.spool import Spool
 from schemas.errors import ConfigError
 from schemas.records import DomainRule
@@ -69,32 +73,67 @@ class FakeProducer:
         self.verdicts = []
 
 
+class Clock:
+    """A monotonic clock, in seconds, that the test moves."""
+
+    def __init__(self) -> None:
+        self.s = 1000.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with Spool(tmp_path / "s") as opened:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def spool(tmp_path: Path, clock: Clock) -> Iterator[Spool]:
+    with Spool(tmp_path / "s", now=clock) as opened:
         yield opened
 
 
-def publisher(spool: Spool, config: PublishConfig = CONFIG) -> tuple[Publisher, list[FakeProducer]]:
+def publisher(
+    spool: Spool, clock: Clock | None = None, config: PublishConfig = CONFIG
+) -> tuple[Publisher, list[FakeProducer]]:
     made: list[FakeProducer] = []
-    return Publisher(config, spool, lambda _properties: FakeProducer(made)), made
+    return Publisher(config, spool, lambda _properties: FakeProducer(made), clock or Clock()), made
+
+
+def sending(
+    spool: Spool, clock: Clock, *reports: SealedReport, config: PublishConfig = CONFIG
+) -> tuple[Publisher, list[FakeProducer]]:
+    """A publisher that has sent these reports, new ones, and nothing has come back yet."""
+    sender, made = publisher(spool, clock, config)
+    spool.append(reports, 0)
+    sender.pump()
+    return sender, made
+
+
+def pump_all(sender: Publisher, producer: FakeProducer, clock: Clock, seconds: float) -> None:
+    """Let everything be acknowledged for `seconds`, a turn every 0.1 s."""
+    for _ in range(round(seconds * 10)):
+        clock.s += 0.1
+        producer.verdicts = [None] * len(producer.waiting)
+        sender.pump()
 
 
 def values(numbers: range | list[int]) -> list[bytes]:
     return [report(number).value for number in numbers]
 
 
-def test_the_policys_partition_and_the_domain_as_key(spool: Spool) -> None:
-    spool.append([report(0), report(1, "h2", domain="row-2")], 0)
-    sender, made = publisher(spool)
-    sender.pump()
+def sent(producer: FakeProducer, first: int = 0) -> list[bytes]:
+    return [value for value, _, _ in producer.sent[first:]]
+
+
+def test_the_policys_partition_and_the_domain_as_key(spool: Spool, clock: Clock) -> None:
+    _, made = sending(spool, clock, report(0), report(1, "h2", domain="row-2"))
     assert made[0].sent == [(report(0).value, 2, b"row-1"), (report(1).value, 0, b"row-2")]
 
 
-def test_only_what_was_acknowledged_is_trimmed(spool: Spool) -> None:
-    spool.append([report(number) for number in range(3)], 0)
-    sender, made = publisher(spool)
-    sender.pump()
+def test_only_what_was_acknowledged_is_trimmed(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, *map(report, range(3)))
     made[0].verdicts = [None, None]
     sender.pump()
     assert [entry.value for entry in spool.pending()] == values([2])
@@ -103,77 +142,88 @@ def test_only_what_was_acknowledged_is_trimmed(spool: Spool) -> None:
     assert len(made[0].sent) == 3  # nothing is sent twice while it is in flight
 
 
-def test_after_a_failure_everything_left_is_sent_again_in_order(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "RETRY_S", 0.0)
-    spool.append([report(number) for number in range(4)], 0)
-    sender, made = publisher(spool)
-    sender.pump()
+def test_after_a_failure_everything_left_is_sent_again_in_order(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, *map(report, range(4)))
     made[0].verdicts = [FakeError(KafkaError._MSG_TIMED_OUT), None]
     spool.append([report(4)], 0)
     sender.pump()
+    clock.s += LONGEST_S
+    sender.pump()
     assert len(made[0].sent) == 4  # waits until nothing is in flight
     made[0].verdicts = [None, FakeError(KafkaError._MSG_TIMED_OUT)]
-    sender.pump()
+    pump_all(sender, made[0], clock, 2.0)
     # Also what arrived past the failed one, which may have carried the evidence it needs.
-    assert [value for value, _, _ in made[0].sent[4:]] == values(range(5))
+    assert sent(made[0], 4) == values(range(5))
     assert len(made) == 1
+    assert spool.depth()[0] == 0
+    stats = sender.stats()
+    assert (stats.acknowledged, stats.resent, stats.in_flight, stats.recovering) == (5, 4, 0, False)
 
 
-def test_a_failure_of_one_host_sends_nothing_of_another_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "RETRY_S", 0.0)
-    spool.append([report(0), report(1, "h2", domain="row-2"), report(2)], 0)
-    sender, made = publisher(spool)
-    sender.pump()
+def test_a_failure_of_one_host_sends_nothing_of_another_again(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, report(0), report(1, "h2", domain="row-2"), report(2))
     made[0].verdicts = [FakeError(KafkaError._MSG_TIMED_OUT), None, None]
     sender.pump()
     assert sender.acknowledged == 1
-    assert [value for value, _, _ in made[0].sent[3:]] == values([0, 2])
+    pump_all(sender, made[0], clock, 2.0)
+    assert sent(made[0], 3) == values([0, 2])
 
 
-def test_a_failure_is_followed_by_a_pause(spool: Spool) -> None:
-    spool.append([report(0)], 0)
-    sender, made = publisher(spool)
-    sender.pump()
-    made[0].verdicts = [FakeError(KafkaError._TRANSPORT)]
-    for _ in range(3):
+def test_a_failure_is_followed_by_a_pause_and_one_report(
+    spool: Spool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "full_jitter", lambda attempt: 0.5 * attempt)
+    sender, made = sending(spool, clock, *map(report, range(5)))
+    for attempt in range(1, 4):
+        before = len(made[0].sent)
+        made[0].verdicts = [FakeError(KafkaError._TRANSPORT)] * 5
         sender.pump()
-    assert len(made[0].sent) == 1
-
-
-def test_a_fatal_error_makes_a_new_producer(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "RETRY_S", 0.0)
-    spool.append([report(0)], 0)
-    sender, made = publisher(spool)
+        clock.s += 0.5 * attempt - 0.01
+        sender.pump()
+        assert len(made[0].sent) == before
+        clock.s += 0.02
+        sender.pump()
+        assert sent(made[0], before) == values([0])
+    assert sender.stats().failed == 7  # five at once, then one at a time
+    assert sender.stats().resent == 3
+    assert sender.stats().failing
+    made[0].verdicts = [None]
     sender.pump()
+    assert not sender.stats().failing
+
+
+def test_a_fatal_error_makes_a_new_producer(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, report(0))
     made[0].verdicts = [FakeError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True)]
+    sender.pump()
+    clock.s += LONGEST_S
     sender.pump()
     assert [len(producer.sent) for producer in made] == [1, 1]
 
 
-def test_a_full_queue_leaves_the_rest_on_disk(spool: Spool) -> None:
-    spool.append([report(number) for number in range(5)], 0)
-    sender, made = publisher(spool)
+def test_a_full_queue_leaves_the_rest_on_disk(spool: Spool, clock: Clock) -> None:
+    sender, made = publisher(spool, clock)
     made[0].room = 2
+    spool.append([report(number) for number in range(5)], 0)
     sender.pump()
     assert len(made[0].sent) == 2
     made[0].verdicts = [None, None]
     sender.pump()
-    assert [value for value, _, _ in made[0].sent] == values(range(4))
+    assert sent(made[0]) == values(range(4))
 
 
-def test_no_more_than_allowed_are_in_flight(spool: Spool) -> None:
-    spool.append([report(number) for number in range(5)], 0)
+def test_no_more_than_allowed_are_in_flight(spool: Spool, clock: Clock) -> None:
     config = PublishConfig(partitions={"row-1": 0}, kafka=CONFIG.kafka, max_in_flight=3)
-    sender, made = publisher(spool, config)
+    sender, made = sending(spool, clock, *map(report, range(5)), config=config)
     for _ in range(3):
         sender.pump()
     assert len(made[0].sent) == 3
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_no_broker_takes_does_not_block_the_rest(spool: Spool, late: bool) -> None:
+def test_what_no_broker_takes_does_not_block_the_rest(spool: Spool, clock: Clock, late: bool) -> None:
+    sender, made = publisher(spool, clock)
     spool.append([report(number) for number in range(3)], 0)
-    sender, made = publisher(spool)
     if late:
         sender.pump()
         made[0].verdicts = [None, FakeError(KafkaError.MSG_SIZE_TOO_LARGE), None]
@@ -184,12 +234,77 @@ def test_what_no_broker_takes_does_not_block_the_rest(spool: Spool, late: bool) 
     sender.pump()
     assert spool.depth()[0] == 0
     assert spool.dropped("host-1") == 1
+    assert sender.stats().refused == 1
 
 
-def test_a_domain_without_a_partition_is_an_error_not_a_guess(spool: Spool) -> None:
-    spool.append([report(0, domain="row-9")], 0)
-    with pytest.raises(ConfigError, match="row-9"):
-        publisher(spool)[0].pump()
+def test_a_domain_without_a_partition_waits_and_blocks_nobody(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, report(0, "h9", domain="row-9"), report(1))
+    assert sent(made[0]) == values([1])
+    pump_all(sender, made[0], clock, 1.0)
+    assert (spool.depth()[0], sender.stats().stranded) == (1, 1)
+    policy = PublishConfig(partitions={"row-9": 4}, kafka=CONFIG.kafka)
+    next_sender, later = publisher(spool, clock, policy)
+    next_sender.pump()
+    assert later[0].sent == [(report(0).value, 4, b"row-9")]
+
+
+def test_a_backlog_leaves_at_a_measured_pace_and_in_order(spool: Spool, clock: Clock) -> None:
+    """An hour of windows of 60 s: a tenth of the time they were made in, however fast the broker answers."""
+    for number in range(60):
+        spool.append([report(number)], number * 60_000)
+    sender, made = publisher(spool, clock)
+    for minute in range(1, 6):
+        pump_all(sender, made[0], clock, 60.0)
+        assert len(made[0].sent) == pytest.approx(1 + minute * 10, abs=1)
+        assert sender.stats().recovering
+    pump_all(sender, made[0], clock, 60.0)
+    assert sent(made[0]) == values(range(60))
+    assert not sender.stats().recovering
+    spool.append([report(number) for number in range(60, 70)], 60 * 60_000)
+    sender.pump()
+    assert sent(made[0], 60) == values(range(60, 70))  # no pace for what is new
+
+
+def test_the_limit_in_flight_grows_with_what_arrives(spool: Spool, clock: Clock) -> None:
+    spool.append([report(number) for number in range(40)], 0)
+    sender, made = publisher(spool, clock)
+    rounds = []
+    for _ in range(4):
+        sender.pump()
+        rounds.append(len(made[0].waiting))
+        made[0].verdicts = [None] * len(made[0].waiting)
+    assert rounds == [1, 2, 4, 8]
+
+
+def test_pauses_are_random_and_bounded() -> None:
+    for attempt in range(1, 12):
+        longest = min(2 ** (attempt - 1) * FIRST_S, LONGEST_S)
+        pauses = [full_jitter(attempt) for _ in range(200)]
+        assert 0 <= min(pauses) < longest / 4
+        assert longest * 3 / 4 < max(pauses) <= longest
+
+
+def test_a_failing_spool_is_asked_again_and_what_arrived_is_trimmed_then(
+    spool: Spool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise SpoolError("no disk")
+
+    sender, made = sending(spool, clock, *map(report, range(3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "acknowledge", broken)
+        patch.setattr(spool, "pending", broken)
+        made[0].verdicts = [None] * 3
+        sender.pump()
+        assert (sender.acknowledged, spool.depth()[0]) == (3, 3)
+        assert sender.stats().last_ack_age_s == 0
+    sender.pump()
+    assert spool.depth()[0] == 3  # not at once
+    clock.s += SPOOL_RETRY_S
+    sender.pump()
+    assert spool.depth()[0] == 0
+    assert len(made[0].sent) == 3
+    assert sender.stats().last_ack_age_s == SPOOL_RETRY_S
 
 
 def test_cloud_events_headers(spool: Spool) -> None:
@@ -238,7 +353,7 @@ def test_secrets_are_not_shown(spool: Spool, caplog: pytest.LogCaptureFixture) -
     options = {"bootstrap.servers": "b:9", **{f"kafka.{name}": secret for name in names}}
     config = PublishConfig(partitions={}, kafka=options)
     with caplog.at_level(logging.DEBUG):
-        publisher(spool, config)
+        publisher(spool, config=config)
     assert "b:9" in caplog.text
     assert secret not in caplog.text + repr(config) + str(shown_properties(producer_properties(options, DAY_MS)))
 

@@ -1,0 +1,184 @@
+"""The spool's SQLite file: its tables, how it is opened and checked, what its errors mean.
+
+Every row carries a checksum, because SQLite has none for what is in its pages: a report whose bytes changed on disk is
+found before it is sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from producers.errors import SpoolError
+from producers.spool_heads import Head, Ledger
+
+FORMAT_VERSION = 2
+
+_BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR)
+_PASSING_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
+_HARMLESS_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
+_PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OTHER_FORMATS = range(1, 256)
+"""What a spool of another version of the agent may state; anything else in that place is damage."""
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, host_id TEXT NOT NULL,"
+    " domain TEXT NOT NULL, digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL,"
+    " value BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
+    "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL,"
+    " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, told INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+)
+COLUMNS = "id, host_id, domain, digest, window_end_ms, appended_ms, value, checksum"
+
+Row = tuple[int, str, str, bytes, int, int, bytes, int]
+"""One row of `entries`, in the order of COLUMNS."""
+
+
+class Damaged(Exception):
+    """The file was read and does not hold what was written."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file itself is broken, so that trying again cannot help."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) in _BROKEN_CODES
+    return isinstance(error, Damaged)
+
+
+def passes(error: Exception) -> bool:
+    """Whether the cause may go away by itself: a full disk, an I/O error."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) in _PASSING_CODES
+    return isinstance(error, OSError) and error.errno in _PASSING_ERRNOS
+
+
+def can_go_on(error: Exception) -> bool:
+    """Whether a connection is as good after this error as before; otherwise the file must be opened again."""
+    return not isinstance(error, sqlite3.Error) or primary_code(error) in _HARMLESS_CODES
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension."""
+    # Without a code the module itself complains: of text that is not UTF-8, which was never written.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT; rolled back if anything goes wrong. On disk after the COMMIT."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with suppress(sqlite3.Error):  # the first error says more
+                db.execute("ROLLBACK")
+        raise
+
+
+def checksum(row: Iterable[object], value: bytes = b"") -> int:
+    """CRC-32 over a row: `row` is everything before the value. Against accidents; against people there is the
+    signature."""
+    return zlib.crc32(value, zlib.crc32(repr(tuple(row)).encode()))
+
+
+def is_whole(row: Row) -> bool:
+    """Whether a row is what was written."""
+    return isinstance(row[6], bytes) and row[7] == checksum(row[:6], row[6])
+
+
+def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:
+    """Open the spool, made if it is not there; the connection keeps it for itself until it is closed.
+
+    `checked` reads every page. Raises `sqlite3.Error` or `OSError` if it cannot be opened, `Damaged` if its content is
+    not sound, `SpoolError` if another version wrote it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = beside(path, ".new")
+    if made.exists() and not path.exists():
+        made.replace(path)  # a rescue was interrupted between its last two steps
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, timeout=busy_s)
+    try:
+        # Exclusive before WAL: no shared memory file, and a second agent on the same file is refused, not mixed in.
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+            db.execute(f"PRAGMA {pragma}")
+        found = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if found != FORMAT_VERSION and found in _OTHER_FORMATS:
+            raise SpoolError(f"the spool has format {found}, this agent writes {FORMAT_VERSION}")
+        if found not in (0, FORMAT_VERSION):
+            raise Damaged("no format of ours")
+        with transaction(db):
+            make_tables(db, found)
+        if checked and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise Damaged("its pages do not fit together")
+    except BaseException:
+        close(db)
+        raise
+    return db
+
+
+def make_tables(db: sqlite3.Connection, found: int) -> None:
+    """Make what is not there; `found`: the format stated. Raises `sqlite3.Error`."""
+    for table in _TABLES:
+        db.execute(table)
+    if found != FORMAT_VERSION:  # nothing is written to open a spool of ours: that must work on a full disk
+        db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+
+def close(db: sqlite3.Connection) -> None:
+    """Close the file whatever state it is in; entries stay."""
+    with suppress(sqlite3.Error):
+        db.close()
+
+
+def load(db: sqlite3.Connection) -> Ledger:
+    """Read the ledger of an open spool. Raises `sqlite3.Error`, `Damaged`."""
+    ledger = Ledger()
+    waiting: Counter[str] = Counter()
+    query = "SELECT host_id, COUNT(*), SUM(LENGTH(value)) FROM entries GROUP BY host_id"
+    for host_id, entries, size in db.execute(query):
+        waiting[host_id] = entries
+        ledger.size += size
+    heads = stored_heads(db)
+    if not waiting.keys() <= heads.keys():
+        raise Damaged("reports of a host without a head")
+    ledger.heads = with_waiting(heads, waiting)
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+    ledger.last_id = 0 if row is None else int(row[0])
+    return ledger
+
+
+def stored_heads(db: sqlite3.Connection) -> dict[str, Head]:
+    """Read the heads, `waiting` left at 0. Raises `sqlite3.Error`, `Damaged`."""
+    heads = {}
+    for *row, check in db.execute("SELECT host_id, digest, sealed_ms, appended, dropped, told, checksum FROM heads"):
+        if check != checksum(row):
+            raise Damaged("a head changed on disk")
+        heads[row[0]] = Head(*row[1:])
+    return heads
+
+
+def with_waiting(heads: Mapping[str, Head], waiting: Counter[str]) -> dict[str, Head]:
+    """The heads with the entries that really wait."""
+    return {host_id: replace(head, waiting=waiting[host_id]) for host_id, head in heads.items()}
+
+
+def store_head(db: sqlite3.Connection, host_id: str, head: Head) -> None:
+    """Write one head. Raises `sqlite3.Error`."""
+    row = (host_id, head.digest, head.sealed_ms, head.appended, head.dropped, head.told)
+    db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?,?,?,?,?)", (*row, checksum(row)))
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A file next to the spool whose name begins like its own."""
+    return path.with_name(path.name + suffix)

@@ -1,0 +1,159 @@
+"""What must never be forgotten of a spool's hosts, and the small file beside the spool that keeps it a second time.
+
+The spool's own file holds the same heads. Two places, because a spool that is damaged must neither let a window be
+sealed again of which bytes may have left, nor hide how many reports went with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from producers.seal import SealedReport
+
+FORMAT = 1
+MAX_FILE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One host: digest of its newest report, end of its newest window (UTC ms), and counts of reports.
+
+    `appended` = acknowledged + `dropped` + `waiting`, since the spool was made; reports that could not be written are
+    in `appended` and `dropped`. `told` is how much of `dropped` the reports on disk state already.
+    """
+
+    digest: bytes
+    sealed_ms: int
+    appended: int
+    dropped: int = 0
+    told: int = 0
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The heads of all hosts, the bytes of the values that wait, the highest id ever given."""
+
+    heads: dict[str, Head] = field(default_factory=dict)
+    size: int = 0
+    last_id: int = 0
+
+    def copy(self) -> Ledger:
+        """A ledger of its own, to be changed in a transaction and kept only if that commits."""
+        return Ledger(dict(self.heads), self.size, self.last_id)
+
+    def entries(self) -> int:
+        """Reports that wait for an acknowledgement."""
+        return sum(head.waiting for head in self.heads.values())
+
+    def appended(self, report: SealedReport, entry_id: int, *, unwritten: int, stated: int) -> Head:
+        """Take in one new report, which states `stated` dropped ones; `unwritten`: those that failed before it."""
+        old = self.heads.get(report.host_id) or Head(report.digest, 0, 0)
+        head = Head(
+            digest=report.digest,
+            sealed_ms=max(old.sealed_ms, report.window_end_ms),
+            appended=old.appended + 1 + unwritten,
+            dropped=old.dropped + unwritten,
+            told=max(old.told, stated),
+            waiting=old.waiting + 1,
+        )
+        self.heads[report.host_id] = head
+        self.size += len(report.value)
+        self.last_id = max(self.last_id, entry_id)
+        return head
+
+    def removed(self, host_id: str, size: int, *, dropped: bool) -> Head:
+        """Let go of one report: acknowledged, or dropped and counted."""
+        old = self.heads[host_id]
+        head = replace(old, waiting=old.waiting - 1, dropped=old.dropped + dropped)
+        self.heads[host_id] = head
+        self.size -= size
+        return head
+
+
+def reconcile(stored: Mapping[str, Head], remembered: Mapping[str, Head]) -> dict[str, Head]:
+    """Heads of a spool that is whole, up to a torn end: what `remembered` knows beyond it was lost with that end.
+
+    Whether reports so lost had been delivered cannot be known; they are counted as dropped.
+    """
+    heads = dict(stored)
+    for host_id, known in remembered.items():
+        found = stored.get(host_id)
+        if found is None:
+            heads[host_id] = replace(known, dropped=known.dropped + known.waiting, waiting=0)
+        elif known.appended > found.appended:
+            torn = known.appended - found.appended
+            heads[host_id] = replace(
+                found,
+                digest=known.digest,
+                sealed_ms=max(known.sealed_ms, found.sealed_ms),
+                appended=known.appended,
+                dropped=found.dropped + torn,
+            )
+    return heads
+
+
+def rescue_heads(rescued: Mapping[str, Head], remembered: Mapping[str, Head]) -> dict[str, Head]:
+    """Heads of a new spool that `rescued` was read into from a damaged one; the difference is counted as dropped.
+
+    `rescued`: heads as far as they were readable, with the entries really saved as `waiting`. An upper bound: a
+    report acknowledged since `remembered` was written counts as well.
+    """
+    heads = dict(rescued)
+    for host_id, known in remembered.items():
+        found = rescued.get(host_id) or replace(known, waiting=0)
+        newest = found if found.appended > known.appended else known
+        since = (found.appended - found.dropped) - (known.appended - known.dropped)
+        waited = known.waiting + max(since, 0)
+        heads[host_id] = Head(
+            digest=newest.digest,
+            sealed_ms=max(found.sealed_ms, known.sealed_ms),
+            appended=newest.appended,
+            dropped=max(found.dropped, known.dropped) + max(waited - found.waiting, 0),
+            told=max(found.told, known.told),
+            waiting=found.waiting,
+        )
+    return heads
+
+
+def read_heads(path: Path) -> dict[str, Head]:
+    """Read the file. Raises `OSError`; `ValueError` unless every byte is as it was written."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_FILE_BYTES)
+    digest, _, text = data.partition(b"\n")
+    if digest != hashlib.sha256(text).hexdigest().encode():
+        raise ValueError("the checksum does not match")
+    document = json.loads(text)
+    if document["format"] != FORMAT:
+        raise ValueError("another format")
+    return {host_id: Head(bytes.fromhex(digest), *rest) for host_id, (digest, *rest) in document["hosts"].items()}
+
+
+def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
+    """Replace the file as a whole, on disk on return: after a crash there is the old one or the new. Raises OSError."""
+    hosts = {
+        host_id: [head.digest.hex(), head.sealed_ms, head.appended, head.dropped, head.told, head.waiting]
+        for host_id, head in sorted(heads.items())
+    }
+    text = json.dumps({"format": FORMAT, "hosts": hosts}, separators=(",", ":")).encode()
+    scratch = path.with_name(path.name + ".new")
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Put renames in `directory` on disk. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
