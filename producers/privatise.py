@@ -88,11 +88,11 @@ class Privatiser:
         return int(self.add_noise(release, np.array([exact]))[0])
 
 
-def _measurement(release: PrivacyRelease) -> Any:
+def _measurement(release: PrivacyRelease) -> tuple[Any, np.dtype[np.signedinteger[Any]]]:
     # Saturation inside OpenDP is post-processing; privacy.py has refused scales that come near it.
     integer = "i64" if release.release == "energy_residual" else "i32"
     space = vector_domain(atom_domain(T=integer)), l1_distance(T=integer)
     measurement: Any = make_laplace(*space, scale=release.scale_micro / MICRO)
     if measurement.map(release.sensitivity_l1) > release.epsilon_micro / MICRO * ROUNDING:
         raise ValueError(f"{release.release}: scale {release.scale_micro} does not keep its epsilon")
-    return measurement
+    return measurement, np.dtype(integer.replace("i", "int"))

@@ -58,6 +58,14 @@ def _edge(first_seen: int, name: str) -> Neighbours:
     return Neighbours(name, (before, following), (after, following), first_seen=first_seen)
 
 
+def _over_the_edge() -> Neighbours:
+    """An update of the sensor that lasts over the edge: either window's counter saw half of its energy."""
+    half = UPDATE_MJ // 4
+    before = window({}, MIDDLE_MJ + half), window({0: -math.inf}, MIDDLE_MJ + half)
+    after = window({}, MIDDLE_MJ - half), window({0: math.inf}, MIDDLE_MJ - half)
+    return Neighbours("energy over the edge of two windows", before, after, only=("energy_residual",))
+
+
 GAPS = dict.fromkeys((0, 5, AT - 3, AT - 2, AT + 3, AT + 5, 60, 61, 98), NAN)
 """Nine ticks missing in the span of 98, three of them in the pane that differs: as many as the residual bears."""
 
@@ -65,14 +73,16 @@ COUNTS_AND_SUMS = ("transitions", "pane_sums")
 EVENT = _pair("a reading from end to end", {AT - 1: 150.0, AT + 1: 250.0}, -math.inf, math.inf)
 SPIKES = _pair("two spikes or none", {AT - 1: 300.0, AT + 1: 300.0}, 0.0, 290.0, ("glitches",))
 HELD = _pair("before a stale tick", {AT + 1: NAN}, -math.inf, math.inf, COUNTS_AND_SUMS)
+SAME_CELL = _pair("a,a,a to a,b,a", {}, 150.0, math.inf, ("transitions",))
 NEIGHBOURS = (
     EVENT,
     SPIKES,
     HELD,
-    _pair("a,a,a to a,b,a", {}, 150.0, math.inf, ("transitions",)),
+    SAME_CELL,
     _pair("between stale ticks", {AT - 1: NAN, AT + 1: NAN}, -math.inf, math.inf, ("transitions",)),
     _pair("in a window with gaps", GAPS | {AT + 1: 250.0}, -math.inf, math.inf),
     _edge(0, "last of a window, both windows seen"),
+    _over_the_edge(),
 )
 """Every one an event of one reading: what is stated for one reading bounds the loss."""
 
