@@ -17,9 +17,10 @@ from attester.session import Session
 from attester.signing import public_point, sign_raw
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, HOST_IMAGE, demo_fleet, sign_policy
-from enclavescale.producing import agent_host, schedule_of
-from producers.host import HostAgent, Sealing
-from producers.privacy import Budget
+from enclavescale.host_sessions import session_maker
+from enclavescale.host_sources import SourcePool
+from enclavescale.producing import plan_host
+from producers.host import AgentHost, HostAgent, Sealing
 from producers.spool import Spool
 from schemas.codec import decode_signed_record, encode_body, encode_signed_record, record_preimage
 from schemas.records import ControlRecord
@@ -50,10 +51,16 @@ def make_log(directory: Path, hosts: int, windows: int) -> tuple[bytes, bytes, l
     agents = []
     for spec in fleet.hosts:
         if fleet.domain_of(spec.host_id) == "hall-a":
-            host = agent_host(fleet.policy, spec, tee_directory, HOST_IMAGE, Budget(), now_ms)
+            plan = plan_host(fleet.policy, spec, SourcePool())
+            quotes = SimulatedTee.create(
+                tee_directory,
+                platform_id=simulated_platform_id(spec.host_id),
+                mrtd=simulated_measurement(HOST_IMAGE),
+            )
+            host = AgentHost(profile=plan.profile, session=session_maker(quotes, plan.facts)(None, now_ms))
             sealing = Sealing(
-                schedule=schedule_of(fleet.policy, "hall-a"),
-                budget=Budget(),
+                schedule=plan.schedule,
+                budget=plan.budget,
                 evidence_interval=fleet.policy.limits.evidence_interval_windows,
             )
             agents.append(HostAgent(host, sealing, spool))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from producers.privacy import Budget, default_budget
+from schemas.contract import FIRST_MILE_GRADES
 from schemas.errors import ConfigError
 from schemas.mapping import from_jsonable
 
@@ -33,10 +34,11 @@ class TraceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DcgmSpec:
-    """A DCGM-exporter: its `url`, how often it collects (ms) and what its readings are (average, or instant)."""
+    """A DCGM-exporter: its `url`, how often it collects (ms, as it is told to: too small a number here would count
+    readings twice) and what its readings are (average, or instant)."""
 
     url: str
-    collect_interval_ms: int = 1_000
+    collect_interval_ms: int
     sampler_mode: str = "average"
 
 
@@ -53,7 +55,8 @@ class SpdmSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSpec:
     """One host and the source of its readings: `trace` (one per enrolled GPU model, in the enrolment's order), `nvml`,
-    `dcgm` or `simulated`. `gpu_evidence`: attest its GPUs through NVML; `spdm`: and these endpoints."""
+    `dcgm` or `simulated`. `gpu_evidence`: attest its GPUs through NVML; `spdm`: and these endpoints. `first_mile`: the
+    grade that its reports claim; a report that claims more than the evidence proves is refused."""
 
     host_id: str
     source: str = TRACE
@@ -61,6 +64,7 @@ class HostSpec:
     dcgm: DcgmSpec | None = None
     gpu_evidence: bool = False
     spdm: tuple[SpdmSpec, ...] = ()
+    first_mile: str = FIRST_MILE_GRADES[0]
     group_label: str | None = None
 
 
@@ -157,6 +161,8 @@ def _check_host(spec: ProduceSpec, host: HostSpec) -> None:
         raise _wrong(f"{host.host_id}: source is one of {', '.join(SOURCES)}", "source")
     if (host.source == TRACE) != bool(host.traces):
         raise _wrong(f"{host.host_id}: traces belong to the source trace, and to it alone", "traces")
+    if host.first_mile not in FIRST_MILE_GRADES:
+        raise _wrong(f"{host.host_id}: first_mile is one of {', '.join(FIRST_MILE_GRADES)}", "first_mile")
     if (host.source == DCGM) != (host.dcgm is not None):
         raise _wrong(f"{host.host_id}: dcgm belongs to the source dcgm, and to it alone", "dcgm")
     if spec.speed and host.source != TRACE:

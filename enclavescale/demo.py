@@ -21,13 +21,13 @@ from rich.console import Console
 from attester.signing import public_point
 from attester.simulated import SimulatedTee
 from enclavescale import figures
+from enclavescale.agent_file import SIMULATED_TEE, HostSpec, ProduceSpec
 from enclavescale.attackers import AttackSpec
 from enclavescale.children import Children
 from enclavescale.errors import DemoFailed
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, HOST_IMAGE, ROGUE_IMAGE, Fleet, demo_fleet, sign_policy
 from enclavescale.gate import GRACE_WINDOWS, Release
 from enclavescale.live import Picture
-from enclavescale.producing import HostSpec, ProduceSpec
 from enclavescale.progress import Show, open_show
 from enclavescale.tallies import Tallies
 from enclavescale.topic_admin import PARTITIONED, create_topics
@@ -203,6 +203,7 @@ class Demo:
             policy=str(policy),
             hosts=hosts,
             spool=str(self.directory / f"{name}.spool"),
+            tee=SIMULATED_TEE,
             tee_directory=str(self.tee_directory),
             tee_image=HOST_IMAGE,
             windows=self.options.windows + GRACE_WINDOWS,

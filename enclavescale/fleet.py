@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attester.signing import public_point, sign_raw
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.producing import BUNDLED, HostSpec, TraceSpec
+from enclavescale.agent_file import BUNDLED, HostSpec, TraceSpec
+from enclavescale.host_sources import trace_source
 from schemas.codec import encode_policy, encode_signed_policy, policy_preimage
 from schemas.records import (
     AggregatorEnrolment,
@@ -75,7 +76,7 @@ class Fleet:
             host = enrolled[spec.host_id]
             if host.domain == domain:
                 for trace, one in zip(spec.traces, host.classes, strict=True):
-                    readings = trace.source(one.gpus).window(start_ms, end_ms).astype(np.float64)
+                    readings = trace_source(trace, one.gpus).window(start_ms, end_ms).astype(np.float64)
                     total += float(np.nanmean(readings)) * one.gpus
         return total
 

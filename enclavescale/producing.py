@@ -1,190 +1,243 @@
-"""What `enclavescale produce` runs: hosts from a configuration file, under a signed policy."""
+"""What `enclavescale produce` runs: an agent from its file, under a signed policy, reloaded without a gap."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from attester.session import Session
-from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
+from enclavescale.agent_file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
 from enclavescale.gate import Gate, GatedPacer
-from producers.agent import AgentConfig, RunSummary, run
-from producers.config import ClassProfile, HostProfile, Schedule, host_binding, session_facts
+from enclavescale.host_policy import enrolment_of, profile_of, read_policy, schedule_of
+from enclavescale.host_sessions import MakeSession, cpu_quotes, host_devices, session_maker
+from enclavescale.host_sources import HostSources, SourcePool
+from enclavescale.host_watch import HostWatch, Instruments, WatchedHost
+from producers.agent import Agent, AgentConfig, RunSummary
+from producers.config import HostProfile, Schedule, SessionFacts, session_facts
 from producers.host import AgentHost
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
-from producers.privacy import Budget, privacy_parameters
+from producers.privacy import Budget, check_budget, privacy_parameters
 from producers.publish import PublishConfig, partitions_of
-from producers.sample.trace import TraceSource, load_bundled, read_nvidia_smi
-from schemas.codec import decode_signed_policy
-from schemas.errors import ConfigError
-from schemas.mapping import from_jsonable
-from schemas.records import HostEnrolment, Policy
+from producers.renewal import SessionKeeper, wall_clock_ms
+from schemas.errors import ConfigError, EnclaveScaleError
+from schemas.records import Policy
 from schemas.topics import TopicNames
 
-BUNDLED = "bundled:"
+log = logging.getLogger(__name__)
+
+RESTART_FIELDS = (
+    "spool",
+    "spool_max_mib",
+    "spool_max_age_s",
+    "listen",
+    "windows",
+    "speed",
+    "start_ms",
+    "origin_ms",
+    "gated",
+)
+"""Fields of the file that a reload does not change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSpec:
-    """Where one host's readings of one GPU model come from.
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """One host as policy and file describe it, before it has a session."""
 
-    `trace`: `bundled:NAME` or the path of an nvidia-smi CSV log; `seed`: hosts with one seed run in step;
-    `spread_ticks`: largest offset between GPUs, -1 for independent ones.
+    profile: HostProfile
+    schedule: Schedule
+    budget: Budget
+    facts: SessionFacts
+    sources: HostSources
+
+
+def plan_host(policy: Policy, host: HostSpec, pool: SourcePool, budget: BudgetSpec | None = None) -> HostPlan:
+    """What a host is and releases, its sources open.
+
+    Raises ConfigError where the policy would have every report refused (source, sampler mode, loss of privacy), and
+    what the sources raise.
     """
-
-    trace: str
-    seed: str
-    spread_ticks: int = 0
-
-    def source(self, gpus: int) -> TraceSource:
-        """The source of `gpus` GPUs. Raises TraceError or ConfigError."""
-        if self.trace.startswith(BUNDLED):
-            trace = load_bundled(self.trace.removeprefix(BUNDLED))
-        else:
-            trace, _, _ = read_nvidia_smi(Path(self.trace))
-        return TraceSource(
-            trace, gpus=gpus, seed=self.seed, spread_ticks=None if self.spread_ticks < 0 else self.spread_ticks
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSpec:
-    """One host to run and the source of each of its enrolled GPU models, in the enrolment's order."""
-
-    host_id: str
-    traces: tuple[TraceSpec, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProduceSpec:
-    """The configuration file of `enclavescale produce`.
-
-    `policy`: path of a signed policy (a value of the policy topic). `tee_directory`: key material of the simulated
-    TEE; `tee_image`: the image it claims to measure. `speed` 0 means real time; else event time runs `speed` times
-    as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until stopped.
-    `gated`: windows wait until they are released on stdin (`enclavescale.gate`), and the run ends with stdin.
-    Kafka properties stand in the same file, in a table `kafka`.
-    """
-
-    policy: str
-    hosts: tuple[HostSpec, ...]
-    spool: str
-    tee_directory: str
-    tee_image: str = "enclavescale-host"
-    windows: int = 0
-    speed: int = 0
-    start_ms: int = 0
-    origin_ms: int = 0
-    evidence_interval: int = 0
-    topic_prefix: str = "enclavescale"
-    gated: bool = False
-
-
-def load_spec(table: Mapping[str, object]) -> ProduceSpec:
-    """Read a `ProduceSpec` from a configuration table, Kafka properties left aside. Raises ConfigError."""
-    own = {name: value for name, value in table.items() if name != "kafka" and not name.startswith("kafka.")}
-    try:
-        return from_jsonable(ProduceSpec, own)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"produce configuration: {error}", remedy="docs/operations.md has a complete example of this file."
-        ) from error
-
-
-def read_policy(path: Path) -> Policy:
-    """A policy from a file that holds a value of the policy topic. Its signature is the verifiers' business."""
-    try:
-        return decode_signed_policy(path.read_bytes())[0].policy
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", field="policy") from error
-
-
-def schedule_of(policy: Policy, domain: str) -> Schedule:
-    """Window, pane and rate that the policy demands of a domain's hosts."""
-    for rule in policy.domains:
-        if rule.domain == domain:
-            return Schedule(window_ms=rule.window_ms, pane_ms=rule.pane_ms, sample_hz=policy.sample_hz)
-    raise ConfigError(f"domain {domain} is not in the policy", field="domain")
-
-
-def profile_of(policy: Policy, enrolment: HostEnrolment, spec: HostSpec) -> HostProfile:
-    """A host's profile: everything but the source of its readings comes from its enrolment."""
-    models = {rule.model: rule for rule in policy.models}
-    if len(spec.traces) != len(enrolment.classes):
-        raise ConfigError(f"{spec.host_id}: give one trace per enrolled GPU model", field="traces")
-    classes = []
-    for enrolled, trace in zip(enrolment.classes, spec.traces, strict=True):
-        rule = models[enrolled.model]
-        classes.append(
-            ClassProfile(
-                model=enrolled.model,
-                capacity_w=enrolled.capacity_w,
-                edges_w=rule.edges_w,
-                clip_low_w=rule.clip_low_w,
-                clip_high_w=rule.clip_high_w,
-                source=trace.source(enrolled.gpus),
-            )
-        )
-    return HostProfile(host_id=enrolment.host_id, domain=enrolment.domain, classes=tuple(classes))
-
-
-def agent_host(
-    policy: Policy, spec: HostSpec, tee_directory: Path, image: str, budget: Budget, now_ms: int
-) -> AgentHost:
-    """A host with a fresh session, quoted by the simulated TEE of its enrolled platform."""
-    enrolment = next((host for host in policy.hosts if host.host_id == spec.host_id), None)
-    if enrolment is None:
-        raise ConfigError(f"{spec.host_id} is not enrolled in the policy", field="host_id")
-    profile = profile_of(policy, enrolment, spec)
+    enrolment = enrolment_of(policy, host.host_id)
     schedule = schedule_of(policy, enrolment.domain)
-    facts = session_facts(profile, schedule, privacy_parameters(budget, profile.classes, schedule))
-    tee = SimulatedTee.create(
-        tee_directory, platform_id=simulated_platform_id(spec.host_id), mrtd=simulated_measurement(image)
-    )
-    return AgentHost(
-        profile=profile, session=Session(tee, lambda point: host_binding(facts, point, created_at_ms=now_ms))
-    )
+    sources = pool.get(host, policy, enrolment, schedule)
+    profile = profile_of(policy, enrolment, sources.sources, first_mile=host.first_mile, group_label=host.group_label)
+    split = (budget or BudgetSpec()).budget(energy=sources.energy)
+    parameters = privacy_parameters(split, profile.classes, schedule)
+    check_budget(parameters, policy.limits.max_epsilon_micro)
+    return HostPlan(profile, schedule, split, session_facts(profile, schedule, parameters), sources)
 
 
-def agent_config(
-    spec: ProduceSpec, kafka: Mapping[str, str], wall_ms: int | None = None, gate: Gate | None = None
-) -> AgentConfig:
-    """Everything an agent process needs, from its specification."""
-    policy = read_policy(Path(spec.policy))
-    domains = {host.host_id: host.domain for host in policy.hosts}
-    budget = Budget()
-    now_ms = int(time.time() * 1000) if wall_ms is None else wall_ms
-    hosts = tuple(
-        agent_host(policy, host, Path(spec.tee_directory), spec.tee_image, budget, now_ms) for host in spec.hosts
-    )
-    schedules = {schedule_of(policy, domains[host.host_id]) for host in spec.hosts}
-    if len(schedules) != 1:
-        raise ConfigError("the hosts of one agent need one schedule; run one agent per schedule", field="hosts")
-    schedule = schedules.pop()
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A configuration that may go into force: for the agent, and what stands behind it."""
+
+    config: AgentConfig
+    hosts: tuple[WatchedHost, ...]
+
+    def close(self) -> None:
+        """End what renews its sessions; sources belong to the pool."""
+        for host in self.hosts:
+            host.keeper.close()
+
+
+class Production:
+    """One agent process: assembles what the file says, runs it, and replaces it on `reload`. A context manager.
+
+    Raises ConfigError, SpoolError, TraceError, NvmlFault, TSM errors, SchemaError and VerificationError if it cannot
+    begin; nothing was sent then.
+    """
+
+    def __init__(
+        self,
+        spec: ProduceSpec,
+        kafka: Mapping[str, str],
+        gate: Gate | None = None,
+        wall_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._spec, self._gate, self._wall_ms = spec, gate, wall_ms
+        self._pool = SourcePool()
+        self._reloading = threading.Lock()
+        self._current: Assembly | None = None
+        self.instruments = Instruments()
+        try:
+            if spec.listen:
+                self.instruments.listen(spec.listen)
+            self._current = self._assemble(spec, kafka)
+            self._agent = Agent(self._current.config)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Production:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, stop: threading.Event) -> RunSummary:
+        """Run until the windows are done or `stop` is set."""
+        return self._agent.run(stop)
+
+    def reload(self, load: Callable[[], tuple[ProduceSpec, Mapping[str, str]]]) -> bool:
+        """Go over to what `load` returns with the next window; False, and nothing changes, where that cannot be.
+
+        May be called from any thread; never raises for what is wrong with the new configuration, which is logged.
+        """
+        with self._reloading:
+            self.instruments.notifier.reloading()
+            try:
+                spec, kafka = load()
+                self._check_reload(spec)
+                made = self._assemble(spec, kafka)
+                try:
+                    self._agent.replace(made.config)
+                except BaseException:
+                    made.close()
+                    raise
+            except EnclaveScaleError as error:
+                log.error("not reloaded: %s: %s %s", error.code, error, error.remedy)
+                self.instruments.metrics.reloaded(False)
+                self.instruments.notifier.ready(f"reload refused: {error.code}")
+                return False
+            self._spec, self._current = spec, made
+            return True
+
+    def close(self) -> None:
+        """End every thread. Does not wait for the broker: `run` has."""
+        if self._current is not None:
+            self._current.close()
+        self._pool.close()
+        self.instruments.close()
+
+    def _check_reload(self, spec: ProduceSpec) -> None:
+        for name in RESTART_FIELDS:
+            if getattr(spec, name) != getattr(self._spec, name):
+                raise ConfigError(f"another {name} takes a restart", field=name)
+
+    def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str]) -> Assembly:
+        policy = read_policy(Path(spec.policy), spec.policy_signers)
+        plans = {host: plan_host(policy, host, self._pool, spec.budget) for host in spec.hosts}
+        if len({plan.schedule for plan in plans.values()}) != 1 or len({plan.budget for plan in plans.values()}) != 1:
+            raise ConfigError(
+                "the hosts of one agent need one schedule and one budget; run an agent for each", field="hosts"
+            )
+        hosts, watched = [], []
+        try:
+            for host, plan in plans.items():
+                maker = session_maker(cpu_quotes(spec, host.host_id), plan.facts, host_devices(host, plan.sources.nvml))
+                keeper, agent_host = self._keep(maker, plan, spec.evidence_max_age_s)
+                watched.append(WatchedHost(host.host_id, plan.sources, keeper))
+                hosts.append(agent_host)
+            first = next(iter(plans.values()))
+            config = self._config(spec, kafka, policy, first, tuple(hosts))
+        except BaseException:
+            for one in watched:
+                one.keeper.close()
+            raise
+        watch = HostWatch(
+            self.instruments,
+            policy,
+            watched,
+            tee=spec.tee,
+            in_force=lambda: self._pool.retain(one.sources for one in watched),
+        )
+        return Assembly(dataclasses.replace(config, observer=watch), tuple(watched))
+
+    def _keep(self, make: MakeSession, plan: HostPlan, max_age_s: int) -> tuple[SessionKeeper, AgentHost]:
+        """A host with its first session, and who makes the next ones."""
+        first = make(None, self._wall_ms())
+        keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000).start()
+        nvml = plan.sources.nvml
+        return keeper, AgentHost(
+            profile=plan.profile,
+            session=first,
+            renewal=keeper,
+            confidential_compute=None if nvml is None else nvml.confidential_compute,
+        )
+
+    def _config(
+        self,
+        spec: ProduceSpec,
+        kafka: Mapping[str, str],
+        policy: Policy,
+        plan: HostPlan,
+        hosts: tuple[AgentHost, ...],
+    ) -> AgentConfig:
+        return AgentConfig(
+            hosts=hosts,
+            pacer=_pacer(spec, plan.schedule, self._gate, self._wall_ms()),
+            publish=PublishConfig(
+                partitions=partitions_of(policy.domains),
+                kafka=kafka,
+                topic=TopicNames.with_prefix(spec.topic_prefix).reports,
+            ),
+            spool_path=Path(spec.spool),
+            schedule=plan.schedule,
+            budget=plan.budget,
+            evidence_interval=spec.evidence_interval or policy.limits.evidence_interval_windows,
+            spool_max_bytes=spec.spool_max_mib << 20,
+            spool_max_age_ms=spec.spool_max_age_s * 1000,
+            windows=spec.windows or None,
+        )
+
+
+def _pacer(spec: ProduceSpec, schedule: Schedule, gate: Gate | None, now_ms: int) -> Pacer:
     pacer: Pacer = RealTimePacer(schedule.window_ms)
     if spec.speed:
         pacer = ReplayPacer(
             schedule.window_ms, start_ms=spec.start_ms, speed=spec.speed, origin_s=(spec.origin_ms or now_ms) / 1000
         )
-    return AgentConfig(
-        hosts=hosts,
-        pacer=GatedPacer(pacer, gate) if gate is not None else pacer,
-        publish=PublishConfig(
-            partitions=partitions_of(policy.domains),
-            kafka=kafka,
-            topic=TopicNames.with_prefix(spec.topic_prefix).reports,
-        ),
-        spool_path=Path(spec.spool),
-        schedule=schedule,
-        budget=budget,
-        evidence_interval=spec.evidence_interval or policy.limits.evidence_interval_windows,
-        windows=spec.windows or None,
-    )
+    return GatedPacer(pacer, gate) if gate is not None else pacer
 
 
 def produce(spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None) -> RunSummary:
     """Run the agent until its windows are done or `stop` is set."""
-    return run(agent_config(spec, kafka, gate=gate), stop)
+    with Production(spec, kafka, gate) as production:
+        return production.run(stop)
+
+
+def is_simulated(spec: ProduceSpec) -> bool:
+    """Whether no hardware stands behind its evidence."""
+    return spec.tee == SIMULATED_TEE

@@ -127,7 +127,9 @@ class Agent:
         self._make_producer = make_producer
         self._now = now
         self._next: AgentConfig | None = None
+        self._handing_over = threading.Lock()
         self._acknowledged_before = 0
+        self._deaf: set[type[Exception]] = set()
         self.summary = RunSummary()
         self.config = config
         self.spool = Spool(config.spool_path, max_bytes=config.spool_max_bytes, max_age_ms=config.spool_max_age_ms)
@@ -149,17 +151,19 @@ class Agent:
             raise ConfigError("another spool takes a restart", field="spool")
         if config.schedule != self.config.schedule:
             raise ConfigError("another schedule takes a restart", field="schedule")
-        self._next = config
+        with self._handing_over:
+            before, self._next = self._next, config
+        if before is not None:
+            _close_renewals(before, config)  # never came into force
 
     def run(self, stop: threading.Event) -> RunSummary:
         """Produce window after window until `stop` is set or `config.windows` are done; then flush and return.
 
         What is not acknowledged within `flush_s` stays in the spool and is sent first by the next run.
         """
-        observer = self.config.observer
         try:
             start_ms = self._first_start_ms()
-            observer.started(self)
+            self._tell(lambda observer: observer.started(self))
             while self.config.windows is None or self.summary.windows < self.config.windows:
                 if not self._wait(start_ms + self.config.schedule.window_ms, stop):
                     break
@@ -167,7 +171,7 @@ class Agent:
                 self._pump()
                 start_ms = self.config.pacer.next_start_ms(start_ms + self.config.schedule.window_ms)
                 self._reload()
-            observer.stopping(self)
+            self._tell(lambda observer: observer.stopping(self))
             self._flush()
         finally:
             self.spool.close()
@@ -207,7 +211,7 @@ class Agent:
         else:
             self.summary.reports += len(done)
         self.summary.windows += 1
-        self.config.observer.window(self, done, spooled)
+        self._tell(lambda observer: observer.window(self, done, spooled))
         log.info("window %d: %d reports sealed", start_ms, len(done))
 
     def _pump(self) -> None:
@@ -216,11 +220,12 @@ class Agent:
         except SpoolError:
             log.exception("publishing waits: the spool failed")
         self.summary.acknowledged = self._acknowledged_before + self.publisher.acknowledged
-        self.config.observer.turned(self)
+        self._tell(lambda observer: observer.turned(self))
 
     def _reload(self) -> None:
         """Between two windows: hosts and sessions of the new configuration go on with the chains of the old."""
-        config, self._next = self._next, None
+        with self._handing_over:
+            config, self._next = self._next, None
         if config is None:
             return
         hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
@@ -231,7 +236,16 @@ class Agent:
         _close_renewals(self.config, config)
         self.config, self.hosts = config, hosts
         log.info("configuration reloaded: %d hosts", len(hosts))
-        config.observer.reloaded(self)
+        self._tell(lambda observer: observer.reloaded(self))
+
+    def _tell(self, what: Callable[[AgentObserver], None]) -> None:
+        """Whatever is wrong with a metric, windows go on."""
+        try:
+            what(self.config.observer)
+        except Exception as error:
+            if type(error) not in self._deaf:
+                self._deaf.add(type(error))
+                log.exception("an observer failed; said once")
 
     def _flush(self) -> None:
         try:

@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from attester.simulated import SIMULATED_BANNER, SimulatedTee, simulated_measurement, simulated_platform_id
+from enclavescale.agent_file import ProduceSpec, load_spec
 from enclavescale.cli.common import (
     EXIT_CODES,
     EXIT_FAILURE,
@@ -27,7 +28,7 @@ from enclavescale.demo import MIN_ATTACK_HOSTS, DemoOptions, run_demo
 from enclavescale.errors import NotDelivered
 from enclavescale.gate import Gate
 from enclavescale.live import summary_screen
-from enclavescale.producing import load_spec, produce
+from enclavescale.producing import Production, is_simulated
 from enclavescale.reach import metadata
 from enclavescale.settings import kafka_properties, load_file
 from schemas.errors import ConfigError
@@ -113,22 +114,33 @@ def _check_writable(path: Path) -> None:
 @click.option("--config", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def produce_command(config: Path, as_json: bool) -> None:
-    """Run the host agent for the hosts of a TOML or JSON file (`docs/operations.md` describes it).
+    """Run the host agent for the hosts of a TOML or JSON file (`docs/agent.md` describes it).
 
-    Runs until SIGTERM, or until its windows are done; what no broker has acknowledged stays in the spool.
+    Runs until SIGTERM, or until its windows are done; what no broker has acknowledged stays in the spool. SIGHUP reads
+    file and policy again: the next window is made under them, or under the old ones if they do not hold.
     """
     stop, gate = threading.Event(), None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with errors(as_json):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
+
+    def load() -> tuple[ProduceSpec, dict[str, str]]:
         table = load_file(config)
-        spec = load_spec(table)
-        kafka = kafka_properties(None, (), table)
-        click.echo(SIMULATED_BANNER, err=True)
+        return load_spec(table), kafka_properties(None, (), table)
+
+    with errors(as_json):
+        spec, kafka = load()
+        if is_simulated(spec):
+            click.echo(SIMULATED_BANNER, err=True)
         if spec.gated:
             gate = Gate()
             threading.Thread(target=gate.listen, args=(sys.stdin, stop), daemon=True).start()
-        summary = produce(spec, kafka, stop, gate)
+        with Production(spec, kafka, gate) as production:
+            signal.signal(
+                signal.SIGHUP,
+                lambda *_: threading.Thread(target=production.reload, args=(load,), daemon=True).start(),
+            )
+            summary = production.run(stop)
         if summary.left_in_spool and not stop.is_set():
             raise NotDelivered(f"{summary.left_in_spool} of {summary.reports} reports are not acknowledged")
         if as_json:

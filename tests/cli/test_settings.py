@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from enclavescale.producing import ProduceSpec, load_spec
+from enclavescale.agent_file import ProduceSpec, load_spec
 from enclavescale.settings import kafka_properties, load_file
 from schemas.errors import ConfigError
 from tests.cli.conftest import call, process

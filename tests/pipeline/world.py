@@ -11,11 +11,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attester.signing import public_point
-from attester.simulated import SimulatedTee, simulated_platform_id
-from enclavescale.fleet import AGGREGATOR_ID, MODELS, demo_fleet, sign_policy
-from enclavescale.producing import BUNDLED, HostSpec, TraceSpec, agent_host, schedule_of
-from producers.host import HostAgent, Sealing
-from producers.privacy import Budget
+from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
+from enclavescale.agent_file import BUNDLED, HostSpec, TraceSpec
+from enclavescale.fleet import AGGREGATOR_ID, HOST_IMAGE, MODELS, demo_fleet, sign_policy
+from enclavescale.host_sessions import session_maker
+from enclavescale.host_sources import SourcePool
+from enclavescale.producing import plan_host
+from producers.host import AgentHost, HostAgent, Sealing
 from producers.spool import Spool
 from schemas.records import ClassEnrolment, HostEnrolment, Policy
 
@@ -112,10 +114,16 @@ class World:
     def _agent(self, host_id: str) -> HostAgent:
         spec = HostSpec(host_id=host_id, traces=(TraceSpec(trace=BUNDLED + "a100_square", seed=host_id),))
         self.now_ms += 1  # a later session is a newer one
-        host = agent_host(self.policy, spec, self.tee_directory, "enclavescale-host", Budget(), self.now_ms)
+        plan = plan_host(self.policy, spec, SourcePool())
+        quotes = SimulatedTee.create(
+            self.tee_directory,
+            platform_id=simulated_platform_id(host_id),
+            mrtd=simulated_measurement(HOST_IMAGE),
+        )
+        host = AgentHost(profile=plan.profile, session=session_maker(quotes, plan.facts)(None, self.now_ms))
         sealing = Sealing(
-            schedule=schedule_of(self.policy, host.profile.domain),
-            budget=Budget(),
+            schedule=plan.schedule,
+            budget=plan.budget,
             evidence_interval=self.policy.limits.evidence_interval_windows,
         )
         return HostAgent(host, sealing, self.spool)

@@ -1,0 +1,159 @@
+"""Where a host's readings come from: opens what its configuration names, and keeps it open across reloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from enclavescale.agent_file import BUNDLED, DCGM, NVML, SIMULATED, HostSpec, TraceSpec
+from producers.config import Schedule
+from producers.sample.clock import SystemClock
+from producers.sample.dcgm import DcgmConfig, DcgmScraper
+from producers.sample.nvml import Nvml
+from producers.sample.nvml_sampler import NvmlSampler, open_sampler
+from producers.sample.plan import MODES, SamplerMode
+from producers.sample.sampler import Sampler
+from producers.sample.simulated import SimulatedJob, SimulatedReader
+from producers.sample.source import ReadingSource
+from producers.sample.trace import TraceSource, load_bundled, read_nvidia_smi
+from schemas.errors import ConfigError
+from schemas.records import HostEnrolment, Policy
+
+DCGM_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostSources:
+    """The sources of a host's classes, in the enrolment's order, and what stands behind them.
+
+    `energy`: there are energy counters. `live`: readings are made now, by a thread; `close` ends it.
+    """
+
+    sources: tuple[ReadingSource, ...]
+    energy: bool = False
+    sampler: Sampler | None = None
+    scraper: DcgmScraper | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a thread has to deliver."""
+        return self.sampler is not None or self.scraper is not None
+
+    @property
+    def nvml(self) -> Nvml | None:
+        """The library that is read, where it is NVML."""
+        return self.sampler.nvml if isinstance(self.sampler, NvmlSampler) else None
+
+    def close(self) -> None:
+        """End its thread, if it has one."""
+        for one in (self.sampler, self.scraper):
+            if one is not None:
+                one.close()
+
+
+_Key = tuple[HostSpec, HostEnrolment, Schedule, tuple[str, ...]]
+
+
+class SourcePool:
+    """Sources that are open, by all that decides them: a reload that changes none of it goes on with the same ones.
+
+    A sampler that is opened anew has no past, and its first window would be full of gaps. Used by one thread at a time.
+    """
+
+    def __init__(self, open_nvml: Callable[..., NvmlSampler] = open_sampler) -> None:
+        self._open_nvml = open_nvml
+        self._open: dict[_Key, HostSources] = {}
+
+    def get(self, spec: HostSpec, policy: Policy, enrolment: HostEnrolment, schedule: Schedule) -> HostSources:
+        """The sources of a host, started. Raises ConfigError, TraceError, NvmlFault."""
+        key = (spec, enrolment, schedule, policy.accepted_sampler_modes)
+        found = self._open.get(key)
+        if found is None:
+            found = self._open[key] = self._make(spec, enrolment, schedule, policy.accepted_sampler_modes)
+        return found
+
+    def retain(self, used: Iterable[HostSources]) -> None:
+        """Close all but these."""
+        kept = {id(one) for one in used}
+        for key, one in list(self._open.items()):
+            if id(one) not in kept:
+                del self._open[key]
+                one.close()
+
+    def close(self) -> None:
+        """Close all."""
+        self.retain(())
+
+    def _make(
+        self, spec: HostSpec, enrolment: HostEnrolment, schedule: Schedule, accepted: Sequence[str]
+    ) -> HostSources:
+        if spec.source == NVML:
+            return self._nvml(enrolment, schedule, accepted)
+        if spec.source == DCGM:
+            return _dcgm(spec, enrolment, schedule)
+        if spec.source == SIMULATED:
+            return _simulated(enrolment, schedule)
+        if len(spec.traces) != len(enrolment.classes):
+            raise ConfigError(f"{spec.host_id}: give one trace per enrolled GPU model", field="traces")
+        pairs = zip(spec.traces, enrolment.classes, strict=True)
+        return HostSources(tuple(trace_source(trace, one.gpus, schedule.sample_hz) for trace, one in pairs))
+
+    def _nvml(self, enrolment: HostEnrolment, schedule: Schedule, accepted: Sequence[str]) -> HostSources:
+        modes = cast("tuple[SamplerMode, ...]", tuple(mode for mode in MODES if mode in accepted))
+        sampler = self._open_nvml(_models(enrolment), schedule, modes=modes)
+        sampler.start()
+        energy = any(plan.energy != "none" for plan in sampler.plans.values())
+        return HostSources(_of_sampler(sampler, enrolment), energy=energy, sampler=sampler)
+
+
+def trace_source(spec: TraceSpec, gpus: int, sample_hz: int = 10) -> TraceSource:
+    """The source that replays a trace on `gpus` GPUs. Raises TraceError or ConfigError."""
+    if spec.trace.startswith(BUNDLED):
+        trace = load_bundled(spec.trace.removeprefix(BUNDLED))
+    else:
+        trace, _, _ = read_nvidia_smi(Path(spec.trace), sample_hz=sample_hz)
+    spread = None if spec.spread_ticks < 0 else spec.spread_ticks
+    return TraceSource(trace, gpus=gpus, seed=spec.seed, spread_ticks=spread)
+
+
+def _models(enrolment: HostEnrolment) -> dict[str, int]:
+    return {one.model: one.gpus for one in enrolment.classes}
+
+
+def _of_sampler(sampler: Sampler, enrolment: HostEnrolment) -> tuple[ReadingSource, ...]:
+    return tuple(sampler.source(one.model) for one in enrolment.classes)
+
+
+def _dcgm(spec: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> HostSources:
+    if spec.dcgm is None:
+        raise ConfigError(f"{spec.host_id}: a table dcgm is needed", field="dcgm")
+    config = DcgmConfig(
+        url=spec.dcgm.url,
+        collect_interval_ms=spec.dcgm.collect_interval_ms,
+        timeout_s=DCGM_TIMEOUT_S,
+        sampler_mode=spec.dcgm.sampler_mode,
+    )
+    scraper = DcgmScraper(config, _models(enrolment), schedule)
+    scraper.start()
+    return HostSources(tuple(scraper.source(one.model) for one in enrolment.classes), scraper=scraper)
+
+
+def _simulated(enrolment: HostEnrolment, schedule: Schedule) -> HostSources:
+    """A job on GPUs that are not there, polled by the sampler as real ones are."""
+    jobs = [
+        (
+            one.model,
+            SimulatedJob(
+                gpus=one.gpus,
+                limit_w=one.capacity_w // one.gpus,
+                seed=f"{enrolment.host_id}/{one.model}",
+                tick_ms=schedule.tick_ms,
+            ),
+        )
+        for one in enrolment.classes
+    ]
+    sampler = Sampler(SimulatedReader(jobs, SystemClock()), schedule)
+    sampler.start()
+    return HostSources(_of_sampler(sampler, enrolment), energy=True, sampler=sampler)
