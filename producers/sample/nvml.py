@@ -46,7 +46,8 @@ class GpuInfo:
 
 
 class Nvml:
-    """An initialised NVML; use as a context manager, or `open` and `close`.
+    """An initialised NVML; use as a context manager, or `open` and `close`. One per process where one samples:
+    pynvml counts openings, and only the last one closed makes NVML begin anew.
 
     Reading calls may run in several threads. `reopen` and `gpu_evidence` exclude each other: a report that is being
     signed does not lose the library.
@@ -119,14 +120,21 @@ class Nvml:
         return int(self._call("nvmlDeviceGetCount"))
 
     def gpus(self) -> tuple[GpuInfo, ...]:
-        """Return the GPUs that answer, by index; `count` may be larger. Raises `NvmlFault` if the driver is gone."""
+        """Return the GPUs that answer, by index; `count` may be larger.
+
+        Raises `NvmlFault` if the driver is gone or none of several answers.
+        """
         found = []
+        failed: NvmlFault | None = None
         for index in range(self.count()):
             try:
                 found.append(self._info(index))
             except NvmlFault as fault:
                 if fault.kind == "driver":
                     raise
+                failed = fault
+        if failed is not None and not found:
+            raise failed
         return tuple(found)
 
     def _info(self, index: int) -> GpuInfo:

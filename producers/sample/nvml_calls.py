@@ -27,14 +27,15 @@ _TOTAL_POWER_SAMPLES = 0
 _NOT_FOUND = 6
 _FIELD = struct.Struct("=IIqqIIQ")  # c_nvmlFieldValue_t: field, scope, timestamp, latency, type, status, value
 _SAMPLE = struct.Struct("=QQ")  # c_nvmlSample_t: timestamp, value
-_DOUBLE, _UINT, _ULONG, _ULONGLONG = 0, 1, 2, 3  # nvmlValueType_t
+_UINT, _ULONG, _ULONGLONG = 1, 2, 3  # nvmlValueType_t
+_NOT_AVAILABLE = 0xFFFFFFFF  # NVML_VALUE_NOT_AVAILABLE, -1
 
 
 class FieldValue(NamedTuple):
     """One field of one GPU: `value` in the field's unit, None where `status` (nvmlReturn_t) is not 0 or the type is
     unknown; `timestamp_us` as the driver gave it."""
 
-    value: float | int | None
+    value: int | None
     timestamp_us: int
     status: int
 
@@ -43,19 +44,28 @@ class PowerSample(NamedTuple):
     """One entry of the driver's ring buffer: µs, mW."""
 
     timestamp_us: int
-    power_mw: float
+    power_mw: int
 
 
-def number(value_type: int, raw: int) -> float | int | None:
-    """Return the number in nvmlValue_t, `raw` being its 8 bytes; None for a type no power or energy field has."""
+def number(value_type: int, raw: int) -> int | None:
+    """Return the number in nvmlValue_t, `raw` being its 8 bytes; None for a type no power or energy field has.
+
+    None, too, for NVML's own mark of a value that is not available: as a power it would be 4.3 MW, which no sensor
+    reads. Every other number is a reading, whatever it is.
+    """
     if value_type == _UINT:
-        return raw & 0xFFFFFFFF
-    if value_type in (_ULONGLONG, _ULONG):
-        return raw
-    if value_type == _DOUBLE:
-        value: float = struct.unpack("=d", raw.to_bytes(8, "little"))[0]
-        return value
-    return None
+        value = raw & 0xFFFFFFFF
+        return None if value == _NOT_AVAILABLE else value
+    return raw if value_type in (_ULONGLONG, _ULONG) else None
+
+
+def _function(pynvml: Any, name: str) -> Any:
+    """Return a function of the library. Asked for each time: pynvml keeps it in a dictionary, and it changes when a
+    library is loaded. Raises `NvmlFault` if the driver is too old to have it."""
+    try:
+        return pynvml._nvmlGetFunctionPointer(name)
+    except pynvml.NVMLError as error:
+        raise fault_of(error.value, name) from None
 
 
 class FieldCall:
@@ -70,9 +80,7 @@ class FieldCall:
 
     def __call__(self, handle: Any) -> list[FieldValue]:
         """Return the fields' values in order. Raises `NvmlFault` if the call as a whole failed."""
-        # The pointer is asked for each time: pynvml keeps it in a dictionary, and it changes when a library is loaded.
-        call = self._pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")
-        status = call(handle, self._count, ctypes.byref(self._values))
+        status = _function(self._pynvml, "nvmlDeviceGetFieldValues")(handle, self._count, ctypes.byref(self._values))
         if status:
             raise fault_of(status, "nvmlDeviceGetFieldValues")
         return [
@@ -93,8 +101,7 @@ class SamplesCall:
     def __call__(self, handle: Any, after_us: int) -> list[PowerSample]:
         """Return the entries newer than `after_us`, oldest first; none is not a fault. Raises `NvmlFault`."""
         self._count.value = SAMPLES_HELD
-        call = self._pynvml._nvmlGetFunctionPointer("nvmlDeviceGetSamples")
-        status = call(
+        status = _function(self._pynvml, "nvmlDeviceGetSamples")(
             handle,
             ctypes.c_uint(_TOTAL_POWER_SAMPLES),
             ctypes.c_ulonglong(after_us),
@@ -109,4 +116,4 @@ class SamplesCall:
         data = ctypes.string_at(self._buffer, min(self._count.value, SAMPLES_HELD) * _SAMPLE.size)
         kind = self._type.value
         pairs = ((stamp, number(kind, raw)) for stamp, raw in _SAMPLE.iter_unpack(data))
-        return sorted(PowerSample(stamp, float(value)) for stamp, value in pairs if value is not None)
+        return sorted(PowerSample(stamp, value) for stamp, value in pairs if value is not None)

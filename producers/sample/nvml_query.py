@@ -14,7 +14,7 @@ class Poll(NamedTuple):
     """`power_mw` None: the ring buffer has nothing new. `stamp_us`: the driver's time of the reading, 0 if it has
     none. `energy_mj` None: not supported, or failed this once."""
 
-    power_mw: float | None
+    power_mw: int | None
     stamp_us: int
     energy_mj: int | None
 
@@ -39,20 +39,19 @@ class PowerQuery:
             return Poll(new[-1].power_mw, new[-1].timestamp_us, energy) if new else Poll(None, after_us, energy)
         if self._plan.method == "legacy":
             power = self._nvml.legacy_power_mw(handle)
-            return Poll(float(power), 0, self._energy(handle, self._values(handle)))
+            return Poll(power, 0, self._energy(handle, self._values(handle)))
         values = self._values(handle)
         reading = values[0]
         if reading.value is None:
             raise fault_of(reading.status or _UNKNOWN_TYPE, "power field")
-        return Poll(float(reading.value), reading.timestamp_us, self._energy(handle, values))
+        return Poll(reading.value, reading.timestamp_us, self._energy(handle, values))
 
     def _values(self, handle: Handle) -> list[FieldValue]:
         return self._fields(handle) if self._fields is not None else []
 
     def _energy(self, handle: Handle, values: list[FieldValue]) -> int | None:
         if self._plan.energy == "field":
-            value = values[-1].value
-            return None if value is None else int(value)
+            return values[-1].value
         if self._plan.energy == "call":
             try:
                 return self._nvml.energy_mj(handle)

@@ -8,13 +8,14 @@ Waits double from a second to a minute. None of it depends on a power value.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from producers.sample.clock import Clock
 from producers.sample.freshness import ScheduleFreshness, TimestampFreshness
 from producers.sample.nvml import Handle, Nvml, NvmlFault, XidEvents, handle_key
 from producers.sample.nvml_query import Poll, PowerQuery
-from producers.sample.plan import SamplerMode, SensorPlan, assumed_plan
+from producers.sample.plan import SensorPlan
+from producers.sample.probe import Plans
 from producers.sample.reader import DRIVER_RELOAD, GPU_LOST, MIG, PERMISSION, STALE, STALL, XID, GpuReading
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ class NvmlReader:
     """A `PowerReader` over NVML.
 
     `slots`: model and UUID of every enrolled GPU, the UUID None for one that was not found: its place is taken by the
-    first unknown GPU of that model that appears. `plans` by UUID; a GPU without one gets the assumed plan of `mode`.
+    first unknown GPU of that model that appears. `plans` hold as long as the process: NVML refuses a driver of another
+    version than its library, so a driver that comes back is the one that was probed.
     """
 
     kind = "nvml"
@@ -104,15 +106,13 @@ class NvmlReader:
         self,
         nvml: Nvml,
         slots: Sequence[tuple[str, str | None]],
-        plans: Mapping[str, SensorPlan],
-        *,
-        mode: SamplerMode,
+        plans: Plans,
         clock: Clock,
     ) -> None:
         self._nvml = nvml
         self._clock = clock
-        self._mode = mode
-        self._gpus = [_Gpu(model, uuid, plans.get(uuid or "") or assumed_plan(mode)) for model, uuid in slots]
+        self._plans = plans
+        self._gpus = [_Gpu(model, uuid, plans.of(model, uuid)) for model, uuid in slots]
         self._queries: dict[SensorPlan, PowerQuery] = {}
         self._events: XidEvents | None = None
         self._events_stale = True
@@ -123,7 +123,7 @@ class NvmlReader:
     @property
     def sampler_mode(self) -> str:
         """Kind of reading of all GPUs."""
-        return self._mode
+        return self._plans.mode
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -138,7 +138,9 @@ class NvmlReader:
     def read_all(self, tick: int) -> list[GpuReading]:
         """Poll every GPU once; the tick's number does not matter here."""
         self._turn += 1
-        if self._down and not self._reopen():
+        if self._down or all(gpu.handle is None and gpu.failures for gpu in self._gpus):
+            self._reopen()
+        if self._down:
             now = self._clock.monotonic_ns()
             return [GpuReading(None, None, now, now, DRIVER_RELOAD)] * len(self._gpus)
         self._housekeeping()
@@ -159,7 +161,7 @@ class NvmlReader:
     def _read(self, gpu: _Gpu) -> GpuReading:
         began = self._clock.monotonic_ns()
         if gpu.backoff.waiting(began):
-            return GpuReading(None, None, began, began, gpu.fault)
+            return GpuReading(None, None, began, began, gpu.fault | gpu.mig)
         try:
             if gpu.handle is None and not self._find(gpu):
                 return self._failed(gpu, NvmlFault("lost", "GPU_LOST", "no such GPU"), began)
@@ -200,13 +202,15 @@ class NvmlReader:
             self._lose_driver(fault)
             return GpuReading(None, None, began, ended, DRIVER_RELOAD)
         named = {"lost": GPU_LOST, "permission": PERMISSION}.get(fault.kind, 0)
+        if fault.kind == "transient" and gpu.failures >= FAILURES_BEFORE_WAIT:
+            named = GPU_LOST  # as good as
         if named or gpu.failures >= FAILURES_BEFORE_WAIT:
             if gpu.failures in (1, FAILURES_BEFORE_WAIT):
                 log.warning("GPU %d (%s): %s", self._gpus.index(gpu), gpu.model, fault.code)
             gpu.handle = None
             gpu.fault = named
             gpu.backoff.failed(ended)
-        return GpuReading(None, None, began, ended, named)
+        return GpuReading(None, None, began, ended, named | gpu.mig)
 
     def _find(self, gpu: _Gpu) -> bool:
         """Look a GPU up by UUID, or find one for a place that is vacant."""
@@ -216,7 +220,7 @@ class NvmlReader:
             gpu.uuid = next(free, None)
             if gpu.uuid is None:
                 return False
-            gpu.follow(assumed_plan(self._mode))
+            gpu.follow(self._plans.of(gpu.model, gpu.uuid))
         gpu.handle = self._nvml.handle(gpu.uuid)
         self._events_stale = True
         self._look(gpu)
@@ -248,18 +252,19 @@ class NvmlReader:
             log.warning("NVML: %s; initialising again", fault.code)
         self._down = True
 
-    def _reopen(self) -> bool:
-        now = self._clock.monotonic_ns()
-        if self._driver.waiting(now):
-            return False
+    def _reopen(self) -> None:
+        """Initialise NVML again: the driver is gone, or no GPU answers by whatever name."""
+        if self._driver.waiting(self._clock.monotonic_ns()):
+            return
         try:
             self._nvml.reopen()
-        except NvmlFault:
+        except NvmlFault as fault:
+            self._lose_driver(fault)
             self._driver.failed(self._clock.monotonic_ns())
-            return False
-        log.info("NVML is back")
+            return
+        log.info("NVML was initialised again")
         self._down = False
-        self._driver.reset()
+        self._driver.failed(self._clock.monotonic_ns())  # not again at once, should it be of no use
         self._events = None
         self._events_stale = True
         self._queries.clear()
@@ -267,7 +272,6 @@ class NvmlReader:
             gpu.handle = gpu.query = None
             gpu.backoff.reset()
             gpu.marks |= DRIVER_RELOAD
-        return True
 
     def _housekeeping(self) -> None:
         """MIG and power limit of one GPU, and every second the events of all."""
@@ -276,6 +280,8 @@ class NvmlReader:
             self._look(self._gpus[turn])
         if self._turn % XID_POLLS:
             return
+        if any(gpu.handle is not None and not gpu.failures for gpu in self._gpus):
+            self._driver.reset()
         try:
             self._watch_events()
             for _ in range(MAX_EVENTS):

@@ -10,8 +10,8 @@ from producers.config import Schedule
 from producers.sample.clock import Clock, SystemClock
 from producers.sample.nvml import GpuInfo, Nvml, NvmlFault
 from producers.sample.nvml_reader import NvmlReader
-from producers.sample.plan import MODES, SamplerMode, SensorPlan
-from producers.sample.probe import probe
+from producers.sample.plan import MODES, SamplerMode
+from producers.sample.probe import Plans, probe
 from producers.sample.sampler import Sampler
 from schemas.errors import ConfigError
 
@@ -21,16 +21,13 @@ log = logging.getLogger(__name__)
 class NvmlSampler(Sampler):
     """A sampler over NVML. `nvml` also answers for confidential computing and evidence; `plans` by UUID."""
 
-    def __init__(
-        self, nvml: Nvml, plans: Mapping[str, SensorPlan], reader: NvmlReader, schedule: Schedule, clock: Clock | None
-    ) -> None:
+    def __init__(self, nvml: Nvml, plans: Plans, reader: NvmlReader, schedule: Schedule, clock: Clock | None) -> None:
         super().__init__(reader, schedule, clock)
         self.nvml = nvml
-        self.plans = dict(plans)
+        self.plans = dict(plans.by_uuid)
 
-    def close(self) -> None:
-        """Stop sampling and shut NVML down."""
-        super().close()
+    def _let_go(self) -> None:
+        super()._let_go()
         self.nvml.close()
 
 
@@ -57,13 +54,13 @@ def open_sampler(
     try:
         gpus = own.gpus()
         slots = _places(models, gpus)
-        mode, plans = probe(own, gpus, clock or SystemClock(), modes)
+        plans = probe(own, gpus, clock or SystemClock(), modes)
     except (NvmlFault, ConfigError):
         own.close()
         raise
-    reader = NvmlReader(own, slots, plans, mode=mode, clock=clock or SystemClock())
+    reader = NvmlReader(own, slots, plans, clock or SystemClock())
     for gpu in gpus:
-        plan = plans[gpu.uuid]
+        plan = plans.of(gpu.name, gpu.uuid)
         log.info("GPU %d (%s): %s power, energy counter: %s", gpu.index, gpu.name, plan.mode, plan.energy)
     return NvmlSampler(own, plans, reader, schedule, clock)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ MIN_CHANGES = 8
 """Changes of the value needed to say anything; an idle GPU's sensor may stand still for minutes."""
 GUARD_NS = 1_000_000
 """Added to the longest time between two updates that was seen: a timer's grain."""
+MAX_SKIP = 1.5
+"""Updates further apart than this many periods: one was not reported."""
 MAX_SPREAD = 0.15
 """Updates further from the period than this share of it are no period."""
 
@@ -25,7 +28,7 @@ class Observation(NamedTuple):
 
     began_ns: int
     ended_ns: int
-    power_mw: float
+    power_mw: int
     stamp_us: int
 
 
@@ -39,12 +42,29 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What was inferred; `assumed`: nothing could be, these are the defaults."""
+    """What was inferred. `assumed`: no period could be, so period and bound are the defaults; `moved`: the reading
+    changed often enough to say anything at all."""
 
     clock: FreshnessClock = "schedule"
     period_ms: float = ASSUMED_PERIOD_MS
     upper_ns: int = ASSUMED_UPPER_NS
     assumed: bool = True
+    moved: bool = False
+
+
+def shared(timings: Sequence[Timing]) -> Timing:
+    """Return what holds for all GPUs of a model: the worst of those whose reading moved, so that idle ones, and ones
+    that appear later, are read as their sisters are. One model and one driver have one kind of sensor."""
+    moved = [one for one in timings if one.moved]
+    if not moved:
+        return Timing()
+    clocks = {one.clock for one in moved}
+    worst = max(moved, key=lambda one: one.upper_ns)
+    return replace(
+        worst,
+        clock=clocks.pop() if len(clocks) == 1 else "schedule",
+        assumed=any(one.assumed for one in moved),
+    )
 
 
 def infer(watch: Watch) -> Timing:
@@ -63,8 +83,9 @@ def infer(watch: Watch) -> Timing:
         clock = "samples"
     found = _period(watch.polls, changes)
     if found is None:
-        return Timing(clock=clock, assumed=True)
-    return Timing(clock=clock, period_ms=round(found[0] / 1e6, 1), upper_ns=found[1], assumed=False)
+        return Timing(clock=clock, moved=True)
+    period_ms = round(found[0] / 1e6, 1)
+    return Timing(clock=clock, period_ms=period_ms, upper_ns=found[1], assumed=False, moved=True)
 
 
 def _few_more(seen: int, changes: int) -> bool:
@@ -73,20 +94,34 @@ def _few_more(seen: int, changes: int) -> bool:
 
 
 def _stamps_are_updates(polls: Sequence[Observation], changes: Sequence[int]) -> bool:
-    """The timestamp moves whenever the value does, and otherwise stands still: it is the update's, not the query's."""
-    moved = sum(polls[i].stamp_us != polls[i - 1].stamp_us for i in range(1, len(polls)))
-    return _few_more(moved, len(changes)) and all(polls[i].stamp_us != polls[i - 1].stamp_us for i in changes)
+    """The timestamp moves whenever the value does, and otherwise stands still: it is the update's, not the query's.
+
+    It moves at every update, too, where the value stays the same: one that does not would skip a period.
+    """
+    stamps = [polls[0].stamp_us] + [b.stamp_us for a, b in pairwise(polls) if b.stamp_us != a.stamp_us]
+    return (
+        _few_more(len(stamps) - 1, len(changes))
+        and all(polls[i].stamp_us != polls[i - 1].stamp_us for i in changes)
+        and _regular(stamps[1:])
+    )
+
+
+def _regular(stamps: Sequence[int]) -> bool:
+    """The timestamps rise, and none is left out."""
+    apart = np.diff(np.array(stamps, np.int64))
+    return len(apart) >= MIN_CHANGES // 2 and bool(apart.min() > 0 and apart.max() < MAX_SKIP * np.median(apart))
 
 
 def _samples_are_updates(watch: Watch, changes: Sequence[int]) -> bool:
     """The ring buffer got one entry per change of the field, with the field's new value: they are one sensor.
 
-    The first and the last change may lie outside of what the buffer was asked for.
+    It has no timestamp twice. The first and the last change may lie outside of what the buffer was asked for.
     """
     inner = changes[1:-1]
-    values = {round(sample.power_mw) for sample in watch.samples}
-    shared = sum(round(watch.polls[i].power_mw) in values for i in inner)
-    return _few_more(len(watch.samples), len(changes)) and shared >= 0.95 * len(inner)
+    values = {sample.power_mw for sample in watch.samples}
+    shared = sum(watch.polls[i].power_mw in values for i in inner)
+    regular = _regular([sample.timestamp_us for sample in watch.samples])
+    return regular and _few_more(len(watch.samples), len(changes)) and shared >= 0.95 * len(inner)
 
 
 def _period(polls: Sequence[Observation], changes: Sequence[int]) -> tuple[float, int] | None:

@@ -14,8 +14,8 @@ EnergyMethod = Literal["field", "call", "none"]
 
 MODES: tuple[SamplerMode, ...] = ("instant", "average", "legacy")
 ASSUMED_PERIOD_MS = 100.0
-ASSUMED_UPPER_NS = 110_000_000
-"""Bound for a sensor that did not move while it was probed: the slowest measured is an A100's, 98 to 104 ms."""
+ASSUMED_UPPER_NS = 108_000_000
+"""Bound for a sensor that did not move while it was probed: the slowest known, an A100's with 98 to 104 ms, and 4 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class SensorPlan:
 
     `method`: a power field, the driver's ring buffer, or nvmlDeviceGetPowerUsage; `field_id` and `scope` of the field.
     `clock` tells readings apart (see `freshness`); `upper_ns` bounds the time between two updates where it is
-    `schedule`. `period_ms`: the sensor's update period; `assumed`: it stood still, so period and bound are the
+    `schedule`. `period_ms`: the sensor's update period; `assumed`: it could not be seen, so period and bound are the
     defaults. `energy`: where the energy counter is read.
     """
 

@@ -1,8 +1,8 @@
 """Looks at every GPU's sensors before any is trusted: what is supported, how often it updates, what its clock is.
 
 The GPUs of a host are read in one mode, the first of those allowed that all of them support: a session binds one. The
-probe polls fast for a few seconds, once, when the process starts. A GPU that does not answer then gets an assumed plan:
-it may come back, and its window is a window of missing readings until then.
+probe polls fast for a few seconds, once, when the process starts. What it finds holds for a model, the worst of its
+GPUs for all; a GPU that does not answer gets the plan of its sisters, or an assumed one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from producers.sample.nvml_calls import (
 )
 from producers.sample.nvml_faults import NvmlFault, fault_of
 from producers.sample.nvml_query import PowerQuery
-from producers.sample.period import Observation, Watch, infer
+from producers.sample.period import Observation, Timing, Watch, infer, shared
 from producers.sample.plan import MODES, EnergyMethod, SamplerMode, SensorPlan, assumed_plan
 
 log = logging.getLogger(__name__)
 
 PROBE_S = 2.5
 """Seconds of fast polling: 25 updates of a sensor at 100 ms."""
-POLL_S = 0.0025
-"""Time between polls: a fortieth of that sensor's period, an eighth of the fastest one's (20 ms)."""
-POLLS_PER_SAMPLES = 20
+POLL_S = 0.001
+"""Time between polls, a hundredth of that sensor's period: the bound of the period is wider than it by two polls, and
+a tick in so many is lost to that."""
+POLLS_PER_SAMPLES = 50
 """Polls between two looks at the ring buffer, which holds more than a second."""
 
 
@@ -48,6 +49,19 @@ class Support:
     def modes(self) -> tuple[SamplerMode, ...]:
         """Return the modes that can be read, best first."""
         return tuple(mode for mode in MODES if mode in self.scopes or (mode == "legacy" and self.legacy))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plans:
+    """How the GPUs of a host are read: all in one `mode`; `by_model` is for those that appear later."""
+
+    mode: SamplerMode
+    by_uuid: Mapping[str, SensorPlan]
+    by_model: Mapping[str, SensorPlan]
+
+    def of(self, model: str, uuid: str | None) -> SensorPlan:
+        """Return the plan of a GPU, of its model where it was not there, or the assumed one."""
+        return self.by_uuid.get(uuid or "") or self.by_model.get(model) or assumed_plan(self.mode)
 
 
 def support_of(nvml: Nvml, handle: Handle) -> Support:
@@ -107,10 +121,8 @@ def choose_mode(found: Mapping[str, Support], allowed: Sequence[SamplerMode]) ->
     raise NvmlFault("unsupported", "SENSOR_MODE_UNSUPPORTED", text)
 
 
-def probe(
-    nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[SamplerMode] = ("instant",)
-) -> tuple[SamplerMode, dict[str, SensorPlan]]:
-    """Return the mode and the plan of every GPU by UUID; takes `PROBE_S` seconds.
+def probe(nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[SamplerMode] = ("instant",)) -> Plans:
+    """Return how every GPU is read; takes `PROBE_S` seconds.
 
     Raises `NvmlFault` if the driver is gone or no allowed mode is supported by all GPUs that answer.
     """
@@ -125,17 +137,25 @@ def probe(
     mode = choose_mode(support, allowed)
     plans = {uuid: _first_plan(one, mode) for uuid, one in support.items()}
     watches = _watch(nvml, plans, support, clock)
-    for uuid, watch in watches.items():
-        timing = infer(watch)
-        plans[uuid] = replace(
-            plans[uuid],
-            method="samples" if timing.clock == "samples" else plans[uuid].method,
-            clock=timing.clock,
-            period_ms=timing.period_ms,
-            assumed=timing.assumed,
-            upper_ns=timing.upper_ns,
-        )
-    return mode, {gpu.uuid: plans.get(gpu.uuid) or assumed_plan(mode) for gpu in gpus}
+    by_model: dict[str, SensorPlan] = {}
+    for model in {gpu.name for gpu in gpus}:
+        sisters = [gpu.uuid for gpu in gpus if gpu.name == model and gpu.uuid in plans]
+        timing = shared([infer(watches[uuid]) for uuid in sisters])
+        for uuid in sisters:
+            plans[uuid] = by_model[model] = _timed(plans[uuid], timing)
+    answers = {gpu.uuid: plans.get(gpu.uuid) or by_model.get(gpu.name) or assumed_plan(mode) for gpu in gpus}
+    return Plans(mode=mode, by_uuid=answers, by_model=by_model)
+
+
+def _timed(plan: SensorPlan, timing: Timing) -> SensorPlan:
+    return replace(
+        plan,
+        method="samples" if timing.clock == "samples" else plan.method,
+        clock=timing.clock,
+        period_ms=timing.period_ms,
+        assumed=timing.assumed,
+        upper_ns=timing.upper_ns,
+    )
 
 
 def _first_plan(support: Support, mode: SamplerMode) -> SensorPlan:
@@ -175,12 +195,12 @@ def _watch(
     nvml: Nvml, plans: Mapping[str, SensorPlan], support: Mapping[str, Support], clock: Clock
 ) -> dict[str, Watch]:
     """Poll all GPUs fast; one that fails is watched no longer, and judged by what was seen."""
-    shared = nvml.samples_call()
+    ring = nvml.samples_call()
     watchers: dict[str, _Watcher] = {}
     finished: dict[str, Watch] = {}
     for uuid, plan in plans.items():
         try:
-            watchers[uuid] = _Watcher(nvml, uuid, plan, shared if support[uuid].samples else None, clock)
+            watchers[uuid] = _Watcher(nvml, uuid, plan, ring if support[uuid].samples else None, clock)
         except NvmlFault:
             finished[uuid] = Watch()
     end_ns = clock.monotonic_ns() + int(PROBE_S * 1e9)

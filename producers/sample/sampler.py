@@ -46,6 +46,8 @@ WINDOWS_HELD = 3
 """Windows kept: the one that runs, the one that is asked for, and one in case the agent is late."""
 LATENESS_HELD = 6000
 """Polls over which the jitter is told: ten minutes at 10 Hz."""
+CLOSE_S = 5.0
+"""Time for the last poll to end."""
 MAX_WAIT_NS = 1_000_000_000
 """Longest wait without looking at the clock's offset again: it may have been set forward meanwhile."""
 
@@ -125,6 +127,11 @@ class Sampler:
         with self._lock:
             return self._ring.span(rows, start_ms // tick_ms, end_ms // tick_ms)
 
+    def behind(self, end_ms: int) -> bool:
+        """Whether the poll that would have ended the window hangs: nothing newer has come for `STALL_TICKS`."""
+        with self._lock:
+            return self._last_tick < end_ms // self._schedule.tick_ms - 1 - STALL_TICKS
+
     def jitter(self) -> Jitter:
         """Return the lateness of the last polls."""
         with self._lock:
@@ -158,11 +165,15 @@ class Sampler:
         """Stop the thread and close the reader; a call that hangs in the driver is left behind with its thread."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout=CLOSE_S)
             if self._thread.is_alive():
                 log.warning("the sampler's thread is stuck in the driver: left behind")
                 return
             self._thread = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what is read; not called while the thread may still be in it."""
         self._reader.close()
 
     def _run(self) -> None:
@@ -189,15 +200,21 @@ class Sampler:
             self._store(readings)
             self._count(due, began, ended)
         self._last_end_ns = ended
-        self._last_tick = max(tick, self._tick_at(ended))
+        self._last_tick = max(tick, self._tick_before(ended))
         if self._last_tick >= self._sync_tick:
             self._sync(self._last_tick)
         return True
 
     def _due_ns(self) -> int:
-        """The next tick, but not before the sensors surely have another reading."""
+        """The next tick, but not before the sensors surely have another reading.
+
+        Sensors slower than the ticks set the pace themselves: to wait for a tick each time would lose more of them.
+        """
+        spacing = self._reader.spacing_ns
         tick_due = (self._last_tick + 1) * self._tick_ns - self._offset_ns
-        return max(tick_due, self._last_end_ns + self._reader.spacing_ns)
+        if spacing > self._tick_ns:
+            tick_due -= self._tick_ns // 2
+        return max(tick_due, self._last_end_ns + spacing)
 
     def _wait_until(self, due_ns: int) -> bool:
         while (left := due_ns - self._clock.monotonic_ns()) > 0:
@@ -211,6 +228,10 @@ class Sampler:
     def _tick_at(self, monotonic_ns: int) -> int:
         """Number of the tick nearest to a time."""
         return (2 * (monotonic_ns + self._offset_ns) + self._tick_ns) // (2 * self._tick_ns)
+
+    def _tick_before(self, monotonic_ns: int) -> int:
+        """Number of the last tick at or before a time."""
+        return (monotonic_ns + self._offset_ns) // self._tick_ns
 
     def _last_tick_of_window(self, tick: int) -> int:
         return tick // self._schedule.ticks * self._schedule.ticks + self._schedule.ticks - 1
@@ -244,7 +265,7 @@ class Sampler:
         """Count what was slept through before this poll and what is lost to it if it was slow."""
         self._polls += 1
         self._late_us.append((began - due) // 1000)
-        missed = (began - due) // self._tick_ns + self._tick_at(ended) - self._tick_at(began)
+        missed = (began - due) // self._tick_ns + max(self._tick_before(ended) - self._tick_at(began), 0)
         self._missed += missed
         if missed >= STALL_TICKS:
             self._stalls += 1
@@ -288,6 +309,8 @@ class SampledSource:
         """Return flags, energy counters and enforced limits of a window that is still held."""
         span = self._sampler.span(self._rows, start_ms, end_ms)
         met = np.bitwise_or.reduce(span.flags, axis=1)
+        if self._sampler.behind(end_ms):
+            met |= STALL
         flags = tuple((name, int(np.count_nonzero(met & bit))) for bit, name in FLAG_NAMES.items() if (met & bit).any())
         reset = met & (DRIVER_RELOAD | GPU_LOST) != 0
         limits = self._sampler.reader.enforced_limits_mw()

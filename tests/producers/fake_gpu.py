@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-
-import numpy as np
 
 Signal = Callable[[float], float]
 """True power in W at a time in s."""
@@ -23,7 +24,7 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 def busy(time_s: float) -> float:
     """A load that never repeats a value: two slow waves and a fast one, 250 to 650 W."""
-    return 450.0 + 120.0 * np.sin(time_s * 1.7) + 60.0 * np.sin(time_s * 11.3) + 20.0 * np.sin(time_s * 37.1)
+    return 450.0 + 120.0 * math.sin(time_s * 1.7) + 60.0 * math.sin(time_s * 11.3) + 20.0 * math.sin(time_s * 37.1)
 
 
 @dataclass
@@ -66,8 +67,9 @@ class FakeGpu:
 
     def __post_init__(self) -> None:
         self._cycle_ms = float(sum(self.update_ms))
-        self._starts_ms = np.concatenate([[0.0], np.cumsum(self.update_ms)[:-1]])
-        self._cache: dict[tuple[str, int], int] = {}
+        self._starts_ms = [0.0, *itertools.accumulate(self.update_ms)][:-1]
+        self._cache: dict[tuple[float, int], int] = {}
+        self._integral = (0, 0.0)  # tenths of a second, joules
 
     # -- the sensor --------------------------------------------------------------------------------------------------
 
@@ -75,25 +77,25 @@ class FakeGpu:
         """Number of the last update at a time."""
         ms = time_ns / 1e6 - self.phase_ms
         cycle = int(ms // self._cycle_ms)
-        within = int(np.searchsorted(self._starts_ms, ms - cycle * self._cycle_ms, side="right")) - 1
+        within = bisect.bisect_right(self._starts_ms, ms - cycle * self._cycle_ms) - 1
         return cycle * len(self.update_ms) + within
 
     def update_ns(self, index: int) -> int:
         """Time of an update."""
         cycle, within = divmod(index, len(self.update_ms))
-        return round((cycle * self._cycle_ms + float(self._starts_ms[within]) + self.phase_ms) * 1e6)
+        return round((cycle * self._cycle_ms + self._starts_ms[within] + self.phase_ms) * 1e6)
 
     def reading_mw(self, index: int, window_ms: float | None = None) -> int:
         """The sensor's reading of an update: the mean over the window that ends there."""
         window = self.window_ms if window_ms is None else window_ms
-        key = (str(window), index)
+        key = (window, index)
         found = self._cache.get(key)
         if found is None:
             end_s = self.update_ns(index) / 1e9
-            times = np.linspace(end_s - window / 1000.0, end_s, 5)
-            found = self._cache[key] = round(1000.0 * float(np.mean([self.signal(float(t)) for t in times])))
-            if len(self._cache) > 4000:
+            if len(self._cache) > 1000:
                 self._cache.clear()
+            watts = [self.signal(end_s - window / 1000.0 * part / 4) for part in range(5)]
+            found = self._cache[key] = round(200.0 * sum(watts))
         return found
 
     def power_mw(self, time_ns: int, field_id: int = INSTANT) -> int:
@@ -116,7 +118,9 @@ class FakeGpu:
         now_s = time_ns // 100_000_000 / 10.0
         if self.energy_mj_s is not None:  # a steady load, exactly
             return round((now_s - self.energy_from_s) * self.energy_mj_s) - self.energy_back_mj
-        steps = max(int((now_s - self.energy_from_s) * 10), 0)
-        grid = self.energy_from_s + 0.1 * np.arange(steps) + 0.05
-        total = float(np.sum([self.signal(float(t)) for t in grid])) * 100.0 if steps else 0.0
-        return round(total) - self.energy_back_mj
+        at, joules = self._integral if self._integral[0] >= int(self.energy_from_s * 10) else (0, 0.0)
+        at = max(at, int(self.energy_from_s * 10))
+        for step in range(at, int(now_s * 10)):
+            joules += self.signal(step / 10.0 + 0.05) / 10.0
+        self._integral = (max(at, int(now_s * 10)), joules)
+        return round(1000.0 * joules) - self.energy_back_mj

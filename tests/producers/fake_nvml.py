@@ -104,12 +104,12 @@ class FakeNvml:
     def call(self, name: str, *arguments: Any) -> int:
         """Run a function of the library: state of the driver first, then the GPU's, then the function itself."""
         self.calls[name] = self.calls.get(name, 0) + 1
-        function = _FUNCTIONS[name]
+        function, of_a_gpu = _FUNCTIONS[name]
         if name == "nvmlInitWithFlags":
             return function(self)
         if not self.loaded or not self._initialised:
             return UNINITIALIZED
-        if next(iter(inspect.signature(function).parameters)) != "gpu":
+        if not of_a_gpu:
             return function(self, *arguments)
         gpu = self._gpu(arguments[0])
         if gpu is None:
@@ -152,12 +152,12 @@ class _Library:
         return lambda *arguments: self._fake.call(name, *arguments)
 
 
-_FUNCTIONS: dict[str, Callable[..., int]] = {}
+_FUNCTIONS: dict[str, tuple[Callable[..., int], bool]] = {}
 
 
 def c_function(function: Callable[..., int]) -> Callable[..., int]:
     """A function of nvml.h. The first parameter `gpu`: it is about one GPU, whose handle came first."""
-    _FUNCTIONS[function.__name__] = function
+    _FUNCTIONS[function.__name__] = function, next(iter(inspect.signature(function).parameters)) == "gpu"
     return function
 
 
