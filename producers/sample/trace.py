@@ -107,7 +107,7 @@ def read_nvidia_smi(
     Returns the trace and what was met on the way. Raises `TraceError` if the file cannot be opened or has no
     reading, `ConfigError` if `sample_hz` does not divide 1000.
     """
-    resampler = Resampler(_tick_ms(sample_hz))
+    resampler = Resampler(tick_ms_of(sample_hz))
     try:
         with path.open("rb") as stream:
             log = NvidiaSmiLog(raw_lines(stream), column=column)
@@ -118,7 +118,8 @@ def read_nvidia_smi(
     return trace, log.stats, resampler.stats
 
 
-def _tick_ms(sample_hz: int) -> int:
+def tick_ms_of(sample_hz: int) -> int:
+    """Return the time between two ticks, ms; raises `ConfigError` if `sample_hz` does not divide 1000."""
     if not 1 <= sample_hz <= 1000 or 1000 % sample_hz:
         raise ConfigError("sample_hz must divide 1000", field="sample_hz")
     return 1000 // sample_hz
@@ -140,7 +141,7 @@ class TraceSource:
         if gpus < 1 or (spread_ticks is not None and spread_ticks < 0):
             raise ConfigError("a trace needs at least one GPU and a spread of 0 ticks or more", field="gpus")
         self.trace = trace
-        self._tick_ms = _tick_ms(trace.sample_hz)
+        self._tick_ms = tick_ms_of(trace.sample_hz)
         length = trace.power_w.shape[1]
         spread = length if spread_ticks is None else min(spread_ticks + 1, length)
         base = _draw(seed, "base", length)

@@ -237,7 +237,7 @@ def test_an_exporter_that_takes_its_time_is_given_up(silent: bool) -> None:
 
     answer = nothing if silent else trickle
     with serving(answer) as exporter:
-        with pytest.raises(DcgmError, match="no answer|cut short"):
+        with pytest.raises(DcgmError, match=r"no answer|cut short"):
             HttpFetch(exporter.url, 0.2)()
         given_up.set()
 
