@@ -116,6 +116,7 @@ class SessionKeeper:
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
+        self._held = False
         self._ready: Session | None = None
         self._beacon: Beacon | None = None
         self._asked_s = self._not_before_s = 0.0
@@ -133,6 +134,8 @@ class SessionKeeper:
     def due(self, start_ms: int) -> Session | None:
         """The newest session that was made and not yet handed out. Never blocks."""
         with self._lock:
+            if self._held:
+                return None
             session, self._ready = self._ready, None
             if session is not None:
                 self._in_use_s = self._made_s
@@ -152,6 +155,20 @@ class SessionKeeper:
                 self._beacon = beacon
         self._wake.set()
 
+    def hold(self) -> int:
+        """Hand out no session until `resume`; return a `created_at_ms` newer than every one handed out.
+
+        For a configuration that replaces this one some time later: its first session must still be the newest then.
+        """
+        with self._lock:
+            self._held = True
+            return self._next_moment_ms()
+
+    def resume(self) -> None:
+        """Hand out sessions again: the replacement came to nothing."""
+        with self._lock:
+            self._held = False
+
     def state(self) -> RenewalState:
         """Where it stands."""
         with self._lock:
@@ -169,7 +186,7 @@ class SessionKeeper:
             wait_s, beacon = self._plan()
             if wait_s > 0:
                 return wait_s
-            created_at_ms = max(self._wall_ms(), self._moment_ms + 1)
+            created_at_ms = self._next_moment_ms()
             begun_s = self._elapsed_s()
         try:
             session = self._make(beacon, created_at_ms)
@@ -190,6 +207,9 @@ class SessionKeeper:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
+
+    def _next_moment_ms(self) -> int:
+        return max(self._wall_ms(), self._moment_ms + 1)
 
     def _plan(self) -> tuple[float, Beacon | None]:
         """Seconds until the next session is to be made, 0 if now, and the beacon that it would name now."""

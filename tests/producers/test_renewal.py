@@ -268,6 +268,21 @@ def test_a_session_that_workers_would_not_take_for_newer_is_no_session() -> None
     assert bench.keeper.state().last_error == "RENEWAL_FAILED"
 
 
+def test_a_keeper_on_hold_hands_out_nothing_newer_than_what_replaces_it() -> None:
+    bench = Bench()
+    bench.turn_at(1000 + 2_700)
+    assert bench.keeper.hold() == moment_ms(bench.made[0][1].binding) + 1, "made this very millisecond"
+    bench.elapsed += 1
+    assert bench.keeper.hold() == bench.wall_ms()
+    bench.turn_at(1000 + 5_400)
+    assert bench.keeper.due(START_MS) is None
+    assert bench.keeper.state().renewals == 0
+    bench.keeper.resume()
+    assert bench.keeper.due(START_MS) is bench.made[1][1]
+    bench.offset_ms -= 86_400_000
+    assert bench.keeper.hold() == moment_ms(bench.made[1][1].binding) + 1, "also with the clock set back"
+
+
 STEPS = st.lists(
     st.tuples(
         st.floats(0, 400),  # seconds that pass
