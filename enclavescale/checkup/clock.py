@@ -70,6 +70,14 @@ def kernel_clock() -> ClockState:
     return ClockState(estimated_error_ms=state.esterror / 1000, maximum_error_ms=state.maxerror / 1000)
 
 
+def clock_or_error() -> ClockState | OSError:
+    """What the kernel says, or why it does not."""
+    try:
+        return kernel_clock()
+    except OSError as error:
+        return error
+
+
 def keeper(run: Path = Path("/run")) -> str:
     """Name of the service that keeps the time here, empty if none is seen (in a container: the host's is not)."""
     return next((name for name, marks in SERVICES if any((run / mark).exists() for mark in marks)), "")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -19,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from enclavescale.checkup.finding import Finding, fail, ok, skip, warn
+from enclavescale.checkup.finding import Finding, fail, ok, skip, some, warn
 from schemas.topics import TOPICS
 
 REMEDY_REACH = (
@@ -29,6 +31,10 @@ REMEDY_REACH = (
 _DECLARED = next(spec.config for spec in TOPICS if spec.role == "reports")
 _TIMESTAMPS, _LARGEST = "message.timestamp.type", "max.message.bytes"
 MAX_ANSWER_BYTES = 4 << 20
+MAX_REASONS = 3
+"""Different errors of the client library shown, about one per broker."""
+
+_DETAIL = re.compile(r" \(after \d+ms in state \w+[^)]*\)$")
 _PLAIN = ("plaintext", "sasl_plaintext")
 _LOCAL = ("127.0.0.1:", "localhost:", "[::1]:")
 
@@ -38,28 +44,41 @@ def check_broker(
 ) -> Iterator[Finding]:
     """`partitions`: the partition that the policy names for each domain of the hosts. Writes nothing to the cluster."""
     yield from _transport(kafka)
+    heard: list[str] = []
     try:
-        admin = AdminClient(dict(kafka))
+        settings: dict[str, Any] = {**kafka, "error_cb": partial(_hear, heard)}
+        admin = AdminClient(settings)
+    except KafkaException as error:
+        remedy = "Correct the property that is named; docs/operations.md says where properties come from."
+        yield fail("broker.settings", _said(error), remedy, code="CONFIG_INVALID")
+        return
+    try:
         began = time.monotonic()
         # All topics: asking for one by name may create it.
         cluster = admin.list_topics(timeout=timeout_s)
     except KafkaException as error:
-        remedy = REMEDY_REACH
-        yield fail("broker.reach", f"no answer: {_said(error)}", remedy, code="CLUSTER_UNREACHABLE")
+        admin.poll(0)  # hands out what the client has met
+        reasons = list(dict.fromkeys(_DETAIL.sub("", one) for one in heard))[:MAX_REASONS] or [_said(error)]
+        yield fail("broker.reach", f"no answer. {'; '.join(reasons)}", REMEDY_REACH, code="CLUSTER_UNREACHABLE")
         return
     took = (time.monotonic() - began) * 1000
-    yield ok("broker.reach", f"{len(cluster.brokers)} brokers answer, the first one within {took:.0f} ms")
+    yield ok("broker.reach", f"answers within {took:.0f} ms: {some(len(cluster.brokers), 'broker')}")
     found = cluster.topics.get(topic)
     if found is None or found.error is not None:
         reason = found.error.str() if found and found.error else "missing, or hidden from this client"
         remedy = "Create it with `enclavescale topics create`, or allow this client to describe it."
         yield fail("broker.topic", f"{topic}: {reason}", remedy, code="TOPIC_FAILED")
         return
-    yield ok("broker.topic", f"{topic} has {len(found.partitions)} partitions")
+    yield ok("broker.topic", f"{topic} has {some(len(found.partitions), 'partition')}")
     for domain, partition in sorted(partitions.items()):
         yield _partition(domain, partition, found.partitions)
     yield from _settings(admin, topic, timeout_s)
     yield from _rights(admin, topic, timeout_s)
+
+
+def _hear(heard: list[str], error: KafkaError) -> None:
+    if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the sum of the others
+        heard.append(error.str())
 
 
 def _transport(kafka: Mapping[str, str]) -> Iterator[Finding]:
@@ -159,7 +178,7 @@ def check_registry(url: str, topic: str, timeout_s: float) -> Iterator[Finding]:
     if not isinstance(subjects, list):
         yield fail("registry.reach", f"{shown} is no Schema Registry", remedy)
         return
-    yield ok("registry.reach", f"{shown} holds {len(subjects)} subjects")
+    yield ok("registry.reach", f"{shown} holds {some(len(subjects), 'subject')}")
     subject = f"{topic}-value"
     if subject in subjects:
         yield ok("registry.subject", subject)

@@ -49,6 +49,11 @@ def skip(check: str, found: str, about: str = "") -> Finding:
     return Finding(check=check, state="skip", found=found, about=about)
 
 
+def some(number: int, what: str) -> str:
+    """A number and its noun, in the plural unless it is 1."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def failed(check: str, error: EnclaveScaleError, about: str = "") -> Finding:
     """One of our errors as a finding, with its code and its remedy."""
     return fail(check, str(error), error.remedy, about, error.code)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enclavescale.agent_file import DCGM, NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
-from enclavescale.checkup.finding import Finding, fail, failed, ok, warn
+from enclavescale.agent_file import NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
+from enclavescale.checkup.finding import Finding, fail, failed, ok, some, warn
 from producers.config import ClassProfile, Schedule
 from producers.privacy import MICRO, check_budget, privacy_parameters
+from producers.sample.plan import MODES
 from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from schemas.codec import decode_signed_policy
 from schemas.contract import FIRST_MILE_GRADES
@@ -62,7 +63,7 @@ def check_policy(spec: ProduceSpec, now_ms: int) -> Iterator[Finding]:
         yield failed("policy.file", error)
         return
     policy = signed.policy
-    counts = f"counter {policy.counter}, {len(policy.hosts)} hosts in {len(policy.domains)} domains"
+    counts = f"counter {policy.counter}, {some(len(policy.hosts), 'host')} in {some(len(policy.domains), 'domain')}"
     yield ok("policy.file", f"{spec.policy}: {counts}")
     yield _signature(spec, signed, preimage)
     yield _in_force(policy, now_ms)
@@ -138,9 +139,9 @@ def _host(spec: ProduceSpec, policy: Policy, host: HostSpec) -> Iterator[Finding
 
 
 def _readings(policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Iterator[Finding]:
-    about, mode = host.host_id, mode_of(host)
+    about, mode = host.host_id, mode_of(host, policy)
     if host.source == TRACE and len(host.traces) != len(enrolment.classes):
-        found = f"{len(host.traces)} traces for {len(enrolment.classes)} enrolled GPU models"
+        found = f"{some(len(host.traces), 'trace')} for {some(len(enrolment.classes), 'enrolled GPU model')}"
         yield fail("policy.source", found, "Give one trace per enrolled GPU model, in the enrolment's order.", about)
     if host.source not in policy.accepted_sources:
         accepted = ", ".join(policy.accepted_sources) or "none"
@@ -200,7 +201,7 @@ def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEn
                 edges_w=rules[one.model].edges_w,
                 clip_low_w=rules[one.model].clip_low_w,
                 clip_high_w=rules[one.model].clip_high_w,
-                source=_Nominal(one.gpus, host.source, mode_of(host)),
+                source=_Nominal(one.gpus, host.source, mode_of(host, policy)),
             )
             for one in enrolment.classes
         ]
@@ -212,13 +213,16 @@ def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEn
     except EnclaveScaleError as error:
         return failed("policy.budget", error, about)
     total, most = stated.epsilon_total_micro / MICRO, policy.limits.max_epsilon_micro / MICRO
-    lasting = f"{stated.w_event_epsilon_micro / MICRO:g} for {stated.w_event_windows} whole windows"
+    lasting = f"{stated.w_event_epsilon_micro / MICRO:g} for {some(stated.w_event_windows, 'whole window')}"
     return ok("policy.budget", f"ε {total:g} per window of at most {most:g}; {lasting}", about)
 
 
-def mode_of(host: HostSpec) -> str:
-    """The sampler mode that a host's configuration leads to."""
-    return host.dcgm.sampler_mode if host.source == DCGM and host.dcgm is not None else "instant"
+def mode_of(host: HostSpec, policy: Policy) -> str:
+    """The sampler mode that a host's configuration leads to; of NVML's the best one that the policy accepts."""
+    if host.dcgm is not None:
+        return host.dcgm.sampler_mode
+    accepted = [mode for mode in MODES if mode in policy.accepted_sampler_modes]
+    return accepted[0] if host.source == NVML and accepted else "instant"
 
 
 def has_energy(host: HostSpec) -> bool:

@@ -7,6 +7,7 @@ import click
 from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
+from enclavescale.cli.doctor import doctor
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.run import demo, produce_command, worker
 from enclavescale.cli.spdm import spdm
@@ -28,7 +29,7 @@ def main(context: click.Context, verbose: bool, log_format: str) -> None:
     set_up(verbose, log_format == "json")
 
 
-for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral, spdm):
+for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral, spdm, doctor):
     main.add_command(_command)
 main.add_command(bench_group, "bench")
 
