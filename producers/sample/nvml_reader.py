@@ -173,7 +173,8 @@ class NvmlReader:
         ended = self._clock.monotonic_ns()
         gpu.failures = gpu.fault = 0
         flags, gpu.marks = gpu.marks | gpu.mig, 0
-        self._pace(gpu, began, ended)
+        if not self._too_slow(gpu, began, ended):
+            gpu.backoff.reset()
         if not gpu.fresh(poll, began, ended) or poll.power_mw is None:
             return GpuReading(None, poll.energy_mj, began, ended, flags | STALE)
         return GpuReading(poll.power_mw / 1000.0, poll.energy_mj, began, ended, flags)
@@ -186,14 +187,13 @@ class NvmlReader:
         gpu.query = found
         return found
 
-    def _pace(self, gpu: _Gpu, began: int, ended: int) -> None:
-        """Leave a GPU alone whose calls hang; forget earlier trouble of one that answers in time."""
+    def _too_slow(self, gpu: _Gpu, began: int, ended: int) -> bool:
+        """Leave a GPU alone whose calls hang, whatever they answer."""
         gpu.slow = gpu.slow + 1 if ended - began > SLOW_NS else 0
-        if gpu.slow == 0:
-            gpu.backoff.reset()
-        elif gpu.slow >= 2:
+        if gpu.slow >= 2:
             gpu.fault = STALL
             gpu.backoff.failed(ended)
+        return gpu.slow > 0
 
     def _failed(self, gpu: _Gpu, fault: NvmlFault, began: int) -> GpuReading:
         ended = self._clock.monotonic_ns()
@@ -210,6 +210,8 @@ class NvmlReader:
             gpu.handle = None
             gpu.fault = named
             gpu.backoff.failed(ended)
+        elif self._too_slow(gpu, began, ended):
+            gpu.handle = None
         return GpuReading(None, None, began, ended, named | gpu.mig)
 
     def _find(self, gpu: _Gpu) -> bool:

@@ -239,13 +239,15 @@ class Sampler:
     def _sync(self, tick: int) -> None:
         """Read the offset to UTC again; the schedule follows, a step is flagged."""
         offset = utc_offset_ns(self._clock)
-        if abs(offset - self._offset_ns) > self._tick_ns // 2:
+        step, self._offset_ns = offset - self._offset_ns, offset
+        if abs(step) > self._tick_ns // 2:
+            now = max(tick + 1, self._tick_at(self._clock.monotonic_ns()))
             with self._lock:
                 self._steps += 1
                 for gpu in range(len(self._reader.models)):
                     self._ring.flag(gpu, tick, CLOCK_STEP)
-            log.warning("the clock was set by %d ms", (offset - self._offset_ns) // 1_000_000)
-        self._offset_ns = offset
+                    self._ring.flag(gpu, now, CLOCK_STEP)  # the window before may be reported already
+            log.warning("the clock was set by %d ms", step // 1_000_000)
         self._sync_tick = self._last_tick_of_window(max(tick + 1, self._tick_at(self._clock.monotonic_ns())))
 
     def _store(self, readings: Sequence[GpuReading]) -> None:

@@ -55,6 +55,7 @@ class FakeGpu:
     limit_status: int = SUCCESS
     mig: bool = False
     mig_status: int = SUCCESS
+    not_available: bool = False
     energy_from_s: float = 0.0
     energy_back_mj: int = 0
     energy_mj_s: float | None = None
@@ -99,7 +100,9 @@ class FakeGpu:
         return found
 
     def power_mw(self, time_ns: int, field_id: int = INSTANT) -> int:
-        """What a field reads at a time."""
+        """What a field reads at a time; `not_available`: NVML's -1 in place of a value."""
+        if self.not_available:
+            return 0xFFFFFFFF
         return self.reading_mw(self.update_index(time_ns), 1000.0 if field_id == AVERAGE else None)
 
     def ring_entries(self, after_us: int, time_ns: int) -> list[tuple[int, int]]:
