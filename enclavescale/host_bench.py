@@ -33,6 +33,7 @@ from producers.distil import distil, gaps
 from producers.host import AgentHost, HostAgent, Sealing
 from producers.privacy import MICRO, Budget, default_budget, privacy_parameters
 from producers.privatise import Privatiser
+from producers.sample.nvml import Nvml, NvmlFault
 from producers.sample.simulated import SimulatedJob, SimulatedSource
 from producers.sample.source import Conditions, Readings, ReadingSource
 from producers.seal import ClassWindow, Sealer
@@ -41,8 +42,8 @@ from schemas.codec import decode_signed_record, encode_body, record_preimage
 from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
 
-MODEL, LIMIT_W, CLIP_HIGH_W = "NVIDIA H100 80GB HBM3", 700, 1050
-EDGES_W = tuple(LIMIT_W * i // 10 for i in range(1, 10))
+MODEL, LIMIT_W = "NVIDIA H100 80GB HBM3", 700
+EDGES = 9
 """The grid as shipped: nine edges, a tenth of the nominal limit apart (`enclavescale.fleet`)."""
 HOST_ID, DOMAIN = "bench-host", "bench"
 PAPER_SAMPLES_PER_S = 131_406
@@ -54,7 +55,7 @@ BARE_DRAWS = 2_000
 PREPARED_WINDOWS = 16
 WARM_UP_WINDOWS = 20
 START_MS = 1_767_225_600_000
-READERS = ("simulated",)
+SIMULATED, NVML = READERS = ("simulated", "nvml")
 AGENT_WINDOWS_MS = (60_000, 10_000, 1_000)
 AGENT_START_S = 60.0
 """Longest an agent may take beside what it is measured for: start, sessions, the last flush."""
@@ -111,18 +112,18 @@ class Prepared:
         return self._conditions[start_ms // self._window_ms % PREPARED_WINDOWS]
 
 
-def bench_profile(source: ReadingSource, model: str = MODEL) -> HostProfile:
-    """A host with one class of GPUs on the shipped grid."""
+def bench_profile(source: ReadingSource, model: str = MODEL, limit_w: int = LIMIT_W) -> HostProfile:
+    """A host with one class of GPUs of that limit, W, on the shipped grid, clipped at half as much again."""
     return HostProfile(
         host_id=HOST_ID,
         domain=DOMAIN,
         classes=(
             ClassProfile(
                 model=model,
-                capacity_w=LIMIT_W * source.gpus,
-                edges_w=EDGES_W,
+                capacity_w=limit_w * source.gpus,
+                edges_w=tuple(limit_w * i // (EDGES + 1) for i in range(1, EDGES + 1)),
                 clip_low_w=0,
-                clip_high_w=CLIP_HIGH_W,
+                clip_high_w=limit_w * 3 // 2,
                 source=source,
             ),
         ),
@@ -174,7 +175,7 @@ class PipelineBench:
         self._agent = HostAgent(self._host, Sealing(schedule=self.schedule, budget=budget), self._spool)
         self._privatiser = Privatiser(self._privacy)
         self._sealer = Sealer(self._host.session, self._profile, self.schedule, self._privacy, last_digest=None)
-        self._grid = Grid(EDGES_W)
+        self._grid = Grid(self._profile.classes[0].edges_w)
         scale = next(one.scale_micro for one in self._privacy.releases if one.release == "transitions") / MICRO
         self._bare = make_laplace(vector_domain(atom_domain(T="i32")), l1_distance(T="i32"), scale=scale)
         self._draws = 0
@@ -248,8 +249,12 @@ class PipelineBench:
 
 
 def readers_here() -> tuple[str, ...]:
-    """The readers that this machine has."""
-    return READERS
+    """The readers that this machine has: real GPUs only where NVML shows one."""
+    try:
+        with Nvml() as nvml:
+            return READERS if nvml.count() else (SIMULATED,)
+    except NvmlFault:
+        return (SIMULATED,)
 
 
 def agent_window_ms(seconds: float) -> int:
@@ -305,6 +310,6 @@ def bench(*, windows: int, seconds: float, gpus: int, agent_seconds: float, read
             measured = pipeline.run(windows=windows, seconds=seconds)
         finally:
             pipeline.close()
-    shape = {"gpus": gpus, "window_ms": schedule.window_ms, "pane_ms": schedule.pane_ms, "edges": len(EDGES_W)}
+    shape = {"gpus": gpus, "window_ms": schedule.window_ms, "pane_ms": schedule.pane_ms, "edges": EDGES}
     agents = {reader: agent_cost(agent_seconds, gpus, reader) for reader in readers} if agent_seconds else {}
     return {**asdict(measured), **shape, "sample_hz": schedule.sample_hz, "agent": agents}

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,21 +20,33 @@ from typing import Any
 import numpy as np
 
 import enclavescale.cli  # noqa: F401  the whole front door, as in production
-from enclavescale.host_bench import DOMAIN, MODEL, bench_host, bench_job, bench_profile
+from enclavescale.host_bench import (
+    DOMAIN,
+    LIMIT_W,
+    MODEL,
+    NVML,
+    SIMULATED,
+    bench_host,
+    bench_job,
+    bench_profile,
+)
 from producers.agent import Agent, AgentConfig, NoObserver
 from producers.config import Schedule
 from producers.host import HostWindow
 from producers.pacer import RealTimePacer
 from producers.privacy import default_budget
 from producers.publish import PublishConfig
-from producers.sample.clock import SystemClock
+from producers.sample.clock import Clock, SystemClock
+from producers.sample.nvml import Nvml
+from producers.sample.nvml_sampler import open_sampler
+from producers.sample.plan import MODES
 from producers.sample.sampler import Sampler
 from producers.sample.simulated import SimulatedReader
 from producers.sample.source import Conditions, Readings
 from schemas.errors import ConfigError
 
 SETTLE_S = 2.0
-"""Before the clock runs: connecting to the broker and the first session are no part of an agent's day."""
+"""Before the clock runs, at most: connecting to the broker and the first session are no part of an agent's day."""
 _MEMORY = {"rss_mib": "VmRSS", "rss_peak_mib": "VmHWM"}
 
 
@@ -54,7 +67,7 @@ class Meter(NoObserver):
         self._schedule = schedule
         self._stop = stop
         self._began: Mark | None = None
-        self._settled_s = time.monotonic() + SETTLE_S
+        self._settled_s = time.monotonic() + min(SETTLE_S, seconds / 5)
         self._ended: Mark | None = None
         self._energy: list[float] = []
 
@@ -121,24 +134,35 @@ def resident_mib(status: Path = Path("/proc/self/status")) -> dict[str, float | 
     return {name: round(kib[name] / 1024, 1) if name in kib else None for name in _MEMORY}
 
 
-def make_sampler(reader: str, gpus: int, schedule: Schedule) -> tuple[Sampler, str]:
-    """A sampler over simulated GPUs or all real ones, and the model to measure: the first that NVML names.
+def open_reader(reader: str, gpus: int, schedule: Schedule, clock: Clock | None = None) -> tuple[Sampler, str, int]:
+    """A sampler over `gpus` simulated GPUs or all real ones, the model to measure and its limit, W.
 
-    Raises `ConfigError` for another reader or a machine without a GPU, and what NVML raises.
+    Of real models it is that of most GPUs. Raises `ConfigError` for another reader or a machine without a GPU, and
+    what NVML raises.
     """
-    if reader == "simulated":
-        return Sampler(SimulatedReader([(MODEL, bench_job(gpus, schedule))], SystemClock()), schedule), MODEL
-    raise ConfigError(f"no reader {reader!r}", field="reader")
+    if reader == SIMULATED:
+        simulated = SimulatedReader([(MODEL, bench_job(gpus, schedule))], clock or SystemClock())
+        return Sampler(simulated, schedule, clock), MODEL, LIMIT_W
+    if reader != NVML:
+        raise ConfigError(f"no reader {reader!r}", field="reader")
+    with Nvml() as nvml:
+        found = nvml.gpus()
+        models = Counter(gpu.name for gpu in found)
+        if not models:
+            raise ConfigError("no GPU on this machine", field="reader")
+        model = models.most_common(1)[0][0]
+        limits = [nvml.enforced_limit_mw(nvml.handle(gpu.uuid)) // 1000 for gpu in found if gpu.name == model]
+    return open_sampler(models, schedule, modes=MODES, clock=clock), model, max(limits)
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Run an agent as `spec` says: seconds, gpus, reader, window_ms, bootstrap, topic, spool."""
     schedule = Schedule(window_ms=spec["window_ms"])
     budget = default_budget(energy=True)
-    sampler, model = make_sampler(spec["reader"], spec["gpus"], schedule)
+    sampler, model, limit_w = open_reader(spec["reader"], spec["gpus"], schedule)
     stop = threading.Event()
     meter = Meter(spec["seconds"], schedule, stop)
-    profile = bench_profile(sampler.source(model), model)
+    profile = bench_profile(sampler.source(model), model, limit_w)
     config = AgentConfig(
         hosts=(bench_host(profile, schedule, budget),),
         pacer=RealTimePacer(schedule.window_ms),
