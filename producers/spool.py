@@ -126,11 +126,13 @@ class Spool:
             return None
 
     def _first_opened(self, known: dict[str, Head] | None) -> None:
+        # Without the second file nobody knows which windows were sealed: none may be until this one can be read.
+        needed = True
         try:
+            needed = known is None and self._path.exists() and self._path.stat().st_size > 0
             self._connection(checked=True)
         except (sqlite3.Error, OSError) as error:
-            # Without the second file nobody knows which windows were sealed: none may be until this one can be read.
-            if not spool_file.passes(error) or (known is None and self._path.exists()):
+            if needed or not spool_file.passes(error):
                 raise SpoolError(f"cannot open the spool: {error}") from error
             self._failed("the spool cannot be opened now: reports are lost until it can")
 
@@ -179,8 +181,7 @@ class Spool:
 
     def _insert(self, report: SealedReport, now_ms: int, unwritten: int, stated: int) -> SpoolEntry:
         db = self._connection()
-        found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
-        entry_id = 1 + max(0 if found is None else int(found[0]), self._ledger.last_id)
+        entry_id = self._ledger.last_id + 1
         row = (entry_id, report.host_id, report.domain, report.digest, report.window_end_ms, now_ms)
         db.execute(
             f"INSERT INTO entries ({spool_file.COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
@@ -204,10 +205,10 @@ class Spool:
                 return
 
     def _delete(self, db: sqlite3.Connection, entry_id: int, host_id: str, size: int, *, dropped: bool) -> None:
+        if host_id not in self._ledger.heads or not isinstance(size, int):
+            raise spool_file.Damaged("a report changed on disk")
         db.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
-        head = self._ledger.removed(host_id, size, dropped=dropped)
-        if dropped:
-            spool_file.store_head(db, host_id, head)
+        spool_file.store_head(db, host_id, self._ledger.removed(host_id, size, dropped=dropped))
 
     def pending(self, after_id: int = 0, limit: int = 1000) -> list[SpoolEntry]:
         """Return unacknowledged entries with id > `after_id` that may be sent, oldest first."""

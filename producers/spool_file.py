@@ -11,9 +11,8 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from producers.errors import SpoolError
@@ -34,8 +33,10 @@ _TABLES = (
     " value BLOB NOT NULL, checksum INTEGER NOT NULL)",
     # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
     "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL,"
-    " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, told INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+    " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, told INTEGER NOT NULL, acked INTEGER NOT NULL,"
+    " checksum INTEGER NOT NULL)",
 )
+_HEAD_COLUMNS = "host_id, digest, sealed_ms, appended, dropped, told, acked"
 COLUMNS = "id, host_id, domain, digest, window_end_ms, appended_ms, value, checksum"
 
 Row = tuple[int, str, str, bytes, int, int, bytes, int]
@@ -143,40 +144,41 @@ def close(db: sqlite3.Connection) -> None:
 
 def load(db: sqlite3.Connection) -> Ledger:
     """Read the ledger of an open spool. Raises `sqlite3.Error`, `Damaged`."""
+    try:
+        return _load(db)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Damaged("a column holds another type than was written") from error
+
+
+def _load(db: sqlite3.Connection) -> Ledger:
     ledger = Ledger()
     waiting: Counter[str] = Counter()
     query = "SELECT host_id, COUNT(*), SUM(LENGTH(value)) FROM entries GROUP BY host_id"
     for host_id, entries, size in db.execute(query):
         waiting[host_id] = entries
         ledger.size += size
-    heads = stored_heads(db)
-    if not waiting.keys() <= heads.keys():
-        raise Damaged("reports of a host without a head")
-    ledger.heads = with_waiting(heads, waiting)
+    ledger.heads = stored_heads(db)
+    if waiting != Counter({host_id: head.waiting for host_id, head in ledger.heads.items()}):
+        raise Damaged("reports and heads do not fit together")
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
     ledger.last_id = 0 if row is None else int(row[0])
     return ledger
 
 
 def stored_heads(db: sqlite3.Connection) -> dict[str, Head]:
-    """Read the heads, `waiting` left at 0. Raises `sqlite3.Error`, `Damaged`."""
+    """Read the heads. Raises `sqlite3.Error`, `Damaged`."""
     heads = {}
-    for *row, check in db.execute("SELECT host_id, digest, sealed_ms, appended, dropped, told, checksum FROM heads"):
+    for *row, check in db.execute(f"SELECT {_HEAD_COLUMNS}, checksum FROM heads"):  # noqa: S608
         if check != checksum(row):
             raise Damaged("a head changed on disk")
         heads[row[0]] = Head(*row[1:])
     return heads
 
 
-def with_waiting(heads: Mapping[str, Head], waiting: Counter[str]) -> dict[str, Head]:
-    """The heads with the entries that really wait."""
-    return {host_id: replace(head, waiting=waiting[host_id]) for host_id, head in heads.items()}
-
-
 def store_head(db: sqlite3.Connection, host_id: str, head: Head) -> None:
     """Write one head. Raises `sqlite3.Error`."""
-    row = (host_id, head.digest, head.sealed_ms, head.appended, head.dropped, head.told)
-    db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?,?,?,?,?)", (*row, checksum(row)))
+    row = (host_id, head.digest, head.sealed_ms, head.appended, head.dropped, head.told, head.acked)
+    db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?,?,?,?,?,?)", (*row, checksum(row)))
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -23,8 +23,8 @@ MAX_FILE_BYTES = 16 << 20
 class Head:
     """One host: digest of its newest report, end of its newest window (UTC ms), and counts of reports.
 
-    `appended` = acknowledged + `dropped` + `waiting`, since the spool was made; reports that could not be written are
-    in `appended` and `dropped`. `told` is how much of `dropped` the reports on disk state already.
+    `appended` counts from the making of the spool, and reports that could not be written are in it and in `dropped`.
+    `told` is how much of `dropped` the reports on disk state already; `acked` is what brokers have.
     """
 
     digest: bytes
@@ -32,7 +32,12 @@ class Head:
     appended: int
     dropped: int = 0
     told: int = 0
-    waiting: int = 0
+    acked: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Reports that wait for an acknowledgement."""
+        return self.appended - self.dropped - self.acked
 
 
 @dataclass(slots=True)
@@ -60,7 +65,7 @@ class Ledger:
             appended=old.appended + 1 + unwritten,
             dropped=old.dropped + unwritten,
             told=max(old.told, stated),
-            waiting=old.waiting + 1,
+            acked=old.acked,
         )
         self.heads[report.host_id] = head
         self.size += len(report.value)
@@ -70,7 +75,7 @@ class Ledger:
     def removed(self, host_id: str, size: int, *, dropped: bool) -> Head:
         """Let go of one report: acknowledged, or dropped and counted."""
         old = self.heads[host_id]
-        head = replace(old, waiting=old.waiting - 1, dropped=old.dropped + dropped)
+        head = replace(old, dropped=old.dropped + dropped, acked=old.acked + (not dropped))
         self.heads[host_id] = head
         self.size -= size
         return head
@@ -85,7 +90,7 @@ def reconcile(stored: Mapping[str, Head], remembered: Mapping[str, Head]) -> dic
     for host_id, known in remembered.items():
         found = stored.get(host_id)
         if found is None:
-            heads[host_id] = replace(known, dropped=known.dropped + known.waiting, waiting=0)
+            heads[host_id] = replace(known, dropped=known.appended - known.acked)
         elif known.appended > found.appended:
             torn = known.appended - found.appended
             heads[host_id] = replace(
@@ -98,25 +103,29 @@ def reconcile(stored: Mapping[str, Head], remembered: Mapping[str, Head]) -> dic
     return heads
 
 
-def rescue_heads(rescued: Mapping[str, Head], remembered: Mapping[str, Head]) -> dict[str, Head]:
-    """Heads of a new spool that `rescued` was read into from a damaged one; the difference is counted as dropped.
+def rescue_heads(
+    readable: Mapping[str, Head], remembered: Mapping[str, Head], saved: Mapping[str, int]
+) -> dict[str, Head]:
+    """Heads of a new spool into which `saved` reports by host went over from a damaged one; the rest is dropped.
 
-    `rescued`: heads as far as they were readable, with the entries really saved as `waiting`. An upper bound: a
-    report acknowledged since `remembered` was written counts as well.
+    `readable`: the damaged spool's own heads, as far as they were. Without one the loss is an upper bound: a report
+    acknowledged since `remembered` was written counts as well.
     """
-    heads = dict(rescued)
-    for host_id, known in remembered.items():
-        found = rescued.get(host_id) or replace(known, waiting=0)
-        newest = found if found.appended > known.appended else known
-        since = (found.appended - found.dropped) - (known.appended - known.dropped)
-        waited = known.waiting + max(since, 0)
+    heads = {}
+    for host_id in readable.keys() | remembered.keys():
+        both = [one[host_id] for one in (readable, remembered) if host_id in one]
+        newest = max(both, key=lambda head: head.sealed_ms)
+        waiting, acked = saved.get(host_id, 0), max(head.acked for head in both)
+        appended = max(head.appended for head in both)
+        dropped = max(appended - acked - waiting, *(head.dropped for head in both))
+        appended = max(appended, dropped + waiting)
         heads[host_id] = Head(
             digest=newest.digest,
-            sealed_ms=max(found.sealed_ms, known.sealed_ms),
-            appended=newest.appended,
-            dropped=max(found.dropped, known.dropped) + max(waited - found.waiting, 0),
-            told=max(found.told, known.told),
-            waiting=found.waiting,
+            sealed_ms=newest.sealed_ms,
+            appended=appended,
+            dropped=dropped,
+            told=max(head.told for head in both),
+            acked=appended - dropped - waiting,  # fewer than known if the damage brought back what was trimmed
         )
     return heads
 
@@ -137,7 +146,7 @@ def read_heads(path: Path) -> dict[str, Head]:
 def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
     """Replace the file as a whole, on disk on return: after a crash there is the old one or the new. Raises OSError."""
     hosts = {
-        host_id: [head.digest.hex(), head.sealed_ms, head.appended, head.dropped, head.told, head.waiting]
+        host_id: [head.digest.hex(), head.sealed_ms, head.appended, head.dropped, head.told, head.acked]
         for host_id, head in sorted(heads.items())
     }
     text = json.dumps({"format": FORMAT, "hosts": hosts}, separators=(",", ":")).encode()

@@ -22,7 +22,6 @@ from producers.spool_file import (
     store_head,
     stored_heads,
     transaction,
-    with_waiting,
 )
 from producers.spool_heads import Head, rescue_heads, sync_directory
 
@@ -68,9 +67,9 @@ def _copy(path: Path, made: Path, busy_s: float, remembered: Mapping[str, Head],
         with transaction(new):
             make_tables(new, 0)
             saved, newest = _copy_rows(old, new)
-            known = {host_id: Head(row[3], row[4], saved[host_id]) for host_id, row in newest.items()}
-            known.update(_readable_heads(old))
-            heads = rescue_heads(with_waiting(known, saved), remembered)
+            readable = {host_id: Head(row[3], row[4], saved[host_id]) for host_id, row in newest.items()}
+            readable.update(_readable_heads(old))
+            heads = rescue_heads(readable, remembered, saved)
             for host_id, head in heads.items():
                 store_head(new, host_id, head)
             first = max([last_id, *(row[0] for row in newest.values())])
@@ -94,21 +93,25 @@ def _whole_rows(db: sqlite3.Connection) -> Iterator[Row]:
     last, holes = 0, 0
     with suppress(sqlite3.Error):
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
+    with suppress(sqlite3.Error):
+        db.execute("PRAGMA writable_schema=ON")  # otherwise nothing is read of a file that is shorter than it says
+    # One by one: an error while the next row is looked for would take the one before with it.
+    query = f"SELECT {COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT 1"  # noqa: S608
     while holes <= MAX_HOLES:
         try:
-            for row in db.execute(f"SELECT {COLUMNS} FROM entries WHERE id > ? ORDER BY id", (last,)):  # noqa: S608
-                if row[0] > last:
-                    last = row[0]
-                    if is_whole(row):
-                        yield row
+            row = db.execute(query, (last,)).fetchone()
         except sqlite3.Error as error:
             if not is_damage(error) and primary_code(error) != sqlite3.SQLITE_IOERR:
                 raise
             if primary_code(error) == sqlite3.SQLITE_NOTADB:
                 return
             holes, last = holes + 1, last + 1
-        else:
+            continue
+        if row is None or row[0] <= last:
             return
+        last = row[0]
+        if is_whole(row):
+            yield row
 
 
 def _readable_heads(db: sqlite3.Connection) -> dict[str, Head]:

@@ -1,0 +1,179 @@
+"""Damaged spools: cut anywhere, torn, overwritten, gone. Losses are bounded and counted, nothing is sealed twice."""
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from producers.spool import Spool
+from producers.spool_heads import sync_directory
+from producers.spool_rescue import KEEP_BROKEN
+from tests.producers.forge import report
+from tests.producers.spool_damage import NOW, check, cuts, fresh, leave, memory_directory
+from tests.results import write_result
+
+SEED = int(os.environ.get("ENCLAVESCALE_SEED", "20261121"))
+PAGE = 4096
+FRAME = PAGE + 24
+SIZE = 200
+LONG = pytest.mark.soak
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with memory_directory() as made:
+        yield made
+
+
+def value_at(data: bytes | bytearray, number: int) -> int:
+    """Where the bytes of a report begin; the newest copy counts."""
+    return data.rindex(report(number, size=SIZE).value)
+
+
+@pytest.mark.parametrize("stride", [211, pytest.param(1, marks=LONG)])
+def test_a_log_cut_anywhere_in_its_last_transaction_loses_one_report(directory: Path, stride: int) -> None:
+    left = leave(directory, 8, 2, closed=False, size=SIZE)
+    log = left.files["-wal"]
+    begin = value_at(log, 7)
+    frame = 32 + (begin - 32) // FRAME * FRAME
+    row = range(begin - 100, begin + SIZE + 2)
+    headers = range(frame, frame + 25)
+    for cut in cuts(len(log), [*row, *headers, len(log) - 1], stride, first=frame):
+        assert check(left.write(fresh(directory), wal=log[:cut]), left, size=SIZE) == 1
+    assert check(left.write(fresh(directory)), left, size=SIZE) == 0
+
+
+@pytest.mark.parametrize("stride", [1009, pytest.param(1, marks=LONG)])
+def test_a_file_cut_anywhere_in_its_last_record_loses_what_lay_behind_the_cut(directory: Path, stride: int) -> None:
+    count = 40
+    left = leave(directory, count, 2, closed=True, size=SIZE)
+    file = left.files[""]
+    places = [value_at(file, number) for number in range(2, count)]
+    last = places[-1]
+    worst = 0
+    for cut in cuts(len(file), range(last - 100, last + SIZE + 2), stride, first=last // PAGE * PAGE):
+        behind = sum(place >= cut // PAGE * PAGE for place in places)
+        lost = check(left.write(fresh(directory), file=file[:cut]), left, size=SIZE)
+        assert lost <= behind < len(places)
+        worst = max(worst, lost)
+    assert worst > 0
+
+
+def test_an_empty_or_foreign_file_in_its_place_is_set_aside(directory: Path) -> None:
+    left = leave(directory, 8, 2, closed=True, size=SIZE)
+    for junk in (b"", b"\0" * 3 * PAGE, b"not a database" * 1000, left.files[""][:100]):
+        assert check(left.write(fresh(directory), file=junk), left, size=SIZE) == 6
+    assert (directory / "s.broken-1").read_bytes() == left.files[""][:100]  # for somebody to look at
+    assert check(left.write(fresh(directory), file=None), left, size=SIZE) == 6
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Some sectors of it zeroed, overwritten, swapped or flipped by a bit."""
+    result = bytearray(data)
+    for _ in range(rng.randint(1, 3)):
+        at, length = rng.randrange(len(data)), rng.choice([1, 16, 512, 512, PAGE])
+        if length >= 512:
+            at -= at % 512
+        place = slice(at, min(at + length, len(data)))
+        width = place.stop - place.start
+        kind = rng.randrange(4)
+        if kind == 0:
+            result[place] = bytes(width)
+        elif kind == 1:
+            result[place] = rng.randbytes(width)
+        elif kind == 2:
+            other = rng.randrange(max(len(data) - width, 1))
+            result[place] = data[other : other + width]
+        else:
+            result[at] ^= 1 << rng.randrange(8)
+    return bytes(result)
+
+
+@pytest.mark.parametrize("rounds", [250, pytest.param(20_000, marks=[LONG, pytest.mark.accept])])
+def test_whatever_is_torn_or_overwritten_it_opens_and_counts(directory: Path, rounds: int) -> None:
+    rng = random.Random(SEED)
+    kinds = [leave(fresh(directory), 24, 5, closed=closed, size=SIZE) for closed in (False, True)]
+    worst = dict.fromkeys(("file", "wal"), 0)
+    for number in range(rounds):
+        left = kinds[number % 2]
+        which = "file" if number % 2 or rng.random() < 0.2 else "wal"
+        data = damaged(left.files["" if which == "file" else "-wal"], rng)
+        lost = check(left.write(fresh(directory), **{which: data}), left, size=SIZE)
+        worst[which] = max(worst[which], lost)
+    assert min(worst.values()) > 0
+    if rounds > 250:
+        write_result("spool-damage", {"rounds": rounds, "reports": 19, "worst_loss": worst}, seeds={"damage": SEED})
+
+
+def test_the_second_file_cut_or_gone_is_written_again(directory: Path) -> None:
+    left = leave(directory, 8, 2, closed=True, size=SIZE)
+    heads = left.files[".heads"]
+    for cut in [*range(len(heads)), None]:
+        path = left.write(fresh(directory), heads=None if cut is None else heads[:cut])
+        with Spool(path) as spool:
+            assert len(spool.pending()) == 6
+        assert path.with_name("s.heads").read_bytes() == heads
+        assert check(path, left, size=SIZE) == 0
+
+
+def test_with_both_files_gone_nothing_is_known(directory: Path) -> None:
+    """As documented: what was sealed is forgotten with them."""
+    left = leave(directory, 8, 2, closed=True)
+    path = left.write(fresh(directory), file=None, heads=None)
+    with Spool(path) as spool:
+        assert (spool.last_digest("host-0"), spool.sealed_ms("host-0"), spool.dropped("host-0")) == (None, 0, 0)
+
+
+def test_a_report_that_changed_on_disk_is_found_before_it_is_sent(directory: Path) -> None:
+    left = leave(directory, 8, 0, closed=True, size=SIZE)
+    file = bytearray(left.files[""])
+    file[value_at(file, 3) + 50] ^= 1
+    with Spool(left.write(fresh(directory), file=bytes(file))) as spool:
+        assert spool.depth()[0] == 8  # SQLite sees nothing wrong
+        found = spool.pending()
+        assert [entry.id for entry in found] == [1, 2, 3, 5, 6, 7, 8]
+        stats = spool.stats(NOW)
+        assert (stats.quarantined, stats.dropped, stats.entries, stats.writable) == (1, 1, 7, True)
+        spool.acknowledge([entry.id for entry in found])
+        assert spool.depth() == (0, 0)
+        assert spool.append([report(8, "host-0")], NOW)[0].id == 9
+
+
+def test_damaged_spools_do_not_pile_up(directory: Path) -> None:
+    left = leave(directory, 8, 0, closed=True)
+    path = left.write(fresh(directory))
+    for _ in range(KEEP_BROKEN + 3):
+        with Spool(path):
+            pass
+        path.write_bytes(b"x" * 5000)
+    names = sorted(item.name for item in directory.iterdir() if "broken" in item.name)
+    assert names == [f"s.broken-{number}" for number in range(3, 3 + KEEP_BROKEN)]
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_rescue_killed_at_any_step_is_done_by_the_next_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    left = leave(directory, 8, 2, closed=False, size=SIZE)
+    path = left.write(fresh(directory), file=b"x" * PAGE, wal=b"y" * PAGE)
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count()
+
+        def dying(original: Callable[..., object]) -> Callable[..., object]:
+            def call(*args: object) -> object:
+                if next(steps) == step:
+                    os._exit(9)
+                return original(*args)
+
+            return call
+
+        monkeypatch.setattr(Path, "replace", dying(Path.replace))
+        monkeypatch.setattr("producers.spool_rescue.sync_directory", dying(sync_directory))
+        Spool(path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    check(path, left, size=SIZE)
