@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,14 @@ import pytest
 
 from attester.gpu import GpuEvidenceInvalid, NvidiaGpu, nvidia_gpus
 from attester.host_evidence import DeviceFailed
+from producers.sample.nvml import Nvml
 from schemas.errors import EnclaveScaleError
 from tests.attester.host import UUIDS, Gpus, evidence, policy, session, verify
-from tests.forge.composite.world import FOREIGN_GPU, gpu_digest
+from tests.forge.composite.world import FOREIGN_GPU, GPU_0, GPU_1, gpu_digest
+from tests.forge.nvidia import world as nvidia
+from tests.producers.fake_gpu import GPU_IS_LOST, NOT_SUPPORTED
+from tests.producers.fake_nvml import FakeGpu, FakeNvml
+from verifier.abi.pem import join_chain
 from verifier.errors import VerificationError
 from verifier.nonces import device_nonce
 
@@ -110,3 +116,73 @@ def test_another_hosts_gpu_is_the_verifiers_to_refuse() -> None:
     with pytest.raises(VerificationError) as refused:
         verify(made, policy("tdx", ()))
     assert refused.value.code == "PLATFORM_NOT_ENROLLED"
+
+
+class Signing(list[bytes]):
+    """The nonces a GPU of the fake library was asked with; its report is over the newest."""
+
+    def __init__(self, gpu: FakeGpu, world: nvidia.World) -> None:
+        super().__init__()
+        self.gpu, self.world = gpu, world
+
+    def append(self, nonce: bytes) -> None:
+        super().append(nonce)
+        self.gpu.report = self.world.but(nonce=nonce).mint().report
+
+
+def library() -> FakeNvml:
+    """NVML with the forge's two GPUs; chains end as the driver's do, in zeros."""
+    gpus = []
+    for uuid, world in zip(UUIDS, (GPU_0, GPU_1), strict=True):
+        gpu = FakeGpu(uuid=uuid, chain=join_chain(world.mint().chain))
+        gpu.nonces = Signing(gpu, world)
+        gpus.append(gpu)
+    return FakeNvml(gpus)
+
+
+def test_what_nvml_gives_verifies() -> None:
+    """pynvml's own wrappers and structures, from the library's buffers to the verdict."""
+    fake = library()
+    with fake.installed(), Nvml() as nvml:
+        made = session(evidence("tdx", lambda: nvidia_gpus(nvml)))
+    found = verify(made, policy("tdx", ()))
+    assert (found.first_mile, [one.subject for one in found.claims.devices]) == ("GPU_ATTESTED", list(UUIDS))
+    assert [len(set(gpu.nonces)) for gpu in fake.gpus] == [2, 2]
+
+
+def unsupported(fake: FakeNvml) -> None:
+    fake.gpus[1].status = NOT_SUPPORTED
+
+
+def lost(fake: FakeNvml) -> None:
+    fake.gpus[1].status = GPU_IS_LOST
+
+
+def oversize(fake: FakeNvml) -> None:
+    fake.gpus[1].report_size = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(unsupported, "NVML_UNSUPPORTED"), (lost, "GPU_LOST"), (oversize, "NVML_FAULT")]
+)
+def test_what_nvml_refuses_names_the_gpu_and_has_its_code(fault: Callable[[FakeNvml], None], code: str) -> None:
+    fake = library()
+    with fake.installed(), Nvml() as nvml:
+        known = nvidia_gpus(nvml)
+        fault(fake)
+        with pytest.raises(DeviceFailed) as failed:
+            evidence("tdx", lambda: known).quote(DATA)
+    assert (failed.value.code, failed.value.field) == (code, UUIDS[1])
+    assert failed.value.remedy
+
+
+def test_evidence_of_another_session_is_no_evidence() -> None:
+    """The GPU's report of one session beside the CPU's quote of another."""
+    provider = evidence("tdx", lambda: nvidia_gpus(Gpus()))
+    ours, other = session(provider), session(provider)
+    assert verify(ours, policy("tdx", ())).first_mile == "GPU_ATTESTED"
+    cpu, others = ours.evidence.items[:1], other.evidence.items[1:]
+    ours.evidence = dataclasses.replace(ours.evidence, items=(*cpu, *others))
+    with pytest.raises(VerificationError) as refused:
+        verify(ours, policy("tdx", ()))
+    assert refused.value.code == "NONCE_MISMATCH"
