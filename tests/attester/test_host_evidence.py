@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.forge.composite import world as composite
 from tests.forge.mint import MRTD, PLATFORM_ID
 from tests.forge.world import NOW_MS, binding
 from tests.forge.world import policy as plain_policy
-from verifier.errors import EvidenceAmbiguous, EvidenceTooLarge
+from verifier.errors import EvidenceAmbiguous, EvidenceTooLarge, VerificationError
 from verifier.nonces import gpu_identities_digest
 from verifier.session import verify_session
 
@@ -262,3 +262,64 @@ def test_nobody_at_an_endpoint_is_unreachable() -> None:
     endpoint = SpdmEndpoint(subject=SENSOR, host="127.0.0.1", port=port, limits=Limits(connect_s=5))
     with pytest.raises(SpdmUnreachable):
         connect(endpoint)
+
+
+Items = tuple[EvidenceItem, ...]
+
+
+def named(item: EvidenceItem, subject: str) -> EvidenceItem:
+    return replace(item, subject=subject)
+
+
+MIXED: dict[str, tuple[Callable[[Items, Items], Items], str]] = {
+    "the sensor's of another session": (lambda ours, other: (*ours[:5], other[5]), "NONCE_MISMATCH"),
+    "the GPUs' of another session": (lambda ours, other: (ours[0], *other[1:5], ours[5]), "NONCE_MISMATCH"),
+    "the CPU's of another session": (lambda ours, other: (other[0], *ours[1:]), "REPORT_DATA_MISMATCH"),
+    "no sensor": (lambda ours, other: ours[:5], "EVIDENCE_MISSING"),
+    "one GPU fewer": (lambda ours, other: (*ours[:3], ours[5]), "EVIDENCE_MISSING"),
+    "no devices at all": (lambda ours, other: ours[:1], "GPU_IDENTITIES_MISMATCH"),
+    "no CPU": (lambda ours, other: ours[1:], "EVIDENCE_MISSING"),
+    "a report without its certificates": (lambda ours, other: (*ours[:2], *ours[3:]), "EVIDENCE_MISSING"),
+    "one GPU under two names": (
+        lambda ours, other: (*ours[:3], named(ours[1], UUIDS[1]), named(ours[2], UUIDS[1]), ours[5]),
+        "DEVICE_DUPLICATE",
+    ),
+    "GPUs under each other's names": (
+        lambda ours, other: (
+            ours[0],
+            *(named(item, UUIDS[1]) for item in ours[1:3]),
+            *(named(item, UUIDS[0]) for item in ours[3:5]),
+            ours[5],
+        ),
+        "NONCE_MISMATCH",
+    ),
+    "GPUs with each other's certificates": (
+        lambda ours, other: (ours[0], ours[1], named(ours[4], UUIDS[0]), ours[3], named(ours[2], UUIDS[1]), ours[5]),
+        "NVIDIA_REPORT_SIGNATURE",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def two_sessions() -> tuple[Session, Items, Items, Any]:
+    """A session of a host with everything, its items, those of its next session, and what judges them."""
+    direct = Direct()
+    provider = evidence("tdx", lambda: (*nvidia_gpus(Gpus()), device(direct)))
+    ours, other = session(provider), session(provider)
+    judged_by = policy("tdx", (direct.responder,))
+    assert verify(other, judged_by).first_mile == "SPDM_MEASURED"
+    return ours, ours.evidence.items, other.evidence.items, judged_by
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_a_host_is_judged_as_a_whole(two_sessions: tuple[Session, Items, Items, Any], name: str) -> None:
+    made, ours, other, judged_by = two_sessions
+    mix, code = MIXED[name]
+    for items, expected in ((mix(ours, other), code), (ours, None)):
+        made.evidence = replace(made.evidence, items=items)
+        if expected is None:
+            assert verify(made, judged_by).first_mile == "SPDM_MEASURED"
+            continue
+        with pytest.raises(VerificationError) as refused:
+            verify(made, judged_by)
+        assert refused.value.code == expected
