@@ -36,8 +36,8 @@ class Noisy:
     """Private statistics of one GPU class: little-endian int32 in the shape of `Distilled`; may be negative.
 
     `energy_residual_mj` (mJ) is None with a reason where it is not released, `glitches` None where the budget gives
-    it nothing. There is no field for glitches: a metric and a log line carry them, and like everything here they may
-    leave the process only once the window is in the spool.
+    it nothing. There is no field for glitches: a metric carries them, and like everything here they may leave the
+    process only once the window is in the spool.
     """
 
     transitions: npt.NDArray[np.int32]
