@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,8 @@ from producers.renewal import SessionKeeper
 from schemas.codec import decode_any, encode_beacon, encode_signed_beacon
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import Beacon
+from tests.broker import KafkaBroker
+from tests.conftest import MakeTopic
 from tests.producers.forge import START_MS
 from tests.producers.test_renewal import session
 
@@ -144,6 +147,22 @@ def test_it_begins_with_the_last_record_of_each_partition_and_goes_on(cluster: M
     assert heard[2:] == [new]
     assert one.state().last_issued_ms == new.issued_at_ms
     assert one.state().last_error is None
+    one.close()
+
+
+@pytest.mark.broker
+def test_kafka_knows_no_group_of_it(kafka: KafkaBroker, make_topics: MakeTopic) -> None:
+    """A real broker, a topic of two partitions, one empty: the last one is heard, nothing is written."""
+    topic, heard = make_topics("beacons", 2), list[Beacon]()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for number in range(3):
+        producer.produce(topic, value=value(beacon(NOW_MS - 3 + number)), partition=1)
+    assert producer.flush(WAIT_S) == 0
+    one = BeaconFollower({"bootstrap.servers": kafka.bootstrap}, topic, [heard.append], now_ms=lambda: NOW_MS)
+    one.turn(WAIT_S)
+    assert heard == [beacon(NOW_MS - 1)]
+    groups = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_consumer_groups().result(WAIT_S)
+    assert not [group for group in groups.valid if group.group_id.startswith("enclavescale-beacons")]
     one.close()
 
 
