@@ -23,11 +23,12 @@ from enclavescale.checkup.cluster import check_broker, check_registry
 from enclavescale.checkup.config import Loaded, check_config
 from enclavescale.checkup.finding import Check, Finding, fail, skip
 from enclavescale.checkup.gpus import check_gpus
-from enclavescale.checkup.policy import check_policy, read_signed_policy
+from enclavescale.checkup.policy import check_policy
 from enclavescale.checkup.running import check_running
 from enclavescale.checkup.sources import check_dcgm, check_spdm, check_traces
 from enclavescale.checkup.spool import check_spool
 from enclavescale.checkup.tee import check_tee
+from enclavescale.host_policy import read_policy
 from producers.sample.nvml import Nvml
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment, Policy
@@ -190,7 +191,7 @@ def _unread() -> Iterator[Finding]:
 def _policy(spec: ProduceSpec) -> Policy | None:
     """The policy where it can be read; its own section says what is wrong with it."""
     try:
-        return read_signed_policy(Path(spec.policy))[0].policy
+        return read_policy(Path(spec.policy))
     except EnclaveScaleError:
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from attester.gpu import NvidiaGpu
 from enclavescale.agent_file import NVML, HostSpec
@@ -177,8 +177,3 @@ def known_key(check: str, key: str, enrolment: HostEnrolment | None, about: str)
 
 def _all(number: int, of: int) -> str:
     return f"all {of}" if number == of else f"{number} of {of}"
-
-
-def models_of(enrolment: HostEnrolment | None) -> Mapping[str, int]:
-    """Enrolled GPUs by model; empty without an enrolment."""
-    return {one.model: one.gpus for one in enrolment.classes} if enrolment else {}

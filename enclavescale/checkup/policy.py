@@ -9,16 +9,15 @@ from pathlib import Path
 
 from enclavescale.agent_file import NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
 from enclavescale.checkup.finding import Finding, fail, failed, ok, some, warn
+from enclavescale.host_policy import check_accepted, check_signature, read_signed_policy, schedule_of
 from producers.config import ClassProfile, Schedule
 from producers.privacy import MICRO, check_budget, privacy_parameters
 from producers.sample.plan import MODES
 from producers.sample.source import NO_CONDITIONS, Conditions, Readings
-from schemas.codec import decode_signed_policy
 from schemas.contract import FIRST_MILE_GRADES
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import HostEnrolment, Policy, SignedPolicy
 from stream_jobs.core.policies import CORE_VERSION
-from verifier.signature import load_session_key, verify_record_signature
 
 DAY_MS = 86_400_000
 SOON_MS = 7 * DAY_MS
@@ -41,18 +40,6 @@ class _Nominal:
 
     def conditions(self, start_ms: int, end_ms: int) -> Conditions:
         return self.conditions_seen
-
-
-def read_signed_policy(path: Path) -> tuple[SignedPolicy, bytes]:
-    """A signed policy and the bytes its signature covers. Raises ConfigError or SchemaError."""
-    try:
-        return decode_signed_policy(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}",
-            field="policy",
-            remedy="Fetch a value of the policy topic: docs/agent.md says how.",
-        ) from error
 
 
 def check_policy(spec: ProduceSpec, now_ms: int) -> Iterator[Finding]:
@@ -83,15 +70,8 @@ def _signature(spec: ProduceSpec, signed: SignedPolicy, preimage: bytes) -> Find
             "policy_signers is empty: whoever can write the file decides",
             "Put the signer's public key into policy_signers, from the security team, not from the file.",
         )
-    if signer.hex() not in {one.lower() for one in spec.policy_signers}:
-        return fail(
-            "policy.signature",
-            f"signed by {signer.hex()[:16]}…, who is not among policy_signers",
-            "Fetch the policy again, or have its signer confirmed by the security team.",
-            code="POLICY_UNTRUSTED",
-        )
     try:
-        verify_record_signature(load_session_key(signer), preimage, signed.signature)
+        check_signature(signed, preimage, spec.policy_signers)
     except EnclaveScaleError as error:
         return failed("policy.signature", error)
     return ok("policy.signature", f"signed by {signer.hex()[:16]}…")
@@ -134,8 +114,7 @@ def _host(spec: ProduceSpec, policy: Policy, host: HostSpec) -> Iterator[Finding
     yield ok("policy.enrolment", f"domain {enrolment.domain}, partition {rule.partition}: {gpus}", about)
     yield from _readings(policy, host, enrolment)
     yield from _grade(spec, policy, host, enrolment)
-    schedule = Schedule(window_ms=rule.window_ms, pane_ms=rule.pane_ms, sample_hz=policy.sample_hz)
-    yield _budget(spec, policy, host, enrolment, schedule)
+    yield _budget(spec, policy, host, enrolment, schedule_of(policy, rule.domain))
 
 
 def _readings(policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Iterator[Finding]:
@@ -143,17 +122,10 @@ def _readings(policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Itera
     if host.source == TRACE and len(host.traces) != len(enrolment.classes):
         found = f"{some(len(host.traces), 'trace')} for {some(len(enrolment.classes), 'enrolled GPU model')}"
         yield fail("policy.source", found, "Give one trace per enrolled GPU model, in the enrolment's order.", about)
-    if host.source not in policy.accepted_sources:
-        accepted = ", ".join(policy.accepted_sources) or "none"
-        found = f"source {host.source}; the policy accepts {accepted}"
-        yield fail(
-            "policy.source", found, "Change `source`, or have the policy accept it.", about, code="SOURCE_REFUSED"
-        )
-    elif mode not in policy.accepted_sampler_modes:
-        accepted = ", ".join(policy.accepted_sampler_modes) or "none"
-        found = f"sampler mode {mode}; the policy accepts {accepted}"
-        remedy = "Use a sensor with instant power, or have the policy accept the mode: one event then costs more."
-        yield fail("policy.source", found, remedy, about, code="SAMPLER_MODE_REFUSED")
+    try:
+        check_accepted(policy, host.source, mode)
+    except ConfigError as error:
+        yield failed("policy.source", error, about)
     else:
         yield ok("policy.source", f"{host.source}, {mode}: accepted", about)
 
@@ -193,23 +165,23 @@ def _grade(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnr
 def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> Finding:
     about = host.host_id
     rules = {rule.model: rule for rule in policy.models}
+    if missing := [one.model for one in enrolment.classes if one.model not in rules]:
+        remedy = "Have the model's grid and clip range added to the policy."
+        return fail("policy.budget", f"GPU model {missing[0]} is not in the policy", remedy, about)
+    classes = [
+        ClassProfile(
+            model=one.model,
+            capacity_w=one.capacity_w,
+            edges_w=rules[one.model].edges_w,
+            clip_low_w=rules[one.model].clip_low_w,
+            clip_high_w=rules[one.model].clip_high_w,
+            source=_Nominal(one.gpus, host.source, mode_of(host, policy)),
+        )
+        for one in enrolment.classes
+    ]
     try:
-        classes = [
-            ClassProfile(
-                model=one.model,
-                capacity_w=one.capacity_w,
-                edges_w=rules[one.model].edges_w,
-                clip_low_w=rules[one.model].clip_low_w,
-                clip_high_w=rules[one.model].clip_high_w,
-                source=_Nominal(one.gpus, host.source, mode_of(host, policy)),
-            )
-            for one in enrolment.classes
-        ]
         stated = privacy_parameters(spec.budget.budget(energy=has_energy(host)), classes, schedule)
         check_budget(stated, policy.limits.max_epsilon_micro)
-    except KeyError as error:
-        remedy = "Have the model's grid and clip range added to the policy."
-        return fail("policy.budget", f"GPU model {error.args[0]} is not in the policy", remedy, about)
     except EnclaveScaleError as error:
         return failed("policy.budget", error, about)
     total, most = stated.epsilon_total_micro / MICRO, policy.limits.max_epsilon_micro / MICRO

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from attester.devices import SpdmDevice, SpdmEndpoint
-from enclavescale.agent_file import BUNDLED, DcgmSpec, HostSpec, SpdmSpec
+from enclavescale.agent_file import DcgmSpec, HostSpec, SpdmSpec
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, some, warn
 from enclavescale.checkup.gpus import known_key
+from enclavescale.host_sources import trace_source
 from producers.config import Schedule
 from producers.sample.dcgm import DcgmConfig, DcgmScraper
-from producers.sample.trace import load_bundled, read_nvidia_smi
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment
 
@@ -20,22 +19,14 @@ from schemas.records import HostEnrolment
 def check_traces(host: HostSpec) -> Iterator[Finding]:
     """Every trace of a host is there and can be read."""
     for spec in host.traces:
-        check, path = "source.trace", Path(spec.trace)
         try:
-            if spec.trace.startswith(BUNDLED):
-                gpus = len(load_bundled(spec.trace.removeprefix(BUNDLED)).power_w)
-                yield ok(check, f"{spec.trace}, {some(gpus, 'GPU')}", host.host_id)
-            elif path.is_dir():
-                logs = sum(1 for one in path.iterdir() if one.is_file())
-                if logs:
-                    yield ok(check, f"{path}, a directory of {some(logs, 'file')}", host.host_id)
-                else:
-                    yield fail(check, f"{path} is empty", "Put nvidia-smi's CSV logs there.", host.host_id)
-            else:
-                gpus = len(read_nvidia_smi(path)[0].power_w)
-                yield ok(check, f"{path}, {some(gpus, 'GPU')}", host.host_id)
+            found = trace_source(spec, 1).trace
         except EnclaveScaleError as error:
-            yield failed(check, error, host.host_id)
+            yield failed("source.trace", error, host.host_id)
+            continue
+        gpus, ticks = found.power_w.shape
+        seconds = f"{ticks / found.sample_hz:,.0f} s of {some(gpus, 'GPU')}"
+        yield ok("source.trace", f"{spec.trace}: {seconds}", host.host_id)
 
 
 def check_dcgm(spec: DcgmSpec, enrolment: HostEnrolment | None, timeout_s: float) -> Iterator[Finding]:

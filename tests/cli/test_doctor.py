@@ -151,10 +151,10 @@ POLICIES: dict[str, tuple[Change, list[tuple[str, str, str | None]]]] = {
         lambda policy: of_host(classes=2 * policy.hosts[0].classes)(policy),
         [("policy.source", "fail", None)],
     ),
-    "another source": (of_policy(accepted_sources=("nvml",)), [("policy.source", "fail", "SOURCE_REFUSED")]),
+    "another source": (of_policy(accepted_sources=("nvml",)), [("policy.source", "fail", "SOURCE_NOT_ACCEPTED")]),
     "another mode": (
         of_policy(accepted_sampler_modes=("average",)),
-        [("policy.source", "fail", "SAMPLER_MODE_REFUSED")],
+        [("policy.source", "fail", "SAMPLER_MODE_NOT_ACCEPTED")],
     ),
     "a higher grade": (of_policy(min_first_mile="GPU_ATTESTED"), [("policy.first_mile", "fail", "FIRST_MILE_TOO_LOW")]),
     "less epsilon": (smaller_limit, [("policy.budget", "fail", "BUDGET_EXCEEDED")]),
