@@ -100,8 +100,8 @@ class ProduceSpec:
     """The configuration file of `enclavescale produce`.
 
     `policy`: path of a signed policy (a value of the policy topic), `policy_signers`: who may have signed it
-    (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs) or `simulated`, which needs `tee_directory` (its
-    key material) and claims to measure `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the
+    (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs; `tee_directory`: its reports, if not where Linux has
+    them) or `simulated`, which needs `tee_directory` (its key material) and claims to measure `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the
     latest; `follow_beacons`: also when an aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz.
     `speed` 0 means real time; else event time runs `speed` times as fast from `start_ms`, which corresponds to the
     Unix time `origin_ms`. `windows` 0 means until stopped. `gated`: windows wait until they are released on stdin

@@ -12,6 +12,7 @@ from attester.quote import QuoteProvider
 from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from attester.tsm import TsmQuotes
+from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
 from enclavescale.agent_file import SIMULATED_TEE, HostSpec, ProduceSpec
 from producers.config import SessionFacts, host_binding
 from producers.sample.nvml import Nvml
@@ -24,7 +25,7 @@ MakeSession = Callable[[Beacon | None, int], Session]
 def cpu_quotes(spec: ProduceSpec, host_id: str) -> QuoteProvider:
     """The TEE that `spec` names; a simulated one has the platform id of `host_id`. Raises TsmUnavailable and others."""
     if spec.tee != SIMULATED_TEE:
-        return TsmQuotes()
+        return TsmQuotes(ConfigfsEntries(Path(spec.tee_directory or REPORT_DIRECTORY)))
     return SimulatedTee.create(
         Path(spec.tee_directory),
         platform_id=simulated_platform_id(host_id),

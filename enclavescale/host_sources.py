@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -11,30 +13,39 @@ from enclavescale.agent_file import BUNDLED, DCGM, NVML, SIMULATED, HostSpec, Tr
 from producers.config import Schedule
 from producers.sample.clock import SystemClock
 from producers.sample.dcgm import DcgmConfig, DcgmScraper
-from producers.sample.nvml import Nvml
+from producers.sample.nvml import Nvml, NvmlFault
 from producers.sample.nvml_sampler import NvmlSampler, open_sampler
 from producers.sample.plan import MODES, SamplerMode
 from producers.sample.sampler import Sampler
 from producers.sample.simulated import SimulatedJob, SimulatedReader
+from producers.sample.smi_directory import read_directory
 from producers.sample.source import ReadingSource
 from producers.sample.trace import TraceSource, load_bundled, read_nvidia_smi
 from schemas.errors import ConfigError
-from schemas.records import HostEnrolment, Policy
+from schemas.records import ConfidentialCompute, HostEnrolment, Policy
 
 DCGM_TIMEOUT_S = 2.0
+
+_NO_ANSWER = ConfidentialCompute(
+    gpu_cc_mode_absent_reason="no_answer",
+    gpu_dev_tools_absent_reason="no_answer",
+    gpu_ready_absent_reason="no_answer",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class HostSources:
     """The sources of a host's classes, in the enrolment's order, and what stands behind them.
 
-    `energy`: there are energy counters. `live`: readings are made now, by a thread; `close` ends it.
+    `energy`: there are energy counters. `live`: readings are made now, by a thread; `close` ends it. `attester`: NVML
+    where GPUs are attested and something else is read.
     """
 
     sources: tuple[ReadingSource, ...]
     energy: bool = False
     sampler: Sampler | None = None
     scraper: DcgmScraper | None = None
+    attester: Nvml | None = None
 
     @property
     def live(self) -> bool:
@@ -43,14 +54,38 @@ class HostSources:
 
     @property
     def nvml(self) -> Nvml | None:
-        """The library that is read, where it is NVML."""
-        return self.sampler.nvml if isinstance(self.sampler, NvmlSampler) else None
+        """NVML, where it is read or asked for evidence."""
+        return self.sampler.nvml if isinstance(self.sampler, NvmlSampler) else self.attester
 
     def close(self) -> None:
         """End its thread, if it has one."""
-        for one in (self.sampler, self.scraper):
+        for one in (self.sampler, self.scraper, self.attester):
             if one is not None:
                 one.close()
+
+
+class BoundedState:
+    """Asks for the confidential-compute state, and waits `wait_s` at most: a driver that hangs must not stop windows.
+
+    Called from one thread. A question that hangs is asked again only when it has come back.
+    """
+
+    def __init__(self, ask: Callable[[], ConfidentialCompute], wait_s: float = 1.0) -> None:
+        self._ask, self._wait_s = ask, wait_s
+        self._asking: threading.Thread | None = None
+        self._answers: deque[ConfidentialCompute] = deque(maxlen=1)
+
+    def __call__(self) -> ConfidentialCompute:
+        """The state now; null with the reason `no_answer` where the driver is silent."""
+        if self._asking is None or not self._asking.is_alive():
+            self._answers.clear()
+            self._asking = threading.Thread(target=self._run, name="cc-state", daemon=True)
+            self._asking.start()
+        self._asking.join(self._wait_s)
+        return self._answers[-1] if self._answers else _NO_ANSWER
+
+    def _run(self) -> None:
+        self._answers.append(self._ask())
 
 
 _Key = tuple[HostSpec, HostEnrolment, Schedule, tuple[str, ...]]
@@ -62,8 +97,8 @@ class SourcePool:
     A sampler that is opened anew has no past, and its first window would be full of gaps. Used by one thread at a time.
     """
 
-    def __init__(self, open_nvml: Callable[..., NvmlSampler] = open_sampler) -> None:
-        self._open_nvml = open_nvml
+    def __init__(self, make_nvml: Callable[[], Nvml] = Nvml) -> None:
+        self._make_nvml = make_nvml
         self._open: dict[_Key, HostSources] = {}
 
     def get(self, spec: HostSpec, policy: Policy, enrolment: HostEnrolment, schedule: Schedule) -> HostSources:
@@ -71,7 +106,10 @@ class SourcePool:
         key = (spec, enrolment, schedule, policy.accepted_sampler_modes)
         found = self._open.get(key)
         if found is None:
-            found = self._open[key] = self._make(spec, enrolment, schedule, policy.accepted_sampler_modes)
+            found = self._make(spec, enrolment, schedule, policy.accepted_sampler_modes)
+            if spec.gpu_evidence and found.nvml is None:
+                found = replace(found, attester=self._attester(found))
+            self._open[key] = found
         return found
 
     def retain(self, used: Iterable[HostSources]) -> None:
@@ -85,6 +123,13 @@ class SourcePool:
     def close(self) -> None:
         """Close all."""
         self.retain(())
+
+    def _attester(self, found: HostSources) -> Nvml:
+        try:
+            return self._make_nvml().open()
+        except NvmlFault:
+            found.close()
+            raise
 
     def _make(
         self, spec: HostSpec, enrolment: HostEnrolment, schedule: Schedule, accepted: Sequence[str]
@@ -102,7 +147,7 @@ class SourcePool:
 
     def _nvml(self, enrolment: HostEnrolment, schedule: Schedule, accepted: Sequence[str]) -> HostSources:
         modes = cast("tuple[SamplerMode, ...]", tuple(mode for mode in MODES if mode in accepted))
-        sampler = self._open_nvml(_models(enrolment), schedule, modes=modes)
+        sampler = open_sampler(_models(enrolment), schedule, modes=modes, nvml=self._make_nvml())
         sampler.start()
         energy = any(plan.energy != "none" for plan in sampler.plans.values())
         return HostSources(_of_sampler(sampler, enrolment), energy=energy, sampler=sampler)
@@ -112,8 +157,10 @@ def trace_source(spec: TraceSpec, gpus: int, sample_hz: int = 10) -> TraceSource
     """The source that replays a trace on `gpus` GPUs. Raises TraceError or ConfigError."""
     if spec.trace.startswith(BUNDLED):
         trace = load_bundled(spec.trace.removeprefix(BUNDLED))
+    elif (path := Path(spec.trace)).is_dir():
+        trace = read_directory(path, sample_hz=sample_hz).trace
     else:
-        trace, _, _ = read_nvidia_smi(Path(spec.trace), sample_hz=sample_hz)
+        trace, _, _ = read_nvidia_smi(path, sample_hz=sample_hz)
     spread = None if spec.spread_ticks < 0 else spec.spread_ticks
     return TraceSource(trace, gpus=gpus, seed=spec.seed, spread_ticks=spread)
 

@@ -7,12 +7,13 @@ their noise, once the window is on disk (`docs/privacy.md`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from enclavescale.endpoint import Endpoint, endpoint_app
 from enclavescale.health import Health, Need
@@ -57,11 +58,18 @@ class Instruments:
     endpoint: Endpoint | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody asks for
         self.metrics = AgentMetrics(self.registry)
+        self.health.expect("start", Need.READY, within_s=math.inf)  # probes come before everything is open
 
     def listen(self, address: str) -> None:
         """Serve metrics and health at HOST:PORT. Raises ConfigError."""
         self.endpoint = Endpoint(address, endpoint_app(self.registry, self.health))
+
+    def reload_refused(self, code: str) -> None:
+        """Say that a reload changed nothing, and why."""
+        self.metrics.reloaded(False)
+        self.notifier.ready(f"reload refused: {code}")
 
     def __enter__(self) -> Instruments:
         return self
@@ -78,8 +86,8 @@ class Instruments:
 class HostWatch:
     """An `AgentObserver` of one configuration; a reload makes another over the same instruments.
 
-    `in_force` is called when the agent has gone over to this configuration. `now`: a monotonic clock, s; `wall_ms`:
-    Unix time, ms.
+    `in_force` is called when the agent has gone over to this configuration (True) or could not (False). `now`: a
+    monotonic clock, s; `wall_ms`: Unix time, ms.
     """
 
     def __init__(
@@ -89,10 +97,11 @@ class HostWatch:
         hosts: Sequence[WatchedHost],
         *,
         tee: str,
-        in_force: Callable[[], None],
+        in_force: Callable[[bool], None],
         now: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
+        self._instruments = instruments
         self._metrics, self._health = instruments.metrics, instruments.health
         self._notifier = instruments.notifier
         self._policy, self._hosts, self._tee = policy, tuple(hosts), tee
@@ -105,6 +114,7 @@ class HostWatch:
     def started(self, agent: Agent) -> None:
         """Say who runs, and that it does."""
         self._take_over(agent)
+        self._health.ok("start")
         self._notifier.ready("waiting for the end of the first window")
 
     def turned(self, agent: Agent) -> None:
@@ -141,7 +151,11 @@ class HostWatch:
         """The reload is in force."""
         self._take_over(agent)
         self._metrics.reloaded(True)
-        self._notifier.ready("reloaded")
+
+    def reload_refused(self, agent: Agent, error: Exception) -> None:
+        """The reload failed at the last moment."""
+        self._in_force(False)
+        self._instruments.reload_refused(getattr(error, "code", "KAFKA_CONFIG"))
 
     def stopping(self, agent: Agent) -> None:
         """The last reports are sent."""
@@ -167,7 +181,7 @@ class HostWatch:
                 epsilon_micro=host.privacy.epsilon_total_micro,
                 w_event_epsilon_micro=host.privacy.w_event_epsilon_micro,
             )
-        self._in_force()
+        self._in_force(True)
 
     def _expect(self, window_s: float) -> None:
         """What must succeed how often; the first window ends up to two windows after the start."""

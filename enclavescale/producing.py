@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from confluent_kafka import KafkaException
 
 from enclavescale.agent_file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
 from enclavescale.gate import Gate, GatedPacer
 from enclavescale.host_policy import enrolment_of, profile_of, read_policy, schedule_of
 from enclavescale.host_sessions import MakeSession, cpu_quotes, host_devices, session_maker
-from enclavescale.host_sources import HostSources, SourcePool
+from enclavescale.host_sources import BoundedState, HostSources, SourcePool
 from enclavescale.host_watch import HostWatch, Instruments, WatchedHost
 from producers.agent import Agent, AgentConfig, RunSummary
+from producers.beacons import BeaconFollower
 from producers.config import HostProfile, Schedule, SessionFacts, session_facts
 from producers.host import AgentHost
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
@@ -75,9 +78,17 @@ class Assembly:
 
     config: AgentConfig
     hosts: tuple[WatchedHost, ...]
+    beacons: BeaconFollower | None = None
+
+    @property
+    def sources(self) -> list[HostSources]:
+        """What its hosts read."""
+        return [host.sources for host in self.hosts]
 
     def close(self) -> None:
         """End what renews its sessions; sources belong to the pool."""
+        if self.beacons is not None:
+            self.beacons.close()
         for host in self.hosts:
             host.keeper.close()
 
@@ -95,16 +106,18 @@ class Production:
         kafka: Mapping[str, str],
         gate: Gate | None = None,
         wall_ms: Callable[[], int] = wall_clock_ms,
+        pool: SourcePool | None = None,
     ) -> None:
         self._spec, self._gate, self._wall_ms = spec, gate, wall_ms
-        self._pool = SourcePool()
+        self._pool = SourcePool() if pool is None else pool
         self._reloading = threading.Lock()
-        self._current: Assembly | None = None
+        self._current: Assembly | None = None  # the newest, which the agent may not have taken over yet
+        self._in_force: Assembly | None = None
         self.instruments = Instruments()
         try:
             if spec.listen:
                 self.instruments.listen(spec.listen)
-            self._current = self._assemble(spec, kafka)
+            self._current = self._assemble(spec, kafka, {})
             self._agent = Agent(self._current.config)
         except BaseException:
             self.close()
@@ -130,33 +143,80 @@ class Production:
             try:
                 spec, kafka = load()
                 self._check_reload(spec)
-                made = self._assemble(spec, kafka)
+                made = self._assemble(spec, kafka, self._hold())
                 try:
                     self._agent.replace(made.config)
                 except BaseException:
                     made.close()
                     raise
-            except EnclaveScaleError as error:
-                log.error("not reloaded: %s: %s %s", error.code, error, error.remedy)
-                self.instruments.metrics.reloaded(False)
-                self.instruments.notifier.ready(f"reload refused: {error.code}")
-                return False
+            except (EnclaveScaleError, KafkaException) as error:
+                log.error("not reloaded: %s: %s %s", code_of(error), error, getattr(error, "remedy", ""))
+                return self._refused(code_of(error))
+            except Exception:
+                log.exception("not reloaded")
+                return self._refused("INTERNAL")
+            if self._current is not None and self._current is not self._in_force:
+                self._current.close()  # replaced before it came into force
             self._spec, self._current = spec, made
+            self.instruments.notifier.ready("reloaded, in force with the next window")
             return True
 
     def close(self) -> None:
         """End every thread. Does not wait for the broker: `run` has."""
-        if self._current is not None:
-            self._current.close()
+        for one in self._assemblies():
+            one.close()
         self._pool.close()
         self.instruments.close()
+
+    def _hold(self) -> dict[str, int]:
+        """Have nobody renew a session while another configuration waits for its window: by host, how new the first
+        session of that must be. Workers take the newest session of a host for the valid one."""
+        newest: dict[str, int] = {}
+        for one in self._assemblies():
+            for host in one.hosts:
+                newest[host.host_id] = max(newest.get(host.host_id, 0), host.keeper.hold())
+        return newest
+
+    def _resume(self) -> None:
+        for one in self._assemblies():
+            for host in one.hosts:
+                host.keeper.resume()
+
+    def _assemblies(self) -> list[Assembly]:
+        return [one for one in (self._in_force, self._current) if one is not None]
+
+    def _refused(self, code: str) -> bool:
+        self._resume()
+        self.instruments.reload_refused(code)
+        self._close_unused()
+        return False
+
+    def _taken_over(self, assembly: Assembly, done: bool) -> None:
+        """The agent has gone over to `assembly`, or could not: end the other one, away from the agent's thread."""
+        if done:
+            before, self._in_force = self._in_force, assembly
+        else:
+            before = assembly
+            if self._current is assembly:
+                self._current = self._in_force
+                self._resume()
+        if before is not None:
+            threading.Thread(target=self._release, args=(before,), daemon=True).start()
+
+    def _release(self, before: Assembly) -> None:
+        before.close()
+        with self._reloading:
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        self._pool.retain(source for one in self._assemblies() for source in one.sources)
 
     def _check_reload(self, spec: ProduceSpec) -> None:
         for name in RESTART_FIELDS:
             if getattr(spec, name) != getattr(self._spec, name):
                 raise ConfigError(f"another {name} takes a restart", field=name)
 
-    def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str]) -> Assembly:
+    def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str], newest: Mapping[str, int]) -> Assembly:
         policy = read_policy(Path(spec.policy), spec.policy_signers)
         plans = {host: plan_host(policy, host, self._pool, spec.budget) for host in spec.hosts}
         if len({plan.schedule for plan in plans.values()}) != 1 or len({plan.budget for plan in plans.values()}) != 1:
@@ -167,35 +227,22 @@ class Production:
         try:
             for host, plan in plans.items():
                 maker = session_maker(cpu_quotes(spec, host.host_id), plan.facts, host_devices(host, plan.sources.nvml))
-                keeper, agent_host = self._keep(maker, plan, spec.evidence_max_age_s)
+                created_at_ms = max(self._wall_ms(), newest.get(host.host_id, 0))
+                keeper, agent_host = _keep(maker, plan, created_at_ms, spec.evidence_max_age_s)
                 watched.append(WatchedHost(host.host_id, plan.sources, keeper))
                 hosts.append(agent_host)
             first = next(iter(plans.values()))
             config = self._config(spec, kafka, policy, first, tuple(hosts))
+            beacons = _follow(spec, kafka, watched) if spec.follow_beacons else None
         except BaseException:
             for one in watched:
                 one.keeper.close()
             raise
         watch = HostWatch(
-            self.instruments,
-            policy,
-            watched,
-            tee=spec.tee,
-            in_force=lambda: self._pool.retain(one.sources for one in watched),
+            self.instruments, policy, watched, tee=spec.tee, in_force=lambda done: self._taken_over(assembly, done)
         )
-        return Assembly(dataclasses.replace(config, observer=watch), tuple(watched))
-
-    def _keep(self, make: MakeSession, plan: HostPlan, max_age_s: int) -> tuple[SessionKeeper, AgentHost]:
-        """A host with its first session, and who makes the next ones."""
-        first = make(None, self._wall_ms())
-        keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000).start()
-        nvml = plan.sources.nvml
-        return keeper, AgentHost(
-            profile=plan.profile,
-            session=first,
-            renewal=keeper,
-            confidential_compute=None if nvml is None else nvml.confidential_compute,
-        )
+        assembly = Assembly(dataclasses.replace(config, observer=watch), tuple(watched), beacons)
+        return assembly
 
     def _config(
         self,
@@ -223,6 +270,25 @@ class Production:
         )
 
 
+def _keep(make: MakeSession, plan: HostPlan, created_at_ms: int, max_age_s: int) -> tuple[SessionKeeper, AgentHost]:
+    """A host with its first session, and who makes the next ones."""
+    first = make(None, created_at_ms)
+    keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000).start()
+    nvml = plan.sources.nvml
+    return keeper, AgentHost(
+        profile=plan.profile,
+        session=first,
+        renewal=keeper,
+        confidential_compute=None if nvml is None else BoundedState(nvml.confidential_compute),
+    )
+
+
+def _follow(spec: ProduceSpec, kafka: Mapping[str, str], hosts: Sequence[WatchedHost]) -> BeaconFollower:
+    """Beacons are followed on a connection of their own; every keeper hears of them."""
+    topic = TopicNames.with_prefix(spec.topic_prefix).beacons
+    return BeaconFollower(kafka, topic, [host.keeper.demand for host in hosts]).start()
+
+
 def _pacer(spec: ProduceSpec, schedule: Schedule, gate: Gate | None, now_ms: int) -> Pacer:
     pacer: Pacer = RealTimePacer(schedule.window_ms)
     if spec.speed:
@@ -230,6 +296,11 @@ def _pacer(spec: ProduceSpec, schedule: Schedule, gate: Gate | None, now_ms: int
             schedule.window_ms, start_ms=spec.start_ms, speed=spec.speed, origin_s=(spec.origin_ms or now_ms) / 1000
         )
     return GatedPacer(pacer, gate) if gate is not None else pacer
+
+
+def code_of(error: Exception) -> str:
+    """The stable code of an error of ours; KAFKA_CONFIG for the client library's."""
+    return error.code if isinstance(error, EnclaveScaleError) else "KAFKA_CONFIG"
 
 
 def produce(spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None) -> RunSummary:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from confluent_kafka import KafkaException
+
 from producers.config import Schedule
 from producers.errors import SpoolError
 from producers.host import AgentHost, HostAgent, HostWindow, Sealing
@@ -21,7 +23,7 @@ from producers.privacy import Budget
 from producers.publish import PublishConfig, Publisher, make_kafka_producer
 from producers.spool import Spool
 from schemas.codec import SINGLE_OBJECT, Framing
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, EnclaveScaleError
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,10 @@ class AgentObserver(Protocol):
         """One window of all hosts is sealed; `spooled`: and on disk."""
 
     def reloaded(self, agent: Agent) -> None:
-        """A new configuration is in force."""
+        """A new configuration is in force: this observer's."""
+
+    def reload_refused(self, agent: Agent, error: Exception) -> None:
+        """This observer's configuration could not be put in force; the one before stays."""
 
     def stopping(self, agent: Agent) -> None:
         """No further window; what is spooled is flushed."""
@@ -61,6 +66,9 @@ class NoObserver:
         """Do nothing."""
 
     def reloaded(self, agent: Agent) -> None:
+        """Do nothing."""
+
+    def reload_refused(self, agent: Agent, error: Exception) -> None:
         """Do nothing."""
 
     def stopping(self, agent: Agent) -> None:
@@ -163,7 +171,7 @@ class Agent:
         """
         try:
             start_ms = self._first_start_ms()
-            self._tell(lambda observer: observer.started(self))
+            self._tell(self.config.observer.started)
             while self.config.windows is None or self.summary.windows < self.config.windows:
                 if not self._wait(start_ms + self.config.schedule.window_ms, stop):
                     break
@@ -171,7 +179,7 @@ class Agent:
                 self._pump()
                 start_ms = self.config.pacer.next_start_ms(start_ms + self.config.schedule.window_ms)
                 self._reload()
-            self._tell(lambda observer: observer.stopping(self))
+            self._tell(self.config.observer.stopping)
             self._flush()
         finally:
             self.spool.close()
@@ -205,14 +213,14 @@ class Agent:
             self.spool.append([one.sealed for one in done], int(self._now() * 1000))
         except SpoolError:
             # Not on disk, so it must not be sent; drawing the noise again would spend the budget twice.
-            log.exception("window %d lost: the spool failed", start_ms)
+            log.error("window %d lost: the spool failed", start_ms)  # which has said how
             self.summary.lost += len(done)
             spooled = False
         else:
             self.summary.reports += len(done)
+            log.info("window %d: %d reports sealed", start_ms, len(done))
         self.summary.windows += 1
-        self._tell(lambda observer: observer.window(self, done, spooled))
-        log.info("window %d: %d reports sealed", start_ms, len(done))
+        self._tell(self.config.observer.window, done, spooled)
 
     def _pump(self) -> None:
         try:
@@ -220,7 +228,7 @@ class Agent:
         except SpoolError:
             log.exception("publishing waits: the spool failed")
         self.summary.acknowledged = self._acknowledged_before + self.publisher.acknowledged
-        self._tell(lambda observer: observer.turned(self))
+        self._tell(self.config.observer.turned)
 
     def _reload(self) -> None:
         """Between two windows: hosts and sessions of the new configuration go on with the chains of the old."""
@@ -228,20 +236,26 @@ class Agent:
             config, self._next = self._next, None
         if config is None:
             return
-        hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
-        if config.publish != self.config.publish:
-            publisher = Publisher(config.publish, self.spool, self._make_producer)
-            self._acknowledged_before += self.publisher.acknowledged
-            self.publisher = publisher  # what the old one had in flight is still in the spool and goes again
+        try:
+            hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
+            if config.publish != self.config.publish:
+                publisher = Publisher(config.publish, self.spool, self._make_producer)
+                self._acknowledged_before += self.publisher.acknowledged
+                self.publisher = publisher  # what the old one had in flight is still in the spool and goes again
+        except (EnclaveScaleError, KafkaException) as error:
+            log.error("the new configuration cannot be used, the old one stays: %s", error)
+            _close_renewals(config, self.config)
+            self._tell(config.observer.reload_refused, error)
+            return
         _close_renewals(self.config, config)
         self.config, self.hosts = config, hosts
         log.info("configuration reloaded: %d hosts", len(hosts))
-        self._tell(lambda observer: observer.reloaded(self))
+        self._tell(config.observer.reloaded)
 
-    def _tell(self, what: Callable[[AgentObserver], None]) -> None:
+    def _tell(self, method: Callable[..., None], *details: object) -> None:
         """Whatever is wrong with a metric, windows go on."""
         try:
-            what(self.config.observer)
+            method(self, *details)
         except Exception as error:
             if type(error) not in self._deaf:
                 self._deaf.add(type(error))
