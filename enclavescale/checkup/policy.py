@@ -134,17 +134,20 @@ def _grade(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnr
     """The grade of the first mile that this configuration can reach at most, and the identities it needs."""
     about = host.host_id
     reachable = "SPDM_MEASURED" if host.spdm else "GPU_ATTESTED" if host.gpu_evidence else "NONE"
-    if FIRST_MILE_GRADES.index(policy.min_first_mile) > FIRST_MILE_GRADES.index(reachable):
+    grade, check = FIRST_MILE_GRADES.index, "policy.first_mile"
+    if grade(policy.min_first_mile) > grade(reachable):
         found = f"reaches {reachable} at most; the policy demands {policy.min_first_mile}"
-        yield fail(
-            "policy.first_mile",
-            found,
-            "Set gpu_evidence, or configure [[hosts.spdm]].",
-            about,
-            code="FIRST_MILE_TOO_LOW",
-        )
+        remedy = "Set gpu_evidence, or configure [[hosts.spdm]]."
+        yield fail(check, found, remedy, about, code="FIRST_MILE_TOO_LOW")
+    elif grade(host.first_mile) > grade(reachable):
+        found = f"claims {host.first_mile}; its evidence proves {reachable} at most"
+        remedy = f'Set first_mile = "{reachable}": a claim beyond the evidence is refused.'
+        yield fail(check, found, remedy, about, code="FIRST_MILE_OVERCLAIMED")
+    elif grade(host.first_mile) < grade(reachable):
+        remedy = f'Set first_mile = "{reachable}", or its power counts as {host.first_mile} in every output.'
+        yield warn(check, f"claims {host.first_mile}; its evidence proves {reachable}", remedy, about)
     else:
-        yield ok("policy.first_mile", f"reaches {reachable}, the policy demands {policy.min_first_mile}", about)
+        yield ok(check, f"claims and proves {reachable}; the policy demands {policy.min_first_mile}", about)
     if host.gpu_evidence and not enrolment.gpu_key_digests:
         remedy = "Have the digests of the GPUs' leaf keys enrolled (gpu_key_digests)."
         yield warn("policy.identities", "gpu_evidence is set, and no GPU key is enrolled", remedy, about)

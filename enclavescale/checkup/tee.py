@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from attester.quote import QuoteProvider
-from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
+from attester.simulated import SimulatedTee
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import ReportEntries
 from enclavescale.agent_file import TSM, ProduceSpec
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, warn
+from enclavescale.host_sessions import cpu_quotes
 from schemas.errors import EnclaveScaleError
 from schemas.records import EvidenceItem, HostEnrolment, Policy
 from verifier.abi.pck import parse_pck_extension
@@ -57,27 +58,22 @@ def check_tee(
     provider: QuoteProvider
     if spec.tee == TSM:
         try:
-            quotes = TsmQuotes(entries)
+            provider = cpu_quotes(spec, host_id) if entries is None else TsmQuotes(entries)
         except EnclaveScaleError as error:
             yield failed("tee.provider", error)
             return
-        yield ok("tee.provider", f"{quotes.provider}, through the kernel's report interface")
-        provider = quotes
+        yield ok("tee.provider", f"{provider.kind}, through the kernel's report interface")
     else:
         yield warn("tee.provider", "simulated", 'For demonstrations only; on a TDX or SEV-SNP guest set tee = "tsm".')
         directory = Path(spec.tee_directory)
         if not directory.is_dir():
             yield skip("tee.quote", f"{directory} does not exist; the agent makes it when it starts")
             return
-        simulated = SimulatedTee.create(
-            directory, platform_id=simulated_platform_id(host_id), mrtd=simulated_measurement(spec.tee_image)
-        )
-        if policy is not None and simulated.trust_root().certificate_der not in {
-            root.certificate_der for root in policy.trust_roots
-        }:
+        provider = cpu_quotes(spec, host_id)
+        roots = [root.certificate_der for root in policy.trust_roots] if policy else []
+        if policy is not None and SimulatedTee.create(directory).trust_root().certificate_der not in roots:
             remedy = f"Use the tee_directory of the policy's simulated root; {directory} has another one."
             yield fail("tee.root", "the policy does not trust this simulated TEE", remedy, code="ROOT_UNTRUSTED")
-        provider = simulated
     if not trial:
         yield skip("tee.quote", "no quote was asked for")
         return

@@ -171,6 +171,11 @@ def test_what_the_policy_says_to_the_host(site: Site, name: str) -> None:
     assert wrong(site.examine()) == expected
 
 
+def test_a_claim_beyond_the_evidence(site: Site) -> None:
+    site.host["first_mile"] = '"GPU_ATTESTED"'
+    assert wrong(site.examine()) == [("policy.first_mile", "fail", "FIRST_MILE_OVERCLAIMED")]
+
+
 def test_no_simulated_root_in_the_policy(site: Site) -> None:
     site.change = of_policy(trust_roots=())
     assert wrong(site.examine()) == [("policy.tee", "fail", "ROOT_UNTRUSTED"), ("tee.root", "fail", "ROOT_UNTRUSTED")]
