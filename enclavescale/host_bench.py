@@ -112,18 +112,23 @@ class Prepared:
         return self._conditions[start_ms // self._window_ms % PREPARED_WINDOWS]
 
 
-def bench_profile(source: ReadingSource, model: str = MODEL, limit_w: int = LIMIT_W) -> HostProfile:
-    """A host with one class of GPUs of that limit, W, on the shipped grid, clipped at half as much again."""
+def bench_edges(limit_w: int) -> tuple[int, ...]:
+    """The shipped grid for a GPU of that limit, W."""
+    return tuple(limit_w * i // (EDGES + 1) for i in range(1, EDGES + 1))
+
+
+def bench_profile(source: ReadingSource) -> HostProfile:
+    """A host with one class of GPUs on the shipped grid, clipped at half the limit above it."""
     return HostProfile(
         host_id=HOST_ID,
         domain=DOMAIN,
         classes=(
             ClassProfile(
-                model=model,
-                capacity_w=limit_w * source.gpus,
-                edges_w=tuple(limit_w * i // (EDGES + 1) for i in range(1, EDGES + 1)),
+                model=MODEL,
+                capacity_w=LIMIT_W * source.gpus,
+                edges_w=bench_edges(LIMIT_W),
                 clip_low_w=0,
-                clip_high_w=limit_w * 3 // 2,
+                clip_high_w=LIMIT_W * 3 // 2,
                 source=source,
             ),
         ),
@@ -267,19 +272,22 @@ def agent_cost(seconds: float, gpus: int, reader: str) -> dict[str, Any]:
 
     Returns what `enclavescale.host_bench_agent` measured of itself. Raises `BenchFailed`.
     """
-    topic = TopicNames().reports
+    topics = TopicNames()
     with tempfile.TemporaryDirectory(prefix="enclavescale-bench-") as name:
         children = Children(Path(name))
         try:
-            broker = children.start("broker", ["enclavescale.embedded", f"{topic}=1"], output=subprocess.PIPE)
+            broker = children.start(
+                "broker",
+                ["enclavescale.embedded", f"{topics.reports}=1", f"{topics.beacons}=1"],
+                output=subprocess.PIPE,
+            )
             spec = {
                 "seconds": seconds,
                 "gpus": gpus,
                 "reader": reader,
                 "window_ms": agent_window_ms(seconds),
                 "bootstrap": _line(broker),
-                "topic": topic,
-                "spool": str(Path(name) / "agent-spool.db"),
+                "directory": name,
             }
             agent = children.start("agent", ["enclavescale.host_bench_agent", json.dumps(spec)], output=subprocess.PIPE)
             try:
