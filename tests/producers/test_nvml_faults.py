@@ -178,7 +178,7 @@ FAULTS = (
     Fault("limits unreadable", no_limits, {}, (0, 0)),
     Fault("events unsupported", no_events, {"gpu_lost": 2, "driver_reload": 2}, (2, 30), "no_counter"),
     Fault("another field fails", field_status(UNKNOWN, AVERAGE), {}, (0, 0)),
-    Fault("clock set forward", clock_forward, {"clock_step": 2}, (4, 8)),
+    Fault("clock set forward", clock_forward, {"clock_step": 2, "stale": 2}, (4, 8)),
 )
 
 
