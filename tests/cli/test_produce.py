@@ -17,110 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from attester.session import Session
-from attester.signing import public_point
-from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.agent_file import ProduceSpec, load_spec
 from enclavescale.embedded import MockCluster
-from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, demo_fleet, sign_policy
 from enclavescale.producing import Production
-from schemas.codec import decode_signed_record, encode_body, encode_signed_record, record_preimage
+from schemas.codec import decode_signed_record
 from schemas.errors import ConfigError, EnclaveScaleError
-from schemas.records import ControlRecord, Policy, WindowReport
+from schemas.records import WindowReport
 from schemas.topics import TopicNames
-from stream_jobs.core.effects import Rejection
-from stream_jobs.core.partition import CoreConfig, PartitionCore
-from stream_jobs.log_record import LogRecord
-from stream_jobs.policy_store import PolicyTrust, open_policy
-from stream_jobs.worker import WorkerConfig, aggregator_binding
 from tests.cli.conftest import ENVIRONMENT, PROGRAM, call
-from verifier.cache import SessionCache
+from tests.cli.site import HOST, WINDOW_MS, Site, judge, make_site, published
 
-WINDOW_MS = 1_000
-HOST = "hall-a-host000"
-MODEL = "NVIDIA A100-PCIE-40GB"
 DEADLINE_S = 40.0
-
-
-@dataclasses.dataclass
-class Site:
-    """A directory with a policy, its signer's key and a simulated TEE; `table` is the agent's file."""
-
-    directory: Path
-    tee: SimulatedTee
-    key: ec.EllipticCurvePrivateKey
-    policy: Policy
-
-    def sign(self, **changes: Any) -> bytes:
-        value = sign_policy(dataclasses.replace(self.policy, **changes), self.key)
-        (self.directory / "policy.avro").write_bytes(value)
-        return value
-
-    @property
-    def signer(self) -> bytes:
-        return public_point(self.key.public_key())
-
-    def table(self, **changes: Any) -> dict[str, Any]:
-        base = {
-            "policy": str(self.directory / "policy.avro"),
-            "policy_signers": [self.signer.hex()],
-            "spool": str(self.directory / "spool.db"),
-            "tee": "simulated",
-            "tee_directory": str(self.directory / "tee"),
-            "hosts": [{"host_id": HOST, "source": "simulated"}],
-        }
-        return base | changes
-
-    def spec(self, **changes: Any) -> ProduceSpec:
-        return load_spec(self.table(**changes))
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    tee = SimulatedTee.create(tmp_path / "tee")
-    now_ms = int(time.time() * 1000)
-    fleet = demo_fleet(tee, hosts=2, gpus=8, window_ms=WINDOW_MS, now_ms=now_ms, create_time=True)
-    policy = dataclasses.replace(fleet.policy, accepted_sources=("simulated", "trace"))
-    made = Site(tmp_path, tee, ec.generate_private_key(ec.SECP256R1()), policy)
-    made.sign()
-    return made
-
-
-def judge(site: Site, value: bytes, reports: list[bytes]) -> list[str]:
-    """Codes with which the core refuses the reports, the policy `value` in force."""
-    view = open_policy(value, PolicyTrust((site.signer,)))
-    provider = SimulatedTee.create(
-        site.directory / "tee",
-        platform_id=simulated_platform_id(AGGREGATOR_ID),
-        mrtd=simulated_measurement(AGGREGATOR_IMAGE),
-    )
-    worker = WorkerConfig(kafka={}, host_id=AGGREGATOR_ID, group="g", provider=provider, trust=PolicyTrust((b"x",)))
-    now_ms = int(time.time() * 1000)
-    session = Session(provider, aggregator_binding(worker, None, now_ms))
-    switch = encode_body(
-        ControlRecord(
-            kind="POLICY_SWITCH",
-            domain="hall-a",
-            host_id=AGGREGATOR_ID,
-            session_id=session.session_id,
-            seq=0,
-            issued_at_ms=now_ms,
-            policy_digest=view.digest,
-            content_digest=view.digest,
-            subjects=(),
-            reason="test",
-        )
-    )
-    values = [encode_signed_record(switch, session.sign(record_preimage(switch)), session.evidence), *reports]
-    topic = TopicNames().reports
-    core = PartitionCore(
-        CoreConfig(topic, 0, lambda digest: view if digest == view.digest else None, SessionCache().verify)
-    )
-    log = [LogRecord(topic, 0, offset, now_ms, 1, b"hall-a", one, ()) for offset, one in enumerate(values)]
-    return [effect.code for record in log for effect in core.process(record) if isinstance(effect, Rejection)]
+    return make_site(tmp_path, "simulated", "trace")
 
 
 def get(address: str, path: str) -> tuple[int, str]:
@@ -154,18 +66,6 @@ def free_address() -> str:
 def metric(text: str, name: str) -> float:
     (line,) = (line for line in text.splitlines() if line.startswith(f"enclavescale_agent_{name} "))
     return float(line.split()[1])
-
-
-def published(bootstrap: str, topic: str) -> list[bytes]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "t", "auto.offset.reset": "earliest"})
-    place = TopicPartition(topic, 0, 0)
-    _, end = consumer.get_watermark_offsets(place, 10)
-    consumer.assign([place])
-    found: list[bytes] = []
-    while len(found) < end:
-        found += [message.value() or b"" for message in consumer.consume(end - len(found), 5)]
-    consumer.close()
-    return found
 
 
 @pytest.fixture
