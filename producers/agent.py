@@ -198,10 +198,14 @@ class Agent:
 
     def _wait(self, end_ms: int, stop: threading.Event) -> bool:
         """Serve Kafka until the window is over; False if asked to stop."""
+        told = False
         while not stop.is_set():
             left = self.config.pacer.seconds_until(end_ms)
             if left <= 0:
                 return True
+            if not told and left * 1000 > 2 * self.config.schedule.window_ms:
+                told = True
+                log.warning("the next window ends in %d s: was the clock set back? None is sealed twice", left)
             self._pump()
             stop.wait(min(left, PUMP_S))
         return False

@@ -175,3 +175,82 @@ def test_the_state_of_the_gpus_is_read_once_a_window(tmp_path: Path) -> None:
         broker,
     )
     assert [body.confidential_compute.gpu_ready for body in bodies(broker)] == [True, False, True, True, True]
+
+
+def test_a_clock_that_is_set_back_is_said_once_and_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class SetBack:
+        """A pacer whose clock falls back by an hour after the second window, then runs fast."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def first_start_ms(self) -> int:
+            return START_MS
+
+        def next_start_ms(self, end_ms: int) -> int:
+            return end_ms
+
+        def seconds_until(self, end_ms: int) -> float:
+            if end_ms != START_MS + 30_000:
+                return 0.0
+            self.asked += 1
+            return 3_600.0 if self.asked < 3 else 0.0
+
+    broker = Broker()
+    stop = threading.Event()
+    stop.wait = lambda _timeout=None: False  # type: ignore[method-assign]
+    Agent(config(tmp_path, pacer=SetBack()), lambda _properties: broker).run(stop)
+    assert [body.window_start_ms for body in bodies(broker)] == [START_MS + n * 10_000 for n in range(5)]
+    assert sum("was the clock set back" in record.message for record in caplog.records) == 1
+
+
+def test_an_observer_that_fails_stops_nothing_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(NoObserver):
+        def turned(self, agent: Agent) -> None:
+            raise RuntimeError("a metric")
+
+        def window(self, agent: Agent, done: Sequence[HostWindow], spooled: bool) -> None:
+            raise RuntimeError("another")
+
+    broker = Broker()
+    summary = go(config(tmp_path, observer=Broken()), broker)
+    assert (summary.windows, summary.acknowledged) == (5, 5)
+    assert sum("an observer failed" in record.message for record in caplog.records) == 1
+
+
+def test_a_configuration_that_was_replaced_before_its_window_is_closed(tmp_path: Path) -> None:
+    profile = host()
+    forgotten = Renewals({})
+    watcher = Watcher()
+    settings = config(tmp_path, observer=watcher)
+    waiting = AgentHost(profile=profile, session=session_for(profile), renewal=forgotten)
+
+    def twice(agent: Agent) -> None:
+        agent.replace(replace(settings, hosts=(waiting,)))
+        agent.replace(replace(settings, hosts=(agent_host(),)))
+
+    watcher.then = {2: twice}
+    go(settings, Broker())
+    assert forgotten.closed == 1
+    assert watcher.reloads == 1
+
+
+def test_a_configuration_that_only_fails_at_its_window_leaves_the_old_one(tmp_path: Path) -> None:
+    class Refused(Watcher):
+        errors: list[Exception]
+
+        def reload_refused(self, agent: Agent, error: Exception) -> None:
+            self.errors.append(error)
+
+    watcher = Refused()
+    watcher.errors = []
+    settings = config(tmp_path, observer=watcher)
+    other = AgentHost(profile=host(), session=session_for(host("host-1", "row-1", gpu_class(high=500))))
+    watcher.then = {2: lambda agent: agent.replace(replace(settings, hosts=(other,)))}
+    broker = Broker()
+    summary = go(settings, broker)
+    assert (summary.windows, summary.acknowledged) == (5, 5)
+    assert [type(error) for error in watcher.errors] == [ConfigError]
+    assert len({body.session_id for body in bodies(broker)}) == 1
