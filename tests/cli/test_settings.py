@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from enclavescale import agent_file
 from enclavescale.agent_file import ProduceSpec, load_spec
 from enclavescale.settings import kafka_properties, load_file
+from producers.privacy import default_budget
 from schemas.errors import ConfigError
 from tests.cli.conftest import call, process
 
 SECRET = "hunter2-very-secret"
-OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+AGENT = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
 
 
 def test_options_beat_the_file_and_the_file_beats_the_environment() -> None:
@@ -79,11 +81,10 @@ def test_no_log_holds_a_secret(tmp_path: Path) -> None:
 
 
 def example(tmp_path: Path) -> Path:
-    """The example of `docs/operations.md`, as somebody would copy it."""
-    blocks = re.findall(r"```toml\n(.*?)```", OPERATIONS, re.DOTALL)
-    (block,) = (one for one in blocks if "[[hosts]]" in one)
+    """The example of `docs/agent.md` as somebody would copy it, but for the port, which may be taken here."""
+    (block,) = re.findall(r"```toml\n(.*?)```", AGENT, re.DOTALL)
     path = tmp_path / "produce.toml"
-    path.write_text(block)
+    path.write_text(block.replace(":9464", ":0"))
     return path
 
 
@@ -94,8 +95,29 @@ def test_the_documented_example_of_produce_loads(tmp_path: Path) -> None:
     properties = kafka_properties(None, (), table, {})
     assert properties["security.protocol"] == "SASL_SSL"
     assert "password" not in " ".join(properties), "secrets belong in the environment"
-    documented = {name for name in ProduceSpec.__dataclass_fields__ if f"`{name}`" in OPERATIONS}
-    assert documented == set(ProduceSpec.__dataclass_fields__) - {"gated"}  # the demo's own
+
+
+SPECS = [one for name, one in vars(agent_file).items() if name.endswith("Spec")]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
+def test_every_field_of_the_file_is_documented(spec: type[ProduceSpec]) -> None:
+    assert len(SPECS) > 5
+    documented = {name for name in spec.__dataclass_fields__ if f"`{name}`" in AGENT}
+    assert documented == set(spec.__dataclass_fields__) - {"gated"}  # the demo's own
+
+
+DEFAULTS = re.findall(
+    r"^\| `(\w+)` \| `?([\w-]+)`? \|", AGENT[AGENT.index("## The file") : AGENT.index("## Life")], re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("field", "default"), DEFAULTS)
+def test_documented_defaults_are_those_of_the_code(field: str, default: str) -> None:
+    found = [str(one.__dataclass_fields__[field].default).lower() for one in SPECS if field in one.__dataclass_fields__]
+    if field.endswith("_micro"):
+        found = [str(getattr(default_budget(energy=False), field))]
+    assert found == [default.lower()]
 
 
 def test_the_documented_example_runs_up_to_its_policy(tmp_path: Path) -> None:
