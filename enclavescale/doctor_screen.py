@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -36,10 +38,18 @@ def _block(section: Section) -> RenderableType:
     table.add_column(min_width=4, no_wrap=True)
     table.add_column(min_width=LABEL_WIDTH, no_wrap=True, style=QUIET)
     table.add_column(overflow="fold")
-    for one in section.findings:
+    for one in _together(section):
         word, style = MARKS[one.state]
         table.add_row(Text(word, style), one.check.partition(".")[2].replace("_", " "), _words(one, section))
     return Padding(Group(Text(section.title, "bold"), Padding(table, (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
+def _together(section: Section) -> Iterator[Finding]:
+    """Findings in order; those that say the same of several things in a row are one."""
+    for _, same in groupby(section.findings, lambda one: replace(one, about="")):
+        first, *more = same
+        names = dict.fromkeys((first.about, *(one.about for one in more)))
+        yield replace(first, about=", ".join(filter(None, names)))
 
 
 def _of(one: Finding, section: Section) -> str:
@@ -63,7 +73,7 @@ def _summary(sections: Sequence[Section], config: Path) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
-    failures = [(section, one) for section in sections for one in section.findings if one.state == "fail"]
+    failures = [(section, one) for section in sections for one in _together(section) if one.state == "fail"]
     for number, (section, one) in enumerate(failures, 1):
         table.add_row(f"{number}.", f"{section.title}: {_of(one, section)}{one.found}")
     heading = Text.assemble(("Fix first, in this order", BAD), f"  {_numbers(found)}")

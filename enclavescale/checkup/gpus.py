@@ -38,12 +38,20 @@ def check_gpus(
 def _look(
     host: HostSpec, enrolment: HostEnrolment | None, accepted: Sequence[str], nvml: Nvml, trial: bool
 ) -> Iterator[Finding]:
-    count, gpus = nvml.count(), nvml.gpus()
     yield ok("nvml.driver", f"driver {nvml.driver_version()}")
-    if len(gpus) < count:
-        found = f"{count - len(gpus)} of {count} GPUs do not answer"
-        yield fail("nvml.gpus", found, _XID, code="GPU_LOST")
-    yield from _enrolled(gpus, enrolment)
+    count = nvml.count()
+    try:
+        gpus = nvml.gpus()
+    except NvmlFault as fault:
+        if fault.kind == "driver":
+            raise
+        yield fail("nvml.gpus", f"none of {count} answers: {fault}", _XID, code=fault.code)
+        return
+    lost = count - len(gpus)
+    if lost:
+        found = f"{lost} of {count} do not answer: their readings are missing, and flagged"
+        yield warn("nvml.gpus", found, _XID, code="GPU_LOST")
+    yield from _enrolled(gpus, lost, enrolment)
     if host.source == NVML:
         yield from _sensors(nvml, gpus, [mode for mode in MODES if mode in accepted] or ["instant"])
         yield from _limits(nvml, gpus, enrolment)
@@ -54,7 +62,7 @@ def _look(
             yield _evidence(nvml, gpu, enrolment)
 
 
-def _enrolled(gpus: Sequence[GpuInfo], enrolment: HostEnrolment | None) -> Iterator[Finding]:
+def _enrolled(gpus: Sequence[GpuInfo], lost: int, enrolment: HostEnrolment | None) -> Iterator[Finding]:
     here = Counter(gpu.name for gpu in gpus)
     text = ", ".join(f"{number} × {name}" for name, number in sorted(here.items())) or "none"
     if enrolment is None:
@@ -68,7 +76,10 @@ def _enrolled(gpus: Sequence[GpuInfo], enrolment: HostEnrolment | None) -> Itera
         remedy = "Enrol the host with all of its GPUs, under NVML's names, or hide the others from the agent."
         found = f"{number} × {name} more than enrolled: the agent does not start"
         yield fail("nvml.gpus", found, remedy, code="GPU_NOT_ENROLLED")
-    for name, number in sorted((wanted - here).items()):
+    missing = wanted - here
+    if missing.total() <= lost:  # those are said to be lost already, and have no names
+        return
+    for name, number in sorted(missing.items()):
         found = f"{number} × {name} enrolled and not here"
         if any(here[one] for one in wanted):
             yield warn("nvml.gpus", f"{found}: reported as lost", _XID, code="GPU_LOST")
@@ -136,7 +147,7 @@ def _instances(nvml: Nvml, gpus: Sequence[GpuInfo]) -> Iterator[Finding]:
                 raise
     if split:
         remedy = "Reports are flagged `mig`: the power is the whole board's. Nothing to do if that is meant."
-        yield warn("nvml.mig", f"MIG is on on {_all(split, len(gpus))}", remedy)
+        yield warn("nvml.mig", f"MIG is enabled on {_all(split, len(gpus))}", remedy)
 
 
 def _confidential(nvml: Nvml, host: HostSpec) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from attester.simulated import SimulatedTee
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import ReportEntries
 from enclavescale.agent_file import TSM, ProduceSpec
-from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, warn
+from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, some, warn
 from enclavescale.host_sessions import cpu_quotes
 from schemas.errors import EnclaveScaleError
 from schemas.records import EvidenceItem, HostEnrolment, Policy
@@ -62,7 +62,8 @@ def check_tee(
         except EnclaveScaleError as error:
             yield failed("tee.provider", error)
             return
-        yield ok("tee.provider", f"{provider.kind}, through the kernel's report interface")
+        name = provider.provider if isinstance(provider, TsmQuotes) else provider.kind
+        yield ok("tee.provider", f"{name}, through the kernel's report interface")
     else:
         yield warn("tee.provider", "simulated", 'For demonstrations only; on a TDX or SEV-SNP guest set tee = "tsm".')
         directory = Path(spec.tee_directory)
@@ -134,7 +135,8 @@ def _measurement(claims: _Claims, policy: Policy) -> Finding:
     main = next((name for name in ("mrtd", "measurement") if name in claims.registers), "")
     shown = f"{main} {claims.registers[main].hex()}" if main else "no register"
     remedy = f"Start the image that the policy names, or have this one added to its measurements: {shown}"
-    return fail(check, f"none of the policy's {len(candidates)} images", remedy, code="MEASUREMENT_UNKNOWN")
+    found = f"none of the policy's {some(len(candidates), 'image')} for hosts of this kind"
+    return fail(check, found, remedy, code="MEASUREMENT_UNKNOWN")
 
 
 def _claims(items: Sequence[EvidenceItem]) -> _Claims:

@@ -364,6 +364,14 @@ def test_the_screen_says_what_to_do(site: Site, width: int) -> None:
     assert f"{HOST}:" not in text, "the one host there is need not be named"
 
 
+def test_what_is_the_same_of_several_is_said_once() -> None:
+    ill = [fail("nvml.power", "broken", "mend it", f"GPU {number}") for number in range(3)]
+    given = [*ill[:2], ok("nvml.power", "well", "GPU 7"), ill[2]]
+    text = screen([Section("GPUs", lambda: iter(()), findings=given)], 80)
+    assert text.count("mend it") == 2
+    assert "GPU 0, GPU 1: broken" in text
+
+
 def test_the_end_of_the_screen_is_an_answer() -> None:
     def only(*given: Finding) -> list[Section]:
         return [Section("Trial", lambda: iter(()), findings=list(given))]

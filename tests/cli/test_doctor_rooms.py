@@ -80,7 +80,15 @@ NVML: dict[str, tuple[Play, list[tuple[str, str, str | None]]]] = {
     ),
     "one lost": (
         lambda fake: setattr(fake.gpus[1], "status", fake_gpu.GPU_IS_LOST),
-        [("nvml.gpus", "fail", "GPU_LOST"), ("nvml.gpus", "warn", "GPU_LOST")],
+        [("nvml.gpus", "warn", "GPU_LOST")],
+    ),
+    "all lost": (
+        lambda fake: every(fake, status=fake_gpu.GPU_IS_LOST),
+        [("nvml.gpus", "fail", "GPU_LOST")],
+    ),
+    "another model": (
+        lambda fake: setattr(fake.gpus[1], "name", "Tesla V100"),
+        [("nvml.gpus", "fail", "GPU_NOT_ENROLLED"), ("nvml.gpus", "warn", "GPU_LOST")],
     ),
     "one too many": (
         lambda fake: fake.gpus.append(FakeGpu(uuid="GPU-3", bus=0x40)),
