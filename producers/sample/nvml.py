@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from producers.sample.nvml_calls import FieldCall, SamplesCall
+from producers.sample.nvml_calls import MAX_INT64, FieldCall, SamplesCall
 from producers.sample.nvml_faults import CODES, FaultKind, NvmlFault, fault_of
 from schemas.records import ConfidentialCompute
 
@@ -178,7 +178,10 @@ class Nvml:
 
     def energy_mj(self, handle: Handle) -> int:
         """Return the energy counter since the driver was loaded. Raises `NvmlFault`."""
-        return int(self._call("nvmlDeviceGetTotalEnergyConsumption", handle))
+        millijoules = int(self._call("nvmlDeviceGetTotalEnergyConsumption", handle))
+        if millijoules > MAX_INT64:
+            raise NvmlFault("unsupported", "NVML_UNSUPPORTED", "energy counter: not available")
+        return millijoules
 
     def enforced_limit_mw(self, handle: Handle) -> int:
         """Return the power limit that holds, the lowest of all that are set. Raises `NvmlFault`."""

@@ -28,6 +28,8 @@ _NOT_FOUND = 6
 _FIELD = struct.Struct("=IIqqIIQ")  # c_nvmlFieldValue_t: field, scope, timestamp, latency, type, status, value
 _SAMPLE = struct.Struct("=QQ")  # c_nvmlSample_t: timestamp, value
 _UINT, _ULONG, _ULONGLONG = 1, 2, 3  # nvmlValueType_t
+MAX_INT64 = 2**63 - 1
+"""Above it: -1 again, in 64 bits."""
 _NOT_AVAILABLE = 0xFFFFFFFF  # NVML_VALUE_NOT_AVAILABLE, -1
 
 
@@ -50,13 +52,13 @@ class PowerSample(NamedTuple):
 def number(value_type: int, raw: int) -> int | None:
     """Return the number in nvmlValue_t, `raw` being its 8 bytes; None for a type no power or energy field has.
 
-    None, too, for NVML's own mark of a value that is not available: as a power it would be 4.3 MW, which no sensor
-    reads. Every other number is a reading, whatever it is.
+    None, too, for NVML's own mark of a value that is not available, -1: as a power it would be 4.3 MW and more, which
+    no sensor reads. Every other number is a reading, whatever it is.
     """
     if value_type == _UINT:
         value = raw & 0xFFFFFFFF
         return None if value == _NOT_AVAILABLE else value
-    return raw if value_type in (_ULONGLONG, _ULONG) else None
+    return raw if value_type in (_ULONGLONG, _ULONG) and raw <= MAX_INT64 else None
 
 
 def _function(pynvml: Any, name: str) -> Any:

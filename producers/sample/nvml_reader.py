@@ -278,8 +278,8 @@ class NvmlReader:
     def _housekeeping(self) -> None:
         """MIG and power limit of one GPU, and every second the events of all."""
         turn = self._turn % HOUSEKEEPING_POLLS
-        if turn < len(self._gpus) and self._gpus[turn].handle is not None:
-            self._look(self._gpus[turn])
+        if turn < len(self._gpus) and (gpu := self._gpus[turn]).handle is not None and not gpu.slow:
+            self._look(gpu)
         if self._turn % XID_POLLS:
             return
         if any(gpu.handle is not None and not gpu.failures for gpu in self._gpus):

@@ -118,6 +118,8 @@ class FakeGpu:
 
     def energy_mj(self, time_ns: int) -> int:
         """The counter: the integral of the signal up to the last whole 100 ms, less what it jumped back by."""
+        if self.not_available:
+            return 2**64 - 1
         now_s = time_ns // 100_000_000 / 10.0
         if self.energy_mj_s is not None:  # a steady load, exactly
             return round((now_s - self.energy_from_s) * self.energy_mj_s) - self.energy_back_mj
