@@ -59,10 +59,10 @@ def _edge(first_seen: int, name: str) -> Neighbours:
 
 
 def _over_the_edge() -> Neighbours:
-    """An update of the sensor that lasts over the edge: either window's counter saw half of its energy."""
+    """An update of the sensor that lasts over the edge, its reading in the second: either counter saw half of it."""
     half = UPDATE_MJ // 4
-    before = window({}, MIDDLE_MJ + half), window({0: -math.inf}, MIDDLE_MJ + half)
-    after = window({}, MIDDLE_MJ - half), window({0: math.inf}, MIDDLE_MJ - half)
+    before = window({}, MIDDLE_MJ + half), window({1: -math.inf}, MIDDLE_MJ + half)
+    after = window({}, MIDDLE_MJ - half), window({1: math.inf}, MIDDLE_MJ - half)
     return Neighbours("energy over the edge of two windows", before, after, only=("energy_residual",))
 
 
