@@ -111,7 +111,7 @@ def _settings(admin: AdminClient, topic: str, timeout_s: float) -> Iterator[Find
     try:
         settings = admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s)
     except (KafkaException, TimeoutError) as error:
-        yield skip("broker.settings", f"this client may not read the topic's settings: {_said(error)}")
+        yield skip("broker.settings", f"the topic's settings cannot be read: {_said(error)}")
         return
     values = {name: str(one.value) for name, one in settings.items()}
     remedy = f"kafka-configs.sh --alter --topic {topic} --add-config "
@@ -134,7 +134,7 @@ def _rights(admin: AdminClient, topic: str, timeout_s: float) -> Iterator[Findin
         )
         allowed = asked[topic].result(timeout_s).authorized_operations
     except (KafkaException, TimeoutError) as error:
-        yield skip("broker.rights", f"the brokers do not say: {_said(error)}")
+        yield skip("broker.rights", f"cannot be asked: {_said(error)}")
         return
     if not allowed:
         yield skip("broker.rights", "the brokers do not say")

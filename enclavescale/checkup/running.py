@@ -54,8 +54,10 @@ def _judge(check: str, listen: str, status: int, state: Any) -> Iterator[Finding
     if status == _READY and not wrong:
         yield ok(check, f"the agent at {listen} is ready")
         return
-    make = warn if status == _READY else fail
     for one in wrong:
+        # What is only shown, and what has not happened yet, keep nobody from working.
+        soft = one.get("needed_for") == "shown" or one.get("state") == "waiting"
+        make = warn if soft else fail
         age = one.get("last_ok_s_ago")
         since = f", last well {age:,.0f} s ago" if isinstance(age, int | float) else ""
         detail = f": {one['detail']}" if one.get("detail") else ""

@@ -385,7 +385,9 @@ def test_an_agent_that_runs() -> None:
     health.expect("broker", Need.SHOWN, within_s=60)
     with Endpoint("127.0.0.1:0", endpoint_app(CollectorRegistry(), health)) as endpoint:
         listen = f"127.0.0.1:{endpoint.port}"
-        assert wrong(list(check_running(listen, 5))) == [("agent.ready", "fail", None), ("agent.ready", "fail", None)]
+        assert wrong(list(check_running(listen, 5))) == [("agent.ready", "warn", None), ("agent.ready", "warn", None)]
+        health.fail("spool", "SPOOL_FAILED")
+        assert wrong(list(check_running(listen, 5)))[0] == ("agent.ready", "fail", "SPOOL_FAILED")
         health.ok("spool")
         health.fail("broker", "NOT_ACKNOWLEDGED", "12 reports wait")
         (found,) = check_running(f"0.0.0.0:{endpoint.port}", 5)
