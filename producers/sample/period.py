@@ -132,7 +132,7 @@ def _period(polls: Sequence[Observation], changes: Sequence[int]) -> tuple[float
     """
     low = np.array([polls[i - 1].began_ns for i in changes], np.float64)
     high = np.array([polls[i].ended_ns for i in changes], np.float64)
-    sharp = high - low <= 4 * float(np.median(high - low))  # not where the process was held up between two polls
+    sharp = high - low <= 2 * float(np.median(high - low))  # not where the process was held up between two polls
     low, high = low[sharp], high[sharp]
     if len(low) < MIN_CHANGES:
         return None
