@@ -1,4 +1,4 @@
-"""The file of `enclavescale produce` and `doctor`: what a host agent is told, checked for sense before anything runs."""
+"""The file of `enclavescale produce` and `doctor`: what an agent is told, checked for sense before anything runs."""
 
 from __future__ import annotations
 
@@ -100,12 +100,13 @@ class ProduceSpec:
     """The configuration file of `enclavescale produce`.
 
     `policy`: path of a signed policy (a value of the policy topic), `policy_signers`: who may have signed it
-    (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs; `tee_directory`: its reports, if not where Linux has
-    them) or `simulated`, which needs `tee_directory` (its key material) and claims to measure `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the
-    latest; `follow_beacons`: also when an aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz.
-    `speed` 0 means real time; else event time runs `speed` times as fast from `start_ms`, which corresponds to the
-    Unix time `origin_ms`. `windows` 0 means until stopped. `gated`: windows wait until they are released on stdin
-    (`enclavescale.gate`), and the run ends with stdin. Kafka properties stand in the same file, in a table `kafka`.
+    (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs; `tee_directory`: its reports, if they are not
+    where Linux has them) or `simulated`, which needs `tee_directory` (its key material) and claims to measure
+    `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the latest; `follow_beacons`: also when an
+    aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz. `speed` 0 means real time; else event time runs
+    `speed` times as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until
+    stopped. `gated`: windows wait until they are released on stdin (`enclavescale.gate`), and the run ends with stdin.
+    Kafka properties stand in the same file, in a table `kafka`.
     """
 
     policy: str
@@ -173,11 +174,3 @@ def _check_host(spec: ProduceSpec, host: HostSpec) -> None:
 
 def _wrong(text: str, name: str) -> ConfigError:
     return ConfigError(text, field=name, remedy=REMEDY)
-
-
-def address_of(text: str, name: str) -> tuple[str, int]:
-    """HOST:PORT as host and port (a literal IPv6 address in brackets). Raises ConfigError naming `name`."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{name}: give an address as HOST:PORT", field=name)
-    return host.removeprefix("[").removesuffix("]"), int(port)
