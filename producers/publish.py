@@ -228,8 +228,13 @@ class Publisher:
             if not self._pass(entry):
                 break
             self._cursor = entry.id
-        if not entries and not self._in_flight:
+        if not self._recovery.failing and self._behind() <= 0:
             self._recovery.caught_up()
+
+    def _behind(self) -> int:
+        """Reports that wait and have not been looked at. Less than none if the spool has dropped what is in flight."""
+        seen = (self._in_flight, self._acked, self._done, self._doomed, self._stranded)
+        return self._spool.depth()[0] - sum(map(len, seen))
 
     def _pass(self, entry: SpoolEntry) -> bool:
         """Send an entry, or go past it; False if it must wait."""

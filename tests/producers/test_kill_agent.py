@@ -122,12 +122,13 @@ def judge(agents: Agents, windows: int, facts: Facts) -> None:
         assert known.digest == record.digest, "two reports of one window"
         facts.duplicates += known is not record
     starts = [START_MS + number * SCHEDULE.window_ms for number in range(windows)]
+    body: Any
     for host_id in HOSTS:
         mine = [(start_ms, record) for (name, start_ms), record in first.items() if name == host_id]
         assert [start_ms for start_ms, _ in mine] == starts, "every window once and in order"
         before = None
         for start_ms, record in mine:
-            body: Any = record.body
+            body = record.body
             assert body.prev_digest == before, "the chain is unbroken, also from one session to the next"
             assert record.evidence is not None or body.seq > 0
             assert body.dropped_reports == 0

@@ -265,6 +265,31 @@ def test_a_backlog_leaves_at_a_measured_pace_and_in_order(spool: Spool, clock: C
     assert sent(made[0], 60) == values(range(60, 70))  # no pace for what is new
 
 
+def test_a_backlog_is_over_although_new_reports_never_stop_coming(spool: Spool, clock: Clock) -> None:
+    spool.append([report(number) for number in range(4)], 0)
+    sender, made = publisher(spool, clock)
+    for number in range(4, 10):
+        spool.append([report(number)], 0)
+        pump_all(sender, made[0], clock, 0.1)
+    assert sender.stats().in_flight > 0
+    assert not sender.stats().recovering
+    assert sent(made[0]) == values(range(10))
+
+
+def test_a_try_that_nobody_answered_yet_is_no_recovery(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, report(0))
+    made[0].verdicts = [FakeError(KafkaError._TRANSPORT)]
+    sender.pump()
+    clock.s += LONGEST_S
+    sender.pump()
+    assert sender.stats().recovering
+    spool.append([report(1), report(2)], 0)
+    sender.pump()
+    assert sent(made[0]) == values([0, 0])
+    pump_all(sender, made[0], clock, 1.0)
+    assert not sender.stats().recovering
+
+
 def test_the_limit_in_flight_grows_with_what_arrives(spool: Spool, clock: Clock) -> None:
     spool.append([report(number) for number in range(40)], 0)
     sender, made = publisher(spool, clock)
