@@ -15,7 +15,8 @@ CODES = {
     "(NVIDIA_DRIVER_CAPABILITIES=utility).",
     "NVML_DRIVER_RELOADED": "Nothing if the driver was reloaded on purpose: the sampler initialises NVML again.",
     "NVML_PERMISSION": "Let the agent's user read /dev/nvidiactl and /dev/nvidia*; in a container pass the devices.",
-    "NVML_UNSUPPORTED": "Use a driver and a GPU that support this query; see the table of sensors in the agent's page.",
+    "NVML_UNSUPPORTED": "Use a driver and a GPU that support this query (instant power: driver 530 or newer); "
+    "`enclavescale doctor` lists what each GPU supports.",
     "SENSOR_MODE_UNSUPPORTED": "Update the driver, or allow another sampler mode in the policy "
     "(accepted_sampler_modes) and in the agent's configuration; average and legacy cost more privacy.",
     "NVML_FAULT": "See the kernel's log for NVRM messages; a GPU that fails for long needs a reset.",
