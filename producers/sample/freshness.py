@@ -18,8 +18,8 @@ judged by time alone, by the best clock that the probe has found for a GPU:
 
 What the argument assumes: in case 3 that the sensor is never later than U, which the probe measures and pads, or takes
 from the slowest sensor known where all GPUs of a model were too idle to measure; in all cases that the time a call
-takes does not depend on the power read. The probe's own readings choose the clock and U once, before the first window, and are in no
-window: what they reveal is whether the sensor moved in those seconds at the start of the process.
+takes does not depend on the power read. The probe's own readings choose the clock and U once, before the first window,
+and are in no window: what they reveal is whether the sensor moved in those seconds at the start of the process.
 """
 
 from __future__ import annotations
