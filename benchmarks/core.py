@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attester.session import Session
 from attester.signing import public_point, sign_raw
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
+from enclavescale.agent.producing import plan_host
+from enclavescale.agent.sessions import session_maker
+from enclavescale.agent.sources import SourcePool
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, HOST_IMAGE, demo_fleet, sign_policy
-from enclavescale.host_sessions import session_maker
-from enclavescale.host_sources import SourcePool
-from enclavescale.producing import plan_host
 from producers.host import AgentHost, HostAgent, Sealing
 from producers.spool import Spool
 from schemas.codec import decode_signed_record, encode_body, encode_signed_record, record_preimage

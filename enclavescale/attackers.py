@@ -19,10 +19,10 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from enclavescale.agent_file import ProduceSpec
+from enclavescale.agent.file import ProduceSpec
+from enclavescale.agent.producing import produce
 from enclavescale.errors import NotDelivered
 from enclavescale.gate import Gate
-from enclavescale.producing import produce
 from schemas.codec import decode_signed_record, encode_body, encode_signed_record
 from schemas.errors import SchemaError
 from schemas.mapping import from_jsonable

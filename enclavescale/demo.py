@@ -21,7 +21,7 @@ from rich.console import Console
 from attester.signing import public_point
 from attester.simulated import SimulatedTee
 from enclavescale import figures
-from enclavescale.agent_file import SIMULATED_TEE, HostSpec, ProduceSpec
+from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
 from enclavescale.attackers import AttackSpec
 from enclavescale.children import Children
 from enclavescale.errors import DemoFailed

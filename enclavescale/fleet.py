@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attester.signing import public_point, sign_raw
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.agent_file import BUNDLED, HostSpec, TraceSpec
-from enclavescale.host_sources import trace_source
+from enclavescale.agent.file import BUNDLED, HostSpec, TraceSpec
+from enclavescale.agent.sources import trace_source
 from schemas.codec import encode_policy, encode_signed_policy, policy_preimage
 from schemas.records import (
     AggregatorEnrolment,

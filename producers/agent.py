@@ -27,7 +27,7 @@ from schemas.errors import ConfigError, EnclaveScaleError
 
 log = logging.getLogger(__name__)
 
-PUMP_S = 0.1
+PUMP_S = 0.25
 """Longest time delivery reports wait for the agent between windows."""
 
 

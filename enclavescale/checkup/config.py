@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enclavescale.agent_file import ProduceSpec, check_spec, load_spec
+from enclavescale.agent.file import ProduceSpec, check_spec, load_spec
 from enclavescale.checkup.finding import Finding, failed, ok, some, warn
 from enclavescale.settings import kafka_properties, load_file
 from schemas.errors import ConfigError

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from attester.gpu import NvidiaGpu
-from enclavescale.agent_file import NVML, HostSpec
+from enclavescale.agent.file import NVML, HostSpec
 from enclavescale.checkup.finding import Finding, fail, failed, ok, warn
 from producers.sample.nvml import GpuInfo, Nvml, NvmlFault
 from producers.sample.nvml_calls import SCOPE_MODULE

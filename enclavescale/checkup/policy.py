@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enclavescale.agent_file import NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
+from enclavescale.agent.file import NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
+from enclavescale.agent.policy import check_accepted, check_signature, read_signed_policy, schedule_of
 from enclavescale.checkup.finding import Finding, fail, failed, ok, some, warn
-from enclavescale.host_policy import check_accepted, check_signature, read_signed_policy, schedule_of
 from producers.config import ClassProfile, Schedule
 from producers.privacy import MICRO, check_budget, privacy_parameters
 from producers.sample.plan import MODES

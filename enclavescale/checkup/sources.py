@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from attester.devices import SpdmDevice, SpdmEndpoint
-from enclavescale.agent_file import DcgmSpec, HostSpec, SpdmSpec
+from enclavescale.agent.file import DcgmSpec, HostSpec, SpdmSpec
+from enclavescale.agent.sources import trace_source
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, some, warn
 from enclavescale.checkup.gpus import known_key
-from enclavescale.host_sources import trace_source
 from producers.config import Schedule
 from producers.sample.dcgm import DcgmConfig, DcgmScraper
 from schemas.errors import EnclaveScaleError

@@ -13,9 +13,9 @@ from attester.quote import QuoteProvider
 from attester.simulated import SimulatedTee
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import ReportEntries
-from enclavescale.agent_file import TSM, ProduceSpec
+from enclavescale.agent.file import TSM, ProduceSpec
+from enclavescale.agent.sessions import cpu_quotes
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, some, warn
-from enclavescale.host_sessions import cpu_quotes
 from schemas.errors import EnclaveScaleError
 from schemas.records import EvidenceItem, HostEnrolment, Policy
 from verifier.abi.pck import parse_pck_extension

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
+from enclavescale.bench.host import READERS, bench, readers_here
+from enclavescale.bench.host_screen import bench_screen
 from enclavescale.cli.common import EXIT_CODES, errors, json_option, say
-from enclavescale.host_bench import READERS, bench, readers_here
-from enclavescale.host_bench_screen import bench_screen
 
 
 @click.group(epilog=EXIT_CODES)

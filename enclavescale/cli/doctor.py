@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from enclavescale.checkup.doctor import Options, counts, examine, result_json
+from enclavescale.checkup.screen import doctor_screen
 from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, json_option, say
-from enclavescale.doctor import Options, counts, examine, result_json
-from enclavescale.doctor_screen import doctor_screen
 
 DEFAULT_CONFIG = Path("/etc/enclavescale/agent.toml")
 

@@ -14,7 +14,8 @@ import click
 from rich.console import Console
 
 from attester.simulated import SIMULATED_BANNER, SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.agent_file import ProduceSpec, load_spec
+from enclavescale.agent.file import ProduceSpec, load_spec
+from enclavescale.agent.producing import Production, is_simulated
 from enclavescale.cli.common import (
     EXIT_CODES,
     EXIT_FAILURE,
@@ -28,7 +29,6 @@ from enclavescale.demo import MIN_ATTACK_HOSTS, DemoOptions, run_demo
 from enclavescale.errors import NotDelivered
 from enclavescale.gate import Gate
 from enclavescale.live import summary_screen
-from enclavescale.producing import Production, is_simulated
 from enclavescale.reach import metadata
 from enclavescale.settings import kafka_properties, load_file
 from schemas.errors import ConfigError

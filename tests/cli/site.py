@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attester.session import Session
 from attester.signing import public_point
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.agent_file import ProduceSpec, load_spec
+from enclavescale.agent.file import ProduceSpec, load_spec
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, demo_fleet, sign_policy
 from schemas.codec import encode_body, encode_signed_record, record_preimage
 from schemas.records import ControlRecord, Policy

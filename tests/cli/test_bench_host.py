@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from attester.simulated import SimulatedTee
-from enclavescale.agent_file import HostSpec
-from enclavescale.host_bench import (
+from enclavescale.agent.file import HostSpec
+from enclavescale.agent.producing import plan_host
+from enclavescale.agent.sources import HostSources, SourcePool
+from enclavescale.bench.host import (
     HOST_ID,
     LIMIT_W,
     MODEL,
@@ -25,7 +27,7 @@ from enclavescale.host_bench import (
     agent_window_ms,
     readers_here,
 )
-from enclavescale.host_bench_agent import (
+from enclavescale.bench.host_agent import (
     bench_policy,
     energy_difference,
     gpus_here,
@@ -33,7 +35,7 @@ from enclavescale.host_bench_agent import (
     sampling,
     thread_times,
 )
-from enclavescale.host_bench_screen import (
+from enclavescale.bench.host_screen import (
     GOAL_CPU_PERCENT,
     GOAL_ENERGY_PERCENT,
     GOAL_JITTER_MS,
@@ -41,8 +43,6 @@ from enclavescale.host_bench_screen import (
     GOAL_SAMPLES_PER_S,
     bench_screen,
 )
-from enclavescale.host_sources import HostSources, SourcePool
-from enclavescale.producing import plan_host
 from producers.config import Schedule
 from producers.sample.source import Conditions, EnergySpan
 from schemas.errors import ConfigError

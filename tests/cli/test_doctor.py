@@ -20,9 +20,9 @@ from attester.signing import public_point
 from attester.simulated import SimulatedTee
 from enclavescale.checkup.clock import ClockState
 from enclavescale.checkup.cluster import check_broker
+from enclavescale.checkup.doctor import Options, Section, Surroundings, counts, examine, result_json
 from enclavescale.checkup.finding import Finding, fail, ok
-from enclavescale.doctor import Options, Section, Surroundings, counts, examine, result_json
-from enclavescale.doctor_screen import doctor_screen
+from enclavescale.checkup.screen import doctor_screen
 from enclavescale.fleet import Fleet, demo_fleet, sign_policy
 from schemas.records import HostEnrolment, Policy
 from schemas.topics import TopicNames

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from enclavescale.agent_file import HostSpec
+from enclavescale.agent.file import HostSpec
 from enclavescale.checkup.finding import Finding
 from enclavescale.checkup.gpus import check_gpus
 from producers.sample.nvml import Nvml

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enclavescale.notify import Notifier
+from enclavescale.agent.notify import Notifier
 
 
 class Clock:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from enclavescale.agent.producing import Production
 from enclavescale.embedded import MockCluster
-from enclavescale.producing import Production
 from schemas.codec import decode_signed_record
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import WindowReport

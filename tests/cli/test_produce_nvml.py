@@ -6,9 +6,9 @@ import threading
 import time
 from pathlib import Path
 
+from enclavescale.agent.producing import Production
+from enclavescale.agent.sources import BoundedState
 from enclavescale.embedded import MockCluster
-from enclavescale.host_sources import BoundedState
-from enclavescale.producing import Production
 from schemas.codec import decode_signed_record
 from schemas.records import ConfidentialCompute, WindowReport
 from schemas.topics import TopicNames

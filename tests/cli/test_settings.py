@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from enclavescale import agent_file
-from enclavescale.agent_file import ProduceSpec, load_spec
+from enclavescale.agent import file as agent_file
+from enclavescale.agent.file import ProduceSpec, load_spec
 from enclavescale.settings import kafka_properties, load_file
 from producers.privacy import default_budget
 from schemas.errors import ConfigError

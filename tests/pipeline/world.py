@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attester.signing import public_point
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
-from enclavescale.agent_file import BUNDLED, HostSpec, TraceSpec
+from enclavescale.agent.file import BUNDLED, HostSpec, TraceSpec
+from enclavescale.agent.producing import plan_host
+from enclavescale.agent.sessions import session_maker
+from enclavescale.agent.sources import SourcePool
 from enclavescale.fleet import AGGREGATOR_ID, HOST_IMAGE, MODELS, demo_fleet, sign_policy
-from enclavescale.host_sessions import session_maker
-from enclavescale.host_sources import SourcePool
-from enclavescale.producing import plan_host
 from producers.host import AgentHost, HostAgent, Sealing
 from producers.spool import Spool
 from schemas.records import ClassEnrolment, HostEnrolment, Policy

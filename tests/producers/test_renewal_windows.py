@@ -14,7 +14,7 @@ import pytest
 
 from attester.simulated import simulated_measurement, simulated_platform_id
 from attester.tsm_errors import TsmBusy
-from enclavescale.host_sessions import session_maker
+from enclavescale.agent.sessions import session_maker
 from producers.agent import Agent, AgentConfig, NoObserver
 from producers.config import ClassProfile, HostProfile, Schedule, session_facts
 from producers.host import AgentHost, HostWindow

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
-from enclavescale.agent_file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
+from enclavescale.agent.file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
+from enclavescale.agent.policy import enrolment_of, profile_of, read_policy, schedule_of
+from enclavescale.agent.sessions import MakeSession, cpu_quotes, host_devices, session_maker
+from enclavescale.agent.sources import BoundedState, HostSources, SourcePool
+from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
 from enclavescale.gate import Gate, GatedPacer
-from enclavescale.host_policy import enrolment_of, profile_of, read_policy, schedule_of
-from enclavescale.host_sessions import MakeSession, cpu_quotes, host_devices, session_maker
-from enclavescale.host_sources import BoundedState, HostSources, SourcePool
-from enclavescale.host_watch import HostWatch, Instruments, WatchedHost
 from producers.agent import Agent, AgentConfig, RunSummary
 from producers.beacons import BeaconFollower
 from producers.config import HostProfile, Schedule, SessionFacts, session_facts

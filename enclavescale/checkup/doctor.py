@@ -17,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from attester.tsm_entries import ReportEntries
-from enclavescale.agent_file import NVML, TRACE, HostSpec, ProduceSpec
+from enclavescale.agent.file import NVML, TRACE, HostSpec, ProduceSpec
+from enclavescale.agent.policy import read_policy
 from enclavescale.checkup.clock import DEFAULT_TOLERANCE_MS, ClockState, check_clock, clock_or_error, keeper, uptime_s
 from enclavescale.checkup.cluster import check_broker, check_registry
 from enclavescale.checkup.config import Loaded, check_config
@@ -28,7 +29,6 @@ from enclavescale.checkup.running import check_running
 from enclavescale.checkup.sources import check_dcgm, check_spdm, check_traces
 from enclavescale.checkup.spool import check_spool
 from enclavescale.checkup.tee import check_tee
-from enclavescale.host_policy import read_policy
 from producers.sample.nvml import Nvml
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment, Policy

@@ -13,7 +13,7 @@ from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
-from enclavescale.agent_file import SIMULATED_TEE, HostSpec, ProduceSpec
+from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
 from producers.config import SessionFacts, host_binding
 from producers.sample.nvml import Nvml
 from schemas.records import Beacon

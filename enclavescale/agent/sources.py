@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from enclavescale.agent_file import BUNDLED, DCGM, NVML, SIMULATED, HostSpec, TraceSpec
+from enclavescale.agent.file import BUNDLED, DCGM, NVML, SIMULATED, HostSpec, TraceSpec
 from producers.config import Schedule
 from producers.sample.clock import SystemClock
 from producers.sample.dcgm import DcgmConfig, DcgmScraper

@@ -3,7 +3,7 @@
 The first part runs the agent's own code (`HostAgent.produce`) on prepared readings: distil, privatise with OpenDP,
 seal with a P-256 session of the simulated TEE, encode. Time is CPU time of the thread, so that a busy machine slows
 nothing down; wall time is given beside it. Bare OpenDP draws are timed in between, in the same minute on the same
-core: they are the ceiling. The second part is a real agent in a process of its own (`enclavescale.host_bench_agent`).
+core: they are the ceiling. The second part is a real agent in a process of its own (`enclavescale.bench.host_agent`).
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def agent_window_ms(seconds: float) -> int:
 def agent_cost(seconds: float, gpus: int, reader: str) -> dict[str, Any]:
     """Run an agent for `seconds` against an embedded broker, both processes of their own; `reader`: simulated or nvml.
 
-    Returns what `enclavescale.host_bench_agent` measured of itself. Raises `BenchFailed`.
+    Returns what `enclavescale.bench.host_agent` measured of itself. Raises `BenchFailed`.
     """
     topics = TopicNames()
     with tempfile.TemporaryDirectory(prefix="enclavescale-bench-") as name:
@@ -289,7 +289,7 @@ def agent_cost(seconds: float, gpus: int, reader: str) -> dict[str, Any]:
                 "bootstrap": _line(broker),
                 "directory": name,
             }
-            agent = children.start("agent", ["enclavescale.host_bench_agent", json.dumps(spec)], output=subprocess.PIPE)
+            agent = children.start("agent", ["enclavescale.bench.host_agent", json.dumps(spec)], output=subprocess.PIPE)
             try:
                 output, _ = agent.communicate(timeout=seconds + agent_window_ms(seconds) / 1000 + AGENT_START_S)
             except subprocess.TimeoutExpired as error:

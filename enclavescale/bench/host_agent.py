@@ -1,6 +1,6 @@
 """The agent of `enclavescale produce`, measured from within: CPU share, resident memory, jitter of sampling.
 
-`python -m enclavescale.host_bench_agent JSON` runs one under a policy made for the occasion and prints one JSON object.
+`python -m enclavescale.bench.host_agent JSON` runs one under a policy made for the occasion and prints one JSON object.
 It is assembled as an operator's is: sampler, sessions and who renews them, beacons, metrics and their endpoint; and it
 imports what `enclavescale produce` imports, so that its memory is that of the agent an operator runs. Every window's
 energy is compared with the counters': a figure without noise, for the operator at this terminal alone.
@@ -24,12 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import enclavescale.cli  # noqa: F401  the whole front door, as in production
 from attester.simulated import SimulatedTee, simulated_platform_id
-from enclavescale.agent_file import SIMULATED_TEE, HostSpec, ProduceSpec
+from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
+from enclavescale.agent.policy import enrolment_of, schedule_of
+from enclavescale.agent.producing import Production
+from enclavescale.agent.sources import HostSources, SourcePool
+from enclavescale.bench.host import DOMAIN, HOST_ID, LIMIT_W, MODEL, NVML, READERS, bench_edges
 from enclavescale.fleet import demo_fleet, sign_policy
-from enclavescale.host_bench import DOMAIN, HOST_ID, LIMIT_W, MODEL, NVML, READERS, bench_edges
-from enclavescale.host_policy import enrolment_of, schedule_of
-from enclavescale.host_sources import HostSources, SourcePool
-from enclavescale.producing import Production
 from producers.config import Schedule
 from producers.sample.nvml import Nvml
 from producers.sample.plan import MODES

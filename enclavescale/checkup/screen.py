@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from enclavescale.checkup.doctor import Section, counts
 from enclavescale.checkup.finding import Finding, State
-from enclavescale.doctor import Section, counts
 from enclavescale.screen_parts import BAD, DOUBT, GOOD, QUIET
 
 MARKS: dict[State, tuple[str, str]] = {

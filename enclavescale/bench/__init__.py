@@ -1,0 +1,1 @@
+"""What `enclavescale bench` measures."""
