@@ -141,6 +141,8 @@ def probe(nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[S
     for model in {gpu.name for gpu in gpus}:
         sisters = [gpu.uuid for gpu in gpus if gpu.name == model and gpu.uuid in plans]
         timing = shared([infer(watches[uuid]) for uuid in sisters])
+        if timing.clock == "samples" and not all(support[uuid].samples for uuid in sisters):
+            timing = replace(timing, clock="schedule")
         for uuid in sisters:
             plans[uuid] = by_model[model] = _timed(plans[uuid], timing)
     answers = {gpu.uuid: plans.get(gpu.uuid) or by_model.get(gpu.name) or assumed_plan(mode) for gpu in gpus}

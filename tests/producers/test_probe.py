@@ -131,6 +131,14 @@ def test_an_idle_gpu_is_read_as_its_sisters_are_and_as_assumed_without_any() -> 
     assert (alone.clock, alone.assumed, alone.upper_ns) == ("schedule", True, ASSUMED_UPPER_NS)
 
 
+def test_a_ring_buffer_counts_only_where_all_of_a_model_have_one() -> None:
+    gpus = gpus_of(2, ring="sensor")
+    assert {(plan.clock, plan.method) for plan in probed(gpus).by_uuid.values()} == {("samples", "samples")}
+    gpus[1].ring = "unsupported"
+    gpus[1].signal = lambda _: 70.0
+    assert {(plan.clock, plan.method) for plan in probed(gpus).by_uuid.values()} == {("schedule", "field")}
+
+
 def test_a_timestamp_that_moves_only_with_the_value_is_no_clock() -> None:
     """It would tie what is missing to what is read."""
     stamps, polls = 0, []

@@ -22,7 +22,7 @@ from tests.producers.fake_nvml import START_NS, FakeNvml, StepClock, gpus_of
 
 SCHEDULE = Schedule(window_ms=10_000)
 WINDOWS = 2
-EXAMPLES = {"test": 3, "soak": 100, "accept": 300}[os.environ.get("ENCLAVESCALE_TIER", "test")]
+EXAMPLES = {"test": 1, "soak": 100, "accept": 300}[os.environ.get("ENCLAVESCALE_TIER", "test")]
 A100 = (101.0, 104.0, 102.0, 103.0, 104.0, 101.0)
 """The measured spread of an A100's update times, ms."""
 
