@@ -49,7 +49,8 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SpoolEntry:
-    """A sealed report on disk; `id` rises in the order of appending. Times in UTC ms by the host's clock."""
+    """A sealed report on disk; `id` rises in the order of appending, and one `Spool` gives none twice. Times in UTC ms
+    by the host's clock."""
 
     id: int
     host_id: str
@@ -131,7 +132,7 @@ class Spool:
         try:
             needed = known is None and self._path.exists() and self._path.stat().st_size > 0
             self._connection(checked=True)
-        except (sqlite3.Error, OSError) as error:
+        except spool_file.FAILURES as error:
             if needed or not spool_file.passes(error):
                 raise SpoolError(f"cannot open the spool: {error}") from error
             self._failed("the spool cannot be opened now: reports are lost until it can")
@@ -282,7 +283,7 @@ class Spool:
         """Return the spool's state at `now_ms`, the caller's wall clock as in `append`."""
         oldest = None
         if self._db is not None and self._ledger.size:
-            with suppress(sqlite3.Error):
+            with suppress(*spool_file.FAILURES):
                 row = self._db.execute("SELECT appended_ms FROM entries ORDER BY id LIMIT 1").fetchone()
                 oldest = None if row is None else max(now_ms - row[0], 0)
         return SpoolStats(
@@ -312,10 +313,10 @@ class Spool:
     def _operating(self, what: str) -> Iterator[sqlite3.Connection]:
         try:
             yield self._connection()
-        except (sqlite3.Error, OSError, spool_file.Damaged) as error:
+        except spool_file.FAILURES as error:
             self._failed(f"cannot {what} the spool")
             if spool_file.is_damage(error):
-                with suppress(sqlite3.Error, OSError):  # tried again at the next call
+                with suppress(*spool_file.FAILURES):  # tried again at the next call
                     self._rescue()
             elif not spool_file.can_go_on(error):
                 self.close()
@@ -325,7 +326,7 @@ class Spool:
         if self._db is None:
             try:
                 self._db = self._load(checked)
-            except (sqlite3.Error, spool_file.Damaged) as error:
+            except spool_file.FAILURES as error:
                 if not spool_file.is_damage(error):
                     raise
                 self._rescue()
@@ -354,7 +355,7 @@ class Spool:
     def _rescue(self) -> None:
         self.close()
         known = self._ledger
-        broken, heads = rescue(self._path, self._busy_s, known.heads, known.last_id)
+        broken, heads = rescue(self._path, self._busy_s, known.heads)
         self._quarantined += 1
         saved, lost = sum(head.waiting for head in heads.values()), _dropped(heads) - _dropped(known.heads)
         log.error("the spool was damaged: %d reports saved, %d lost; it lies in %s", saved, lost, broken.name)

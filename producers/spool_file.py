@@ -20,15 +20,25 @@ from producers.spool_heads import Head, Ledger
 
 FORMAT_VERSION = 2
 
-_BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR)
+_APPLICATION_ID = 0x45535000
+"""Plus the format: a second place for it in the file's header, to tell another version from a byte that changed."""
+
+_BROKEN_CODES = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_MISMATCH,
+)
 _PASSING_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM)
 _HARMLESS_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CONSTRAINT)
 _PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_OTHER_FORMATS = range(1, 256)
-"""What a spool of another version of the agent may state; anything else in that place is damage."""
+MAX_ID = 1 << 62
+"""Ids above this were never given; SQLite's own end is twice as far."""
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, host_id TEXT NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, host_id TEXT NOT NULL,"
     " domain TEXT NOT NULL, digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL,"
     " value BLOB NOT NULL, checksum INTEGER NOT NULL)",
     # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
@@ -47,11 +57,16 @@ class Damaged(Exception):
     """The file was read and does not hold what was written."""
 
 
+FAILURES = (sqlite3.Error, OSError, Damaged, UnicodeDecodeError)
+"""What may come of any use of the file; UnicodeDecodeError where SQLite's message quotes a damaged schema."""
+
+
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is broken, so that trying again cannot help."""
     if isinstance(error, sqlite3.Error):
-        return primary_code(error) in _BROKEN_CODES
-    return isinstance(error, Damaged)
+        # A ProgrammingError is ours, not the file's: a spool used from another thread, say.
+        return primary_code(error) in _BROKEN_CODES and not isinstance(error, sqlite3.ProgrammingError)
+    return isinstance(error, Damaged | UnicodeDecodeError)
 
 
 def passes(error: Exception) -> bool:
@@ -63,10 +78,12 @@ def passes(error: Exception) -> bool:
 
 def can_go_on(error: Exception) -> bool:
     """Whether a connection is as good after this error as before; otherwise the file must be opened again."""
-    return not isinstance(error, sqlite3.Error) or primary_code(error) in _HARMLESS_CODES
+    if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.ProgrammingError):
+        return primary_code(error) in _HARMLESS_CODES
+    return True
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def primary_code(error: Exception) -> int:
     """SQLite's result code without its extension."""
     # Without a code the module itself complains: of text that is not UTF-8, which was never written.
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)) & 0xFF
@@ -81,7 +98,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
-            with suppress(sqlite3.Error):  # the first error says more
+            with suppress(*FAILURES):  # the first error says more
                 db.execute("ROLLBACK")
         raise
 
@@ -113,11 +130,9 @@ def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:
         # Exclusive before WAL: no shared memory file, and a second agent on the same file is refused, not mixed in.
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             db.execute(f"PRAGMA {pragma}")
-        found = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if found != FORMAT_VERSION and found in _OTHER_FORMATS:
-            raise SpoolError(f"the spool has format {found}, this agent writes {FORMAT_VERSION}")
+        found = _format(db)
         if found not in (0, FORMAT_VERSION):
-            raise Damaged("no format of ours")
+            raise SpoolError(f"the spool has format {found}, this agent writes {FORMAT_VERSION}")
         with transaction(db):
             make_tables(db, found)
         if checked and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -128,17 +143,28 @@ def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:
     return db
 
 
+def _format(db: sqlite3.Connection) -> int:
+    """The format that a file states, 0 for a new one. Raises `Damaged` if it states none."""
+    version, application = (
+        int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("user_version", "application_id")
+    )
+    if (version, application) not in ((0, 0), (1, 0)) and application != _APPLICATION_ID + version:
+        raise Damaged("no format of ours")
+    return version
+
+
 def make_tables(db: sqlite3.Connection, found: int) -> None:
     """Make what is not there; `found`: the format stated. Raises `sqlite3.Error`."""
     for table in _TABLES:
         db.execute(table)
     if found != FORMAT_VERSION:  # nothing is written to open a spool of ours: that must work on a full disk
         db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        db.execute(f"PRAGMA application_id={_APPLICATION_ID + FORMAT_VERSION}")
 
 
 def close(db: sqlite3.Connection) -> None:
     """Close the file whatever state it is in; entries stay."""
-    with suppress(sqlite3.Error):
+    with suppress(*FAILURES):
         db.close()
 
 
@@ -160,8 +186,10 @@ def _load(db: sqlite3.Connection) -> Ledger:
     ledger.heads = stored_heads(db)
     if waiting != Counter({host_id: head.waiting for host_id, head in ledger.heads.items()}):
         raise Damaged("reports and heads do not fit together")
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
-    ledger.last_id = 0 if row is None else int(row[0])
+    (last,) = db.execute("SELECT MAX(id) FROM entries").fetchone()
+    ledger.last_id = last or 0
+    if ledger.last_id > MAX_ID:
+        raise Damaged("an id that was never given")
     return ledger
 
 

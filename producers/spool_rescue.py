@@ -11,7 +11,8 @@ from pathlib import Path
 
 from producers.spool_file import (
     COLUMNS,
-    Damaged,
+    FAILURES,
+    MAX_ID,
     Row,
     beside,
     is_damage,
@@ -31,18 +32,18 @@ MAX_HOLES = 1_000
 """Unreadable places of a damaged spool that are stepped over before the rest is given up."""
 
 
-def rescue(path: Path, busy_s: float, remembered: Mapping[str, Head], last_id: int) -> tuple[Path, dict[str, Head]]:
+def rescue(path: Path, busy_s: float, remembered: Mapping[str, Head]) -> tuple[Path, dict[str, Head]]:
     """Put a new spool in the place of a damaged one: with every whole row of it, under the same id.
 
-    `remembered`: the heads known from elsewhere; new ids begin above `last_id`. The damaged file is set aside, at most
-    KEEP_BROKEN of them stay. Returns where it lies, and the new heads. Killed at any moment, the next start finds the
+    `remembered`: the heads known from elsewhere. The damaged file is set aside, at most KEEP_BROKEN of them stay.
+    Returns where it lies, and the new heads. Killed at any moment, the next start finds the
     damaged spool or the new one, complete. Raises `OSError`, `sqlite3.Error`, and then nothing has changed.
     """
     made, broken = beside(path, ".new"), _set_aside(path)
     made.unlink(missing_ok=True)
     try:
-        heads = _copy(path, made, busy_s, remembered, last_id)
-    except (OSError, sqlite3.Error) as error:
+        heads = _copy(path, made, busy_s, remembered)
+    except FAILURES as error:
         made.unlink(missing_ok=True)
         if passes(error):
             _prune(path, keep=0)  # room for reports rather than for a look at old damage
@@ -57,7 +58,7 @@ def rescue(path: Path, busy_s: float, remembered: Mapping[str, Head], last_id: i
     return broken, heads
 
 
-def _copy(path: Path, made: Path, busy_s: float, remembered: Mapping[str, Head], last_id: int) -> dict[str, Head]:
+def _copy(path: Path, made: Path, busy_s: float, remembered: Mapping[str, Head]) -> dict[str, Head]:
     os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with (
         closing(sqlite3.connect(path, isolation_level=None, timeout=busy_s)) as old,
@@ -72,9 +73,6 @@ def _copy(path: Path, made: Path, busy_s: float, remembered: Mapping[str, Head],
             heads = rescue_heads(readable, remembered, saved)
             for host_id, head in heads.items():
                 store_head(new, host_id, head)
-            first = max([last_id, *(row[0] for row in newest.values())])
-            new.execute("DELETE FROM sqlite_sequence WHERE name = 'entries'")
-            new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('entries', ?)", (first,))
     return heads
 
 
@@ -91,16 +89,16 @@ def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[Counte
 
 def _whole_rows(db: sqlite3.Connection) -> Iterator[Row]:
     last, holes = 0, 0
-    with suppress(sqlite3.Error):
+    with suppress(*FAILURES):
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
-    with suppress(sqlite3.Error):
+    with suppress(*FAILURES):
         db.execute("PRAGMA writable_schema=ON")  # otherwise nothing is read of a file that is shorter than it says
     # One by one: an error while the next row is looked for would take the one before with it.
     query = f"SELECT {COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT 1"  # noqa: S608
     while holes <= MAX_HOLES:
         try:
             row = db.execute(query, (last,)).fetchone()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             if not is_damage(error) and primary_code(error) != sqlite3.SQLITE_IOERR:
                 raise
             if primary_code(error) == sqlite3.SQLITE_NOTADB:
@@ -110,14 +108,14 @@ def _whole_rows(db: sqlite3.Connection) -> Iterator[Row]:
         if row is None or row[0] <= last:
             return
         last = row[0]
-        if is_whole(row):
+        if is_whole(row) and last <= MAX_ID:
             yield row
 
 
 def _readable_heads(db: sqlite3.Connection) -> dict[str, Head]:
     try:
         return stored_heads(db)
-    except (sqlite3.Error, Damaged):
+    except FAILURES:
         return {}
 
 

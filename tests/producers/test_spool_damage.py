@@ -3,11 +3,13 @@
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from producers.errors import SpoolError
 from producers.spool import Spool
 from producers.spool_heads import sync_directory
 from producers.spool_rescue import KEEP_BROKEN
@@ -151,6 +153,26 @@ def test_damaged_spools_do_not_pile_up(directory: Path) -> None:
         path.write_bytes(b"x" * 5000)
     names = sorted(item.name for item in directory.iterdir() if "broken" in item.name)
     assert names == [f"s.broken-{number}" for number in range(3, 3 + KEEP_BROKEN)]
+
+
+def test_a_spool_used_from_another_thread_is_an_error_and_no_damage(directory: Path) -> None:
+    with Spool(directory / "s") as spool:
+        spool.append([report(0)], NOW)
+        caught: list[SpoolError] = []
+
+        def append() -> None:
+            try:
+                spool.append([report(1)], NOW)
+            except SpoolError as error:
+                caught.append(error)
+
+        other = threading.Thread(target=append)
+        other.start()
+        other.join()
+        assert "thread" in str(caught[0])
+        assert not list(directory.glob("*broken*"))
+    with Spool(directory / "s") as spool:
+        assert spool.depth()[0] == 1
 
 
 @pytest.mark.parametrize("step", range(3))
