@@ -13,8 +13,10 @@ from producers.errors import SpoolError
 from producers.spool import Spool
 from producers.spool_heads import sync_directory
 from producers.spool_rescue import KEEP_BROKEN
-from tests.producers.forge import report
+from schemas.codec import decode_signed_record
+from tests.producers.forge import START_MS, report
 from tests.producers.spool_damage import NOW, check, cuts, fresh, leave, memory_directory
+from tests.producers.test_agent import Broker, config, go
 from tests.results import write_result
 
 SEED = int(os.environ.get("ENCLAVESCALE_SEED", "20261121"))
@@ -173,6 +175,20 @@ def test_a_spool_used_from_another_thread_is_an_error_and_no_damage(directory: P
         assert not list(directory.glob("*broken*"))
     with Spool(directory / "s") as spool:
         assert spool.depth()[0] == 1
+
+
+def test_what_a_damaged_spool_lost_is_in_the_next_report_and_the_chain_goes_on(tmp_path: Path) -> None:
+    down, up = Broker(), Broker()
+    down.down = True
+    go(config(tmp_path, windows=6), down)
+    sent = [decode_signed_record(value) for value in down.values]
+    path = tmp_path / "spool"
+    path.write_bytes(path.read_bytes()[: 2 * PAGE])  # what is left is the schema
+    assert go(config(tmp_path, windows=2), up).acknowledged == 2  # the same replay, begun anew
+    first, second = (record.body for record in up.records)
+    assert (first.dropped_reports, second.dropped_reports) == (6, 6)  # type: ignore[union-attr]
+    assert first.window_start_ms == START_MS + 60_000  # type: ignore[union-attr]
+    assert first.prev_digest == sent[-1].digest
 
 
 @pytest.mark.parametrize("step", range(3))
