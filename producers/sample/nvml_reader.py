@@ -162,6 +162,7 @@ class NvmlReader:
         began = self._clock.monotonic_ns()
         if gpu.backoff.waiting(began):
             return GpuReading(None, None, began, began, gpu.fault | gpu.mig)
+        held = gpu.handle is not None
         try:
             if gpu.handle is None and not self._find(gpu):
                 return self._failed(gpu, NvmlFault("lost", "GPU_LOST", "no such GPU"), began)
@@ -169,6 +170,8 @@ class NvmlReader:
             began = self._clock.monotonic_ns()
             poll = query.poll(gpu.handle, gpu.last_us)
         except NvmlFault as fault:
+            if held:  # only the handle may be of no use any more: look the GPU up again soon
+                gpu.backoff.reset()
             return self._failed(gpu, fault, began)
         ended = self._clock.monotonic_ns()
         gpu.failures = gpu.fault = 0
