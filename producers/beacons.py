@@ -98,6 +98,7 @@ def consumer_properties(options: Mapping[str, str]) -> dict[str, str]:
         "auto.offset.reset": "latest",
         "group.id": f"enclavescale-beacons-{uuid.uuid4()}",  # librdkafka wants one; it is never written to
         "queued.max.messages.kbytes": "1024",
+        "metadata.recovery.strategy": "none",  # as producers.publish
         "log_level": "2",  # an outage has its line here; librdkafka writes ten a second
     }
     return {name: value for name, value in given.items() if name not in _PRODUCER_ONLY} | ours

@@ -13,6 +13,7 @@ from producers import backoff
 from producers.backoff import LONGEST_S
 from producers.errors import SpoolError
 from producers.publish import (
+    REBOOTSTRAP_S,
     SPOOL_RETRY_S,
     PublishConfig,
     Publisher,
@@ -199,6 +200,19 @@ def test_a_fatal_error_makes_a_new_producer(spool: Spool, clock: Clock) -> None:
     clock.s += LONGEST_S
     sender.pump()
     assert [len(producer.sent) for producer in made] == [1, 1]
+
+
+def test_brokers_that_stay_away_are_looked_for_anew(spool: Spool, clock: Clock) -> None:
+    sender, made = sending(spool, clock, report(0))
+    for seconds, clients in ((LONGEST_S, 1), (REBOOTSTRAP_S, 2), (LONGEST_S, 2)):
+        made[-1].verdicts = [FakeError(KafkaError._MSG_TIMED_OUT)]
+        sender.pump()
+        clock.s += seconds
+        sender.pump()
+        assert len(made) == clients
+    made[-1].verdicts = [None]
+    sender.pump()
+    assert sender.stats().acknowledged == 1
 
 
 def test_a_full_queue_leaves_the_rest_on_disk(spool: Spool, clock: Clock) -> None:
