@@ -8,7 +8,7 @@ belongs to one process at a time.
 What may go wrong, and what is lost then:
 
 - Disk full, I/O errors, a directory that became read-only: the reports of the windows in that time are lost, each of
-  them is a `SpoolError` for the caller to count; what was on disk before stays, is sent, and writing heals by itself.
+  them is a `SpoolError` and counted (`dropped`); what was on disk before stays, is sent, and writing heals by itself.
 - A torn end (a power cut on a disk that lies about fsync): the reports in it are lost, unless they had left.
 - A damaged file: it is set aside, every row that is whole goes over into a new one; the rest is lost.
 
@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -160,7 +160,19 @@ class Spool:
         except SpoolError:
             self._unwritten.update(report.host_id for report in reports)
             self._refused += len(reports)
+            self._note_unwritten()
             raise
+
+    def _note_unwritten(self) -> None:
+        """Try to keep the count in the second file, should the agent end before the next report is on disk: a full
+        disk often has room for that. For `reconcile` it is what a torn end has lost."""
+        heads = {
+            host_id: replace(head, appended=head.appended + lost, dropped=head.dropped + lost)
+            for host_id, head in self._ledger.heads.items()
+            if (lost := self._unwritten[host_id])
+        }
+        with suppress(OSError):
+            write_heads(self._heads_path, {**self._covered, **heads})
 
     def _append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
         for report in reports:
@@ -265,7 +277,7 @@ class Spool:
     def dropped(self, host_id: str) -> int:
         """Return how many reports of the host were dropped or lost, or refused by `append`, since the spool was made.
 
-        What was refused is remembered on disk from the next `append` on.
+        What was refused is on disk from the next `append` on; before, only where the second file could be written.
         """
         head = self._ledger.heads.get(host_id)
         return (0 if head is None else head.dropped) + self._unwritten[host_id]

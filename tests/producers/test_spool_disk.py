@@ -103,8 +103,9 @@ def test_a_full_disk_loses_what_comes_keeps_what_is_there_and_heals(tmp_path: Pa
     assert 10 <= first < 30  # what SQLite had already of the disk was used up first
     assert found["while_full"] == [False, first, True, first]
     assert found["reopened"][0] == first
-    # What a process refused and could not write down goes with it; what this one refused is stated.
-    assert found["after"] == [True, 0, 3]
+    # What a process refused and found no room to write down goes with it; what this one refused is stated.
+    assert found["after"][:2] == [True, 0]
+    assert found["after"][2] == found["reopened"][1] + 3 <= refused
     assert refused == 33 - first
     assert found["numbers"] == [*range(first), 33, 34, 35]
     assert all(found["values"])
@@ -150,6 +151,21 @@ def test_a_limit_on_files_is_a_full_disk_too(tmp_path: Path) -> None:
         spool.acknowledge([entry.id for entry in spool.pending()])
     with Spool(tmp_path / "s") as spool:
         assert (spool.depth(), spool.dropped("host-1")) == ((0, 0), lost)
+
+
+def test_what_was_refused_is_counted_although_the_agent_ended_before_it_could_say_so(tmp_path: Path) -> None:
+    with largest_file(400_000), Spool(tmp_path / "s") as spool:
+        lost = refused(spool, range(40))
+        kept, told = spool.depth()[0], spool.told("host-1")
+        assert told < lost
+        assert (lost, kept) == (spool.dropped("host-1"), 40 - lost)
+    for _ in range(2):
+        with Spool(tmp_path / "s") as spool:
+            assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (lost, told, kept)
+            assert len(spool.pending()) == kept
+    with Spool(tmp_path / "s") as spool:
+        assert refused(spool, range(40, 41)) == 0
+        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (lost, lost, kept + 1)
 
 
 def test_a_spool_that_is_made_on_a_full_disk_begins_when_there_is_room(tmp_path: Path) -> None:
