@@ -244,10 +244,14 @@ class Agent:
             hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
             if config.publish != self.config.publish:
                 publisher = Publisher(config.publish, self.spool, self._make_producer)
+                self.publisher.close()
                 self._acknowledged_before += self.publisher.acknowledged
                 self.publisher = publisher  # what the old one had in flight is still in the spool and goes again
-        except (EnclaveScaleError, KafkaException) as error:
-            log.error("the new configuration cannot be used, the old one stays: %s", error)
+        except Exception as error:  # whatever it is, windows go on
+            known = isinstance(error, EnclaveScaleError | KafkaException)
+            log.error(
+                "the new configuration cannot be used, the old one stays: %s", error, exc_info=None if known else error
+            )
             _close_renewals(config, self.config)
             self._tell(config.observer.reload_refused, error)
             return

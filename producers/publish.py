@@ -26,6 +26,8 @@ EVENT_TYPE = "org.enclavescale.window-report.v1"
 REBOOTSTRAP_S = 300.0
 """So long without an acknowledgement, a failed delivery is tried with a new client: the brokers that the old one knows
 may be gone, and those that are configured say who there is now."""
+CLOSE_S = 2.0
+"""Longest wait for librdkafka to let go of what is in flight."""
 SPOOL_RETRY_S = 1.0
 """Pause after a failure of the spool before it is asked again."""
 READ_BATCH = 100
@@ -198,6 +200,17 @@ class Publisher:
                 return True
             if self._now() >= deadline:
                 return False
+
+    def close(self) -> None:
+        """Send nothing any more; what is in flight is still in the spool, for the publisher that follows this one.
+
+        librdkafka would go on with it, at the old brokers and partitions, and its threads would stay for ever.
+        """
+        self._broken = True  # nobody needs to hear of these failures
+        self._producer.purge()
+        until = self._now() + CLOSE_S
+        while self._in_flight and self._now() < until:
+            self._producer.poll(0.02)
 
     def stats(self) -> PublisherStats:
         """Return the totals so far."""

@@ -178,8 +178,9 @@ class Endpoint:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self._server = _Server((str(address[0]), int(address[1])), family)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {listen}: {error.strerror}", field="listen") from error
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+            raise ConfigError(f"cannot listen on {listen}: {reason}", field="listen") from error
         self._server.set_app(app)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="endpoint", daemon=True)

@@ -151,6 +151,14 @@ def check_spec(spec: ProduceSpec) -> None:
         raise _wrong("a simulated TEE needs tee_directory", "tee_directory")
     if spec.evidence_max_age_s < 60 or spec.spool_max_mib < 1 or spec.spool_max_age_s < 1:
         raise _wrong("evidence_max_age_s is 60 at least, the spool's bounds are positive", "evidence_max_age_s")
+    for name in ("windows", "speed", "start_ms", "origin_ms", "evidence_interval"):
+        if getattr(spec, name) < 0:
+            raise _wrong(f"{name} is not negative", name)
+    if not spec.spool:
+        raise _wrong("spool is the path of a file", "spool")
+    ids = [host.host_id for host in spec.hosts]
+    if not ids or len(set(ids)) != len(ids):
+        raise _wrong("an agent needs hosts with different ids", "hosts")
     for host in spec.hosts:
         _check_host(spec, host)
     if len(spec.hosts) > 1 and any(host.source == NVML or host.gpu_evidence for host in spec.hosts):

@@ -144,9 +144,12 @@ class Production:
                 spec, kafka = load()
                 self._check_reload(spec)
                 made = self._assemble(spec, kafka, self._hold())
+                # Before the agent hears of it, which may go over to it at once.
+                before, self._current = self._current, made
                 try:
                     self._agent.replace(made.config)
                 except BaseException:
+                    self._current = before
                     made.close()
                     raise
             except (EnclaveScaleError, KafkaException) as error:
@@ -155,9 +158,9 @@ class Production:
             except Exception:
                 log.exception("not reloaded")
                 return self._refused("INTERNAL")
-            if self._current is not None and self._current is not self._in_force:
-                self._current.close()  # replaced before it came into force
-            self._spec, self._current = spec, made
+            if before is not None and before is not self._in_force:
+                before.close()  # replaced before it came into force
+            self._spec = spec
             self.instruments.notifier.ready("reloaded, in force with the next window")
             return True
 
@@ -178,9 +181,9 @@ class Production:
         return newest
 
     def _resume(self) -> None:
-        for one in self._assemblies():
-            for host in one.hosts:
-                host.keeper.resume()
+        """Renew again, in the newest configuration alone: one whose window is still awaited stays the newest."""
+        for host in self._current.hosts if self._current is not None else ():
+            host.keeper.resume()
 
     def _assemblies(self) -> list[Assembly]:
         return [one for one in (self._in_force, self._current) if one is not None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import json
 import re
 import time
@@ -151,10 +153,19 @@ def _said(error: Exception) -> str:
     return str(cause.str() if isinstance(cause, KafkaError) else cause or "no answer in time")
 
 
+def _url(text: str) -> urllib.parse.SplitResult | None:
+    """An http or https URL in its parts."""
+    with contextlib.suppress(ValueError):
+        parts = urllib.parse.urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:  # raises for what is no port
+            return parts
+    return None
+
+
 def check_registry(url: str, topic: str, timeout_s: float) -> Iterator[Finding]:
     """Ask a Schema Registry for its subjects. Credentials in the URL are used, and never shown."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _url(url)
+    if parts is None:
         yield fail("registry.reach", "registry.url is no http or https URL", "For instance https://registry.example.")
         return
     shown = f"{parts.scheme}://{parts.hostname}"
@@ -171,7 +182,7 @@ def check_registry(url: str, topic: str, timeout_s: float) -> Iterator[Finding]:
         error.close()
         yield fail("registry.reach", f"{shown} answers {error.code}", remedy)
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         yield fail("registry.reach", f"{shown}: {reason}", remedy)
         return

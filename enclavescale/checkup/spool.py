@@ -31,12 +31,16 @@ def check_spool(
 ) -> Iterator[Finding]:
     """`max_bytes`: the spool's bound. Writes a file of its own beside it and removes it."""
     directory = spool.parent
-    existing = next(one for one in (directory, *directory.parents) if one.exists())
+    # Of os.path: what this user may not look at raises nothing.
+    existing = next(one for one in (directory, *directory.parents) if os.path.exists(one))
     if existing != directory:
         user = _user(os.geteuid())
         remedy = f"The agent makes it if it may; better: install -d -m 0700 -o <the agent's user> {directory}"
         yield warn("spool.directory", f"{directory} does not exist (checked as {user})", remedy)
-    yield from _owner(spool if spool.exists() else existing)
+    yield from _owner(spool if os.path.exists(spool) else existing)
+    if os.path.isdir(spool):
+        yield fail("spool.write", f"{spool} is a directory", "Set spool to the path of a file.", code="SPOOL_FAILED")
+        return
     try:
         times = _fsync_times(existing, clock)
     except OSError as error:

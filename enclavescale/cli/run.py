@@ -8,7 +8,9 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import click
 from rich.console import Console
@@ -35,6 +37,8 @@ from schemas.errors import ConfigError
 from stream_jobs.policy_store import PolicyTrust
 from stream_jobs.reading import open_reader
 from stream_jobs.settings import LogSettings
+
+Load = Callable[[], tuple[ProduceSpec, dict[str, str]]]
 
 
 @click.command(epilog=EXIT_CODES)
@@ -120,9 +124,10 @@ def produce_command(config: Path, as_json: bool) -> None:
     file and policy again: the next window is made under them, or under the old ones if they do not hold.
     """
     stop, gate = threading.Event(), None
+    asked: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to reload yet, and no reason to end
+    signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
 
     def load() -> tuple[ProduceSpec, dict[str, str]]:
         table = load_file(config)
@@ -136,10 +141,7 @@ def produce_command(config: Path, as_json: bool) -> None:
             gate = Gate()
             threading.Thread(target=gate.listen, args=(sys.stdin, stop), daemon=True).start()
         with Production(spec, kafka, gate) as production:
-            signal.signal(
-                signal.SIGHUP,
-                lambda *_: threading.Thread(target=production.reload, args=(load,), daemon=True).start(),
-            )
+            threading.Thread(target=reload_when_asked, args=(asked, production, load), daemon=True).start()
             summary = production.run(stop)
         if summary.left_in_spool and not stop.is_set():
             raise NotDelivered(f"{summary.left_in_spool} of {summary.reports} reports are not acknowledged")
@@ -150,6 +152,15 @@ def produce_command(config: Path, as_json: bool) -> None:
                 f"{summary.windows} windows, {summary.reports} reports, {summary.acknowledged} acknowledged, "
                 f"{summary.lost} lost, {summary.left_in_spool} left in the spool"
             )
+
+
+def reload_when_asked(asked: SimpleQueue[None], production: Production, load: Load) -> None:
+    """For ever, one after the other; however often it was asked for meanwhile, once more will do."""
+    while True:
+        asked.get()
+        while not asked.empty():
+            asked.get()
+        production.reload(load)
 
 
 @click.command(epilog=EXIT_CODES)

@@ -177,6 +177,8 @@ def test_a_spool_that_cannot_be(tmp_path: Path) -> None:
     assert wrong(slow) == [("spool.write", "warn", None)]
     large = list(check_spool(tmp_path / "spool.db", 1 << 60, mounts(tmp_path, "/ rw|xfs"), lambda: 0.0))
     assert wrong(large) == [("spool.space", "fail", "SPOOL_FAILED")]
+    assert wrong(list(check_spool(tmp_path, 1 << 20))) == [("spool.write", "fail", "SPOOL_FAILED")]
+    assert ("spool.write", "fail", "SPOOL_FAILED") in wrong(list(check_spool(Path("/proc/1/root/x" * 999), 1 << 20)))
 
 
 def test_a_spool_that_others_may_read(tmp_path: Path) -> None:
@@ -238,7 +240,9 @@ def test_a_registry_that_is_none(answer: tuple[int, bytes]) -> None:
     assert "hunter2" not in found[0].found
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "registry.example", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "registry.example", "http://127.0.0.1:9", "http://[::1", "http://h:x", "http://h/a b"]
+)
 def test_a_registry_that_is_away(url: str) -> None:
     assert wrong(list(check_registry(url, "t", 5))) == [("registry.reach", "fail", None)]
 

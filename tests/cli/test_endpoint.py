@@ -243,6 +243,13 @@ def test_addresses() -> None:
     assert parse_address("agent.example:80") == ("agent.example", 80)
 
 
+@pytest.mark.parametrize("listen", ["a..b:1", "a" * 64 + ":1", "256.0.0.1:1"])
+def test_a_name_that_is_no_hosts_is_said(health: Health, listen: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen") as caught:
+        Endpoint(listen, endpoint_app(CollectorRegistry(), health))
+    assert caught.value.field == "listen"
+
+
 @pytest.mark.parametrize("text", ["", "9464", ":9464", "a:", "a:b", "a:65536", "::1:9464", "a:-1", "[]:1"])
 def test_other_addresses_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):

@@ -178,6 +178,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "CONFIG_INVALID",
     ),
     "address": ({}, {"listen": "256.0.0.1:1"}, "CONFIG_INVALID"),
+    "no host": ({}, {"hosts": []}, "CONFIG_INVALID"),
+    "a host twice": ({}, {"hosts": one_host() * 2}, "CONFIG_INVALID"),
+    "windows": ({}, {"windows": -1}, "CONFIG_INVALID"),
+    "no spool": ({}, {"spool": ""}, "CONFIG_INVALID"),
     "models": ({"models": ()}, {}, "CONFIG_INVALID"),
 }
 
@@ -220,7 +224,8 @@ def test_what_a_reload_does_not_change(site: Site, changes: dict[str, Any]) -> N
         assert production.reload(lambda: (site.spec(), kafka))
 
 
-def test_a_reload_with_a_broken_kafka_property_keeps_the_old_one(site: Site) -> None:
+@pytest.mark.parametrize("wrong", ["no.such", "error_cb"])
+def test_a_reload_with_a_broken_kafka_property_keeps_the_old_one(site: Site, wrong: str) -> None:
     kafka = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": "1"}
     stop = threading.Event()
     hosts = one_host(source="trace", traces=[{"trace": "bundled:a100_square", "seed": "s"}])
@@ -229,7 +234,7 @@ def test_a_reload_with_a_broken_kafka_property_keeps_the_old_one(site: Site) -> 
     def meanwhile() -> None:
         with contextlib.ExitStack() as at_end:
             at_end.callback(stop.set)
-            assert production.reload(lambda: (spec, kafka | {"no.such": "1"})), "only librdkafka knows its properties"
+            assert production.reload(lambda: (spec, kafka | {wrong: "1"})), "only librdkafka knows its properties"
             end = time.monotonic() + DEADLINE_S
             while not sample("enclavescale_agent_reloads_total", {"result": "refused"}) and time.monotonic() < end:
                 stop.wait(0.02)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from producers.agent import AgentConfig, run
 from producers.config import HostProfile
@@ -37,6 +38,10 @@ class Broker:
     def poll(self, _timeout: float) -> None:
         while self.waiting and not self.down:
             self.waiting.pop(0)(None, None)
+
+    def purge(self) -> None:
+        while self.waiting:
+            self.waiting.pop(0)(KafkaError(KafkaError._PURGE_QUEUE), None)
 
     @property
     def records(self) -> list[DecodedRecord]:

@@ -1,0 +1,132 @@
+"""Reloads that meet each other: one that is refused while another waits for its window, and many at once."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self, cast
+
+import pytest
+
+from enclavescale.agent import producing
+from enclavescale.agent.producing import Production
+from enclavescale.cli.run import Load, reload_when_asked
+from enclavescale.embedded import MockCluster
+from enclavescale.gate import Gate
+from producers.publish import PublishConfig, Publisher
+from producers.renewal import SessionKeeper
+from producers.spool import Spool
+from schemas.codec import decode_signed_record
+from schemas.errors import ConfigError
+from schemas.records import Beacon
+from schemas.topics import TopicNames
+from tests.cli.site import HOST, WINDOW_MS, judge, make_site, published
+from tests.producers.forge import report
+
+DEADLINE_S = 20.0
+TRACE = {"host_id": HOST, "source": "trace", "traces": [{"trace": "bundled:a100_square", "seed": "s"}]}
+
+
+def until(what: Callable[[], object]) -> None:
+    end, pause = time.monotonic() + DEADLINE_S, threading.Event()
+    while not what() and time.monotonic() < end:
+        pause.wait(0.01)
+
+
+def broken() -> Any:
+    raise ConfigError("a file that does not hold", field="policy")
+
+
+def test_a_refused_reload_leaves_the_one_before_it_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the old configuration would renew once more, and every report of its successor would be superseded."""
+    keepers: list[SessionKeeper] = []
+
+    class Keeper(SessionKeeper):
+        """Renews when it is told to."""
+
+        def start(self) -> Self:
+            keepers.append(self)
+            return self
+
+    monkeypatch.setattr(
+        producing, "SessionKeeper", lambda *args, **kw: Keeper(*args, **kw, min_interval_ms=0, spread_ms=0)
+    )
+    site, names, gate, stop = make_site(tmp_path, "trace"), TopicNames(), Gate(), threading.Event()
+    bootstrap = MockCluster({names.reports: 2}).bootstrap
+    kafka = {"bootstrap.servers": bootstrap}
+    start_ms = int(time.time()) * 1000 - 60 * WINDOW_MS
+    spec = site.spec(hosts=[TRACE], speed=1_000, start_ms=start_ms)
+
+    def windows(number: int) -> None:
+        gate.through_ms = start_ms + number * WINDOW_MS
+        until(lambda: (sample("enclavescale_agent_windows_total") or 0) >= number)
+
+    def meanwhile() -> None:
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(stop.set)
+            windows(1)
+            assert production.reload(lambda: (spec, kafka))
+            assert not production.reload(broken)
+            now_ms = int(time.time() * 1000)
+            keepers[0].demand(Beacon(nonce=b"n" * 32, issued_at_ms=now_ms, session_id=b"s" * 32))
+            keepers[0].turn()
+            windows(4)
+
+    with Production(spec, kafka, gate) as production:
+        sample = production.instruments.registry.get_sample_value
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        summary = production.run(stop)
+        thread.join()
+    values = published(bootstrap, names.reports)
+    assert summary.windows == len(values) == 4
+    assert len({decode_signed_record(value).body.session_id for value in values}) == 2
+    assert judge(site, site.sign(), values) == []
+
+
+def test_however_often_it_is_asked_for_once_more_will_do() -> None:
+    asked: SimpleQueue[None] = SimpleQueue()
+    begun, go, done = threading.Semaphore(0), threading.Semaphore(0), []
+
+    class Slow:
+        def reload(self, load: Load) -> bool:
+            begun.release()
+            go.acquire()
+            done.append(load)
+            return True
+
+    asked.put(None)
+    threading.Thread(target=reload_when_asked, args=(asked, cast(Production, Slow()), broken), daemon=True).start()
+    assert begun.acquire(timeout=DEADLINE_S)
+    for _ in range(1_000):
+        asked.put(None)
+    go.release(3)
+    until(lambda: len(done) >= 2)
+    assert begun.acquire(timeout=DEADLINE_S)
+    assert not begun.acquire(timeout=0.2)
+    assert done == [broken, broken]
+
+
+def test_a_closed_publisher_leaves_no_thread_that_sends(tmp_path: Path) -> None:
+    def tasks() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    config = PublishConfig(partitions={"row-1": 0}, kafka={"bootstrap.servers": "127.0.0.1:1", "log_level": "0"})
+    with Spool(tmp_path / "spool") as spool:
+        spool.append([report(0)], 0)
+        before = tasks()
+        for _ in range(3):
+            sender = Publisher(config, spool)
+            sender.pump(0.05)
+            assert sender.stats().in_flight == 1
+            sender.close()
+            assert sender.stats().in_flight == 0
+            del sender
+            gc.collect()
+        assert tasks() <= before
+        assert spool.depth()[0] == 1
