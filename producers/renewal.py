@@ -1,8 +1,9 @@
 """Sessions one after the other: the next is made on a thread of its own before the evidence of the last is too old.
 
-When: at 75 to 85 % of the greatest age, drawn anew each time, so that hosts that started together drift apart; or some
-seconds after a beacon newer than the session was heard, drawn from `spread_ms` for the same reason. Beacons are not
-verified here (docs/adr/0018), so they cost one session per `min_interval_ms` at most.
+When: at 75 to 85 % of the greatest age, less the window for which a new session waits; drawn anew each time, so that
+hosts that started together drift apart. Or some seconds after a beacon newer than the session was heard, drawn from
+`spread_ms` for the same reason. Beacons are not verified here (docs/adr/0018), so they cost one session per
+`min_interval_ms` at most.
 
 Order: workers take the session with the newest moment for a host's valid one, the beacon's where it has one, else its
 own, and refuse the reports of the others as superseded. So each session made here has a later moment than the one
@@ -88,7 +89,8 @@ def moment_ms(binding: SessionBinding) -> int:
 
 
 class SessionKeeper:
-    """A `Renewal` that makes sessions with `make`, the first of which, just made, is `first`.
+    """A `Renewal` that makes sessions with `make`, the first of which, just made, is `first`. `due` is asked once in
+    `window_ms`.
 
     `demand` may be called from any thread. `turn` is one round of the thread that `start` begins. `wall_ms` is Unix
     time, `elapsed_s` a clock that is never set, `random` draws from [0, 1), `pause` gives seconds to wait after the
@@ -101,6 +103,7 @@ class SessionKeeper:
         first: Session,
         *,
         max_age_ms: int,
+        window_ms: int = 0,
         min_interval_ms: int = MIN_INTERVAL_MS,
         spread_ms: int = SPREAD_MS,
         wall_ms: Callable[[], int] = wall_clock_ms,
@@ -112,6 +115,7 @@ class SessionKeeper:
         self._max_age_s, self._min_interval_s, self._spread_s = (
             value / 1000 for value in (max_age_ms, min_interval_ms, spread_ms)
         )
+        self._lasts_s = max(max_age_ms - window_ms, 0) / 1000
         self._wall_ms, self._elapsed_s, self._random, self._pause = wall_ms, elapsed_s, random, pause
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
@@ -224,7 +228,7 @@ class SessionKeeper:
 
     def _made(self, session: Session, begun_s: float) -> None:
         self._made_s = begun_s
-        self._expires_s = self._made_s + self._max_age_s * (EARLIEST + (LATEST - EARLIEST) * self._random())
+        self._expires_s = self._made_s + self._lasts_s * (EARLIEST + (LATEST - EARLIEST) * self._random())
         self._moment_ms = moment_ms(session.binding)
         if self._beacon is not None and self._beacon.issued_at_ms <= self._moment_ms:
             self._beacon = None

@@ -226,6 +226,9 @@ class Production:
             raise ConfigError(
                 "the hosts of one agent need one schedule and one budget; run an agent for each", field="hosts"
             )
+        first = next(iter(plans.values()))
+        if spec.evidence_max_age_s * 1000 < 2 * first.schedule.window_ms:
+            raise ConfigError("evidence must last for two windows at least", field="evidence_max_age_s")
         hosts, watched = [], []
         try:
             for host, plan in plans.items():
@@ -234,7 +237,6 @@ class Production:
                 keeper, agent_host = _keep(maker, plan, created_at_ms, spec.evidence_max_age_s)
                 watched.append(WatchedHost(host.host_id, plan.sources, keeper))
                 hosts.append(agent_host)
-            first = next(iter(plans.values()))
             config = self._config(spec, kafka, policy, first, tuple(hosts))
             beacons = _follow(spec, kafka, watched) if spec.follow_beacons else None
         except BaseException:
@@ -276,7 +278,7 @@ class Production:
 def _keep(make: MakeSession, plan: HostPlan, created_at_ms: int, max_age_s: int) -> tuple[SessionKeeper, AgentHost]:
     """A host with its first session, and who makes the next ones."""
     first = make(None, created_at_ms)
-    keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000).start()
+    keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000, window_ms=plan.schedule.window_ms).start()
     nvml = plan.sources.nvml
     return keeper, AgentHost(
         profile=plan.profile,

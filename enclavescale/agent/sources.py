@@ -53,6 +53,11 @@ class HostSources:
         return self.sampler is not None or self.scraper is not None
 
     @property
+    def spacing_s(self) -> float:
+        """Least time between two polls where that is not the tick of the policy, s."""
+        return 0.0 if self.scraper is None else self.scraper.config.spacing_ms / 1000
+
+    @property
     def nvml(self) -> Nvml | None:
         """NVML, where it is read or asked for evidence."""
         return self.sampler.nvml if isinstance(self.sampler, NvmlSampler) else self.attester

@@ -106,8 +106,9 @@ class HostWatch:
         self._notifier = instruments.notifier
         self._policy, self._hosts, self._tee = policy, tuple(hosts), tee
         self._in_force, self._now, self._wall_ms = in_force, now, wall_ms
-        self._next_look = 0.0
+        self._next_look, self._began = 0.0, now()
         self._polls_before: dict[str, int] = {}
+        self._polled: dict[str, float] = {}
 
     # -- AgentObserver -----------------------------------------------------------------------------------------------
 
@@ -254,7 +255,7 @@ class HostWatch:
             self._health.ok("session")
 
     def _look_at_samplers(self, done: Sequence[HostWindow]) -> None:
-        """Once a window: polls must have risen, and not every GPU be gone."""
+        """Once a window: polls must have risen, unless they are further apart, and not every GPU be gone."""
         samplers = {host.host_id: one for host in self._hosts if (one := host.sources.sampler) is not None}
         stats = {host_id: sampler.stats() for host_id, sampler in samplers.items()}
         if samplers:
@@ -269,7 +270,12 @@ class HostWatch:
                 polls[host.host_id] = host.sources.scraper.stats().scrapes
         if not polls:
             return
-        if any(count <= self._polls_before.get(host_id, 0) for host_id, count in polls.items()):
+        now, window_s = self._now(), (done[0].sealed.window_end_ms - done[0].sealed.window_start_ms) / 1000
+        for host_id, count in polls.items():
+            if count > self._polls_before.get(host_id, 0):
+                self._polled[host_id] = now
+        allowed = {one.host_id: window_s / 2 + 1.5 * one.sources.spacing_s for one in self._hosts}
+        if any(now - self._polled.setdefault(host_id, self._began) > allowed[host_id] for host_id in polls):
             self._health.fail("sampler", "NOT_SAMPLING")
         elif any(_all_lost(one) for one in done):
             self._health.fail("sampler", "GPU_LOST")

@@ -148,7 +148,7 @@ def _rights(admin: AdminClient, topic: str, timeout_s: float) -> Iterator[Findin
 
 
 def _said(error: Exception) -> str:
-    """The client library's words, which hold no property's value."""
+    """The client library's words, which hold no secret."""
     cause = error.args[0] if error.args else None
     return str(cause.str() if isinstance(cause, KafkaError) else cause or "no answer in time")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from attester.pki import ROOT_FILE
 from attester.quote import QuoteProvider
 from attester.simulated import SimulatedTee
 from attester.tsm import TsmQuotes
@@ -67,8 +68,8 @@ def check_tee(
     else:
         yield warn("tee.provider", "simulated", 'For demonstrations only; on a TDX or SEV-SNP guest set tee = "tsm".')
         directory = Path(spec.tee_directory)
-        if not directory.is_dir():
-            yield skip("tee.quote", f"{directory} does not exist; the agent makes it when it starts")
+        if not (directory / ROOT_FILE).is_file():
+            yield skip("tee.quote", f"{directory} has no root yet; the agent makes one when it starts")
             return
         provider = cpu_quotes(spec, host_id)
         roots = [root.certificate_der for root in policy.trust_roots] if policy else []

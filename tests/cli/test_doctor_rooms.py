@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import http.server
 import json
@@ -108,6 +109,13 @@ def test_a_slow_quote_and_one_without_certificates() -> None:
     made = bare.make
     bare.make = lambda data, level: (made(data, level)[0], b"")
     assert wrong(list(check_tee(SPEC, "h", None, None, trial=True, entries=bare))) == [("tee.quote", "warn", None)]
+
+
+def test_a_simulated_tee_is_not_made(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, tee="simulated", tee_directory=str(tmp_path))
+    found = list(check_tee(spec, "h", None, None, trial=True))
+    assert [(one.check, one.state) for one in found] == [("tee.provider", "warn"), ("tee.quote", "skip")]
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_trial_makes_no_report() -> None:

@@ -254,6 +254,11 @@ def test_a_reload_with_a_broken_kafka_property_keeps_the_old_one(site: Site, wro
     assert summary.acknowledged == summary.reports == summary.windows
 
 
+def test_evidence_that_would_not_last_for_two_windows_is_refused(site: Site) -> None:
+    site.sign(domains=tuple(dataclasses.replace(one, window_ms=31_000) for one in site.policy.domains))
+    assert refusal(site, evidence_max_age_s=60).field == "evidence_max_age_s"
+
+
 def test_an_agent_of_two_schedules_is_refused(site: Site) -> None:
     rules = [
         dataclasses.replace(one, window_ms=2_000) if one.domain == "hall-b" else one for one in site.policy.domains

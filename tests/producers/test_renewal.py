@@ -57,6 +57,7 @@ class Bench:
     """A keeper with clocks that only the test moves; `made` and `attempts` note the elapsed time (s) of each."""
 
     max_age_s: int = 3_600
+    window_s: int = 0
     min_interval_s: int = 60
     spread_s: int = 60
     draw: float = 0.0
@@ -72,6 +73,7 @@ class Bench:
             self.make,
             self.first,
             max_age_ms=self.max_age_s * 1000,
+            window_ms=self.window_s * 1000,
             min_interval_ms=self.min_interval_s * 1000,
             spread_ms=self.spread_s * 1000,
             wall_ms=self.wall_ms,
@@ -112,6 +114,17 @@ def test_a_session_is_made_before_the_evidence_is_too_old(draw: float, part: flo
     assert again == pytest.approx(part * 3600, abs=0.1), "the next is due after as long again"
     assert bench.keeper.due(START_MS) is made
     assert bench.keeper.due(START_MS) is None, "each is handed out once"
+
+
+def test_evidence_is_young_enough_when_windows_are_long() -> None:
+    """A new session waits for a window to begin; the one in use grows older meanwhile."""
+    bench = Bench(max_age_s=120, window_s=60, draw=0.999999)
+    for second in range(1001, 2000):
+        bench.turn_at(second)
+        if second % 60 == 0:
+            bench.keeper.due(START_MS)
+        assert not bench.keeper.state().overdue
+    assert bench.keeper.state().renewals >= 8
 
 
 def test_the_age_counts_from_before_the_quote_was_asked_for() -> None:
