@@ -33,7 +33,7 @@ from types import TracebackType
 from producers import spool_file
 from producers.errors import SpoolError
 from producers.seal import SealedReport
-from producers.spool_heads import Head, Ledger, read_heads, reconcile, write_heads
+from producers.spool_heads import UNREADABLE, Head, Ledger, read_heads, reconcile, write_heads
 from producers.spool_rescue import rescue
 from schemas.errors import ConfigError
 
@@ -122,7 +122,7 @@ class Spool:
             return read_heads(self._heads_path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError):
+        except UNREADABLE:
             self._failed("the spool's second file cannot be read: it is written again from the first")
             return None
 

@@ -51,6 +51,9 @@ COLUMNS = "id, host_id, domain, digest, window_end_ms, appended_ms, value, check
 
 Row = tuple[int, str, str, bytes, int, int, bytes, int]
 """One row of `entries`, in the order of COLUMNS."""
+_TYPES = (int, str, str, bytes, int, int, bytes, int)
+_MAX_MS = 253_402_300_800_000
+"""The year 10000, where times of headers end."""
 
 
 class Damaged(Exception):
@@ -111,7 +114,9 @@ def checksum(row: Iterable[object], value: bytes = b"") -> int:
 
 def is_whole(row: Row) -> bool:
     """Whether a row is what was written."""
-    return isinstance(row[6], bytes) and row[7] == checksum(row[:6], row[6])
+    if tuple(map(type, row)) != _TYPES or not 0 <= row[4] < _MAX_MS:
+        return False
+    return row[7] == checksum(row[:6], row[6])
 
 
 def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:

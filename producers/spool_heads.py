@@ -17,6 +17,11 @@ from producers.seal import SealedReport
 
 FORMAT = 1
 MAX_FILE_BYTES = 16 << 20
+MAX_COUNT = 1 << 62
+"""Counts and times from here on were never written."""
+
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What may come of reading a file that somebody else wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ def rescue_heads(
 
 
 def read_heads(path: Path) -> dict[str, Head]:
-    """Read the file. Raises `OSError`; `ValueError` unless every byte is as it was written."""
+    """Read the file. Raises `OSError`; something of UNREADABLE unless every byte is as it was written."""
     with path.open("rb") as stream:
         data = stream.read(MAX_FILE_BYTES)
     digest, _, text = data.partition(b"\n")
@@ -140,6 +145,10 @@ def read_heads(path: Path) -> dict[str, Head]:
     document = json.loads(text)
     if document["format"] != FORMAT:
         raise ValueError("another format")
+    if any(
+        type(count) is not int or not 0 <= count < MAX_COUNT for row in document["hosts"].values() for count in row[1:]
+    ):
+        raise ValueError("no counts")
     return {host_id: Head(bytes.fromhex(digest), *rest) for host_id, (digest, *rest) in document["hosts"].items()}
 
 

@@ -1,16 +1,20 @@
 """Damaged spools: cut anywhere, torn, overwritten, gone. Losses are bounded and counted, nothing is sealed twice."""
 
+import hashlib
 import itertools
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from producers.errors import SpoolError
 from producers.spool import Spool
+from producers.spool_file import COLUMNS, checksum
 from producers.spool_heads import sync_directory
 from producers.spool_rescue import KEEP_BROKEN
 from schemas.codec import decode_signed_record
@@ -215,3 +219,40 @@ def test_a_rescue_killed_at_any_step_is_done_by_the_next_start(
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     check(path, left, size=SIZE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "null",
+        '{"format":1,"hosts":[1]}',
+        '{"format":1,"hosts":{"host-1":"ab"}}',
+        '{"format":1,"hosts":{"host-1":["00","x",1,0,0,0]}}',
+        '{"format":1,"hosts":{"host-1":["00",-5,1,0,0,0]}}',
+        '{"format":1,"hosts":{"host-1":["00",1,1' + "0" * 30 + ",0,0,0]}}",
+    ],
+    ids=range(7),
+)
+def test_a_second_file_that_somebody_made_up_does_not_stop_the_agent(directory: Path, text: str) -> None:
+    data = text.encode()
+    (directory / "s.heads").write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+    with Spool(directory / "s") as spool:
+        spool.append([report(0)], NOW)
+        assert (len(spool.pending()), spool.dropped("host-1")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("domain", b"x"), ("digest", "x"), ("window_end_ms", "x"), ("window_end_ms", 1 << 61), ("appended_ms", "x")],
+)
+def test_a_row_that_somebody_made_up_is_not_sent(directory: Path, column: str, value: object) -> None:
+    with Spool(directory / "s") as spool:
+        spool.append([report(0), report(1)], NOW)
+    with closing(sqlite3.connect(directory / "s")) as db, db:
+        db.execute(f"UPDATE entries SET {column} = ? WHERE id = 1", (value,))
+        (row,) = db.execute(f"SELECT {COLUMNS} FROM entries WHERE id = 1").fetchall()
+        db.execute("UPDATE entries SET checksum = ? WHERE id = 1", (checksum(row[:6], row[6]),))
+    with Spool(directory / "s") as spool:
+        assert [entry.digest for entry in spool.pending()] == [report(1).digest]
+        assert spool.dropped("host-1") == 1

@@ -194,6 +194,10 @@ def test_nothing_leaves_before_the_second_file_is_written(tmp_path: Path) -> Non
         clock[0] += RETRY_S
         assert len(spool.pending()) == 1
         assert spool.stats(NOW).writable
+    (tmp_path / "s.heads").unlink()
+    (tmp_path / "s.heads.new").mkdir()
+    with Spool(tmp_path / "s") as spool:  # nor after a restart, if it is lost
+        assert spool.pending() == []
 
 
 @pytest.fixture
