@@ -1,52 +1,40 @@
-"""What the agent's health says of its sampler: silence is told from polls that are further apart than windows."""
+"""What a watched agent shows of its windows."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from enclavescale.agent.health import Health, Need
-from enclavescale.agent.sources import HostSources
-from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
-from tests.cli.site import HOST, make_site
-
-WINDOW_S = 60
-
-
-def state(health: Health) -> tuple[str, str | None]:
-    (found,) = (one for one in health.ready().checks if one.name == "sampler")
-    return found.state, found.code
+from enclavescale.agent.watch import HostWatch, Instruments
+from producers.agent import Agent
+from producers.host import AgentHost, HostWindow
+from producers.privacy import default_budget
+from tests.producers.forge import START_MS, host, session_for
+from tests.producers.test_agent import Broker, config
 
 
-@pytest.mark.parametrize(
-    ("spacing_s", "scraped", "states"),
-    [
-        (2.3, [26, 52, 52], ["ok", "ok", "failing"]),
-        (69.0, [1, 2, 2, 3], ["ok", "ok", "ok", "ok"]),
-        (69.0, [0, 1, 1, 1, 1], ["ok", "ok", "ok", "ok", "failing"]),
-        (69.0, [0, 0, 0], ["ok", "ok", "failing"]),
-    ],
-)
-def test_silence_of_an_exporter(tmp_path: Path, spacing_s: float, scraped: list[int], states: list[str]) -> None:
-    clock, scrapes = [0.0], [0]
-    scraper: Any = SimpleNamespace(
-        config=SimpleNamespace(spacing_ms=spacing_s * 1000), stats=lambda: SimpleNamespace(scrapes=scrapes[0])
-    )
-    host = WatchedHost(HOST, HostSources((), scraper=scraper), cast(Any, None))
-    instruments, policy = Instruments(), make_site(tmp_path, "dcgm").policy
-    watch = HostWatch(instruments, policy, [host], tee="tsm", in_force=lambda done: None, now=lambda: clock[0])
-    instruments.health.expect("sampler", Need.READY, within_s=2.5 * WINDOW_S, grace_s=3 * WINDOW_S)
-    one = SimpleNamespace(conditions=SimpleNamespace(flags=()), profile=SimpleNamespace(source=SimpleNamespace(gpus=1)))
-    window: Any = SimpleNamespace(
-        sealed=SimpleNamespace(window_start_ms=0, window_end_ms=WINDOW_S * 1000), classes=(one,)
-    )
-    found = []
-    for scrapes[0] in scraped:
-        clock[0] += WINDOW_S
-        watch._look_at_samplers([window])
-        found.append(state(instruments.health))
-    assert [word for word, _ in found] == states
-    assert all(code == ("NOT_SAMPLING" if word == "failing" else None) for word, code in found)
+@pytest.mark.parametrize("spooled", [False, True])
+def test_releases_are_shown_once_they_are_on_disk(tmp_path: Path, spooled: bool) -> None:
+    """Noise that left with a metric alone would be drawn again after a crash."""
+    instruments, budget = Instruments(), default_budget(energy=True)
+    anything: Any = None
+    watch = HostWatch(instruments, anything, (), tee="simulated", in_force=lambda _: None)
+    watch._expect(10.0)
+    profile = host()
+    one = AgentHost(profile=profile, session=session_for(profile, budget))
+    agent = Agent(config(tmp_path, one, budget=budget), lambda _: Broker())
+    done: HostWindow = agent.hosts[0].produce(START_MS)
+    watch.window(agent, [done], spooled)
+    agent.spool.close()
+    shown = {
+        (sample.name, sample.value)
+        for family in instruments.registry.collect()
+        for sample in family.samples
+        if "noisy" in sample.name and sample.labels
+    }
+    glitches = done.classes[0].noisy.glitches
+    names = {name for name, _ in shown}
+    assert (("enclavescale_agent_noisy_glitches", glitches) in shown) == spooled
+    assert ("enclavescale_agent_noisy_energy_residual_joules" in names) == spooled
