@@ -124,10 +124,14 @@ def produce_command(config: Path, as_json: bool) -> None:
     file and policy again: the next window is made under them, or under the old ones if they do not hold.
     """
     stop, gate = threading.Event(), None
+    # Handlers may put into such a queue at any moment; one that sets an event can meet itself, or the loop that waits
+    # for the event, while its lock is held.
     asked: SimpleQueue[None] = SimpleQueue()
+    ended: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: ended.put(None))
     signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
+    threading.Thread(target=_stop_when_asked, args=(ended, stop), daemon=True).start()
 
     def load() -> tuple[ProduceSpec, dict[str, str]]:
         table = load_file(config)
@@ -144,7 +148,7 @@ def produce_command(config: Path, as_json: bool) -> None:
             threading.Thread(target=reload_when_asked, args=(asked, production, load), daemon=True).start()
             summary = production.run(stop)
         if summary.left_in_spool and not stop.is_set():
-            raise NotDelivered(f"{summary.left_in_spool} of {summary.reports} reports are not acknowledged")
+            raise NotDelivered(f"reports that wait in the spool, not acknowledged: {summary.left_in_spool}")
         if as_json:
             say(dataclasses.asdict(summary))
         else:
@@ -152,6 +156,11 @@ def produce_command(config: Path, as_json: bool) -> None:
                 f"{summary.windows} windows, {summary.reports} reports, {summary.acknowledged} acknowledged, "
                 f"{summary.lost} lost, {summary.left_in_spool} left in the spool"
             )
+
+
+def _stop_when_asked(asked: SimpleQueue[None], stop: threading.Event) -> None:
+    asked.get()
+    stop.set()
 
 
 def reload_when_asked(asked: SimpleQueue[None], production: Production, load: Load) -> None:
