@@ -116,7 +116,7 @@ def test_the_cost_of_an_event_is_the_sum_that_a_worker_computes(budget: Budget, 
 @given(BUDGETS, MODES)
 def test_the_w_event_covers_every_reading_of_its_windows(budget: Budget, mode: str) -> None:
     parameters = stated(budget, mode)
-    ticks = budget.w_event_windows * SCHEDULE.ticks
+    ticks = budget.w_event_windows * SCHEDULE.ticks + parameters.group_size - 1  # an average sees it as long after
     assert parameters.w_event_epsilon_micro >= event_epsilon_micro(budget, ticks)
     assert parameters.epsilon_total_micro >= event_epsilon_micro(budget, parameters.group_size)
 

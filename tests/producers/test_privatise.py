@@ -16,7 +16,14 @@ from scipy import stats
 from power_model.noise import discrete_laplace_pmf, discrete_laplace_tail, discrete_laplace_variance
 from producers.config import Schedule
 from producers.distil import Distilled
-from producers.privacy import MICRO, Budget, event_epsilon_micro, privacy_parameters
+from producers.privacy import (
+    MICRO,
+    Budget,
+    default_budget,
+    energy_residual_l1,
+    event_epsilon_micro,
+    privacy_parameters,
+)
 from producers.privatise import Noisy, Privatiser
 from schemas.errors import ConfigError
 from schemas.records import PrivacyParameters, PrivacyRelease
@@ -163,7 +170,9 @@ def test_event_cost_agrees_with_one_reading_and_grows_with_the_event() -> None:
 
 def test_the_widest_clip_range_sets_the_scale_of_all_classes() -> None:
     classes = [gpu_class(high=400), gpu_class(high=700, model="H100")]
-    assert privacy_parameters(Budget(), classes, SCHEDULE).releases[1].sensitivity_l1 == 7000
+    for order in (classes, classes[::-1]):
+        found = privacy_parameters(default_budget(energy=True), order, SCHEDULE).releases
+        assert [one.sensitivity_l1 for one in found] == [4, 7000, energy_residual_l1(0, 700, 100), 2]
 
 
 def test_a_configuration_that_may_overflow_is_refused() -> None:

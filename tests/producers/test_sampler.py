@@ -141,6 +141,19 @@ def test_a_long_sleep_is_counted_and_flagged() -> None:
     assert sampler.jitter().max_ms == pytest.approx(630, abs=1)
 
 
+def test_a_reading_of_a_slow_call_is_of_no_tick() -> None:
+    """Half a tick is a call's limit: beyond it nobody knows when the reading was taken."""
+    for call_ms, dropped in ((50, 0), (51, 1)):
+        sampler, reader, clock = start(models=("H100",))
+        run(sampler, clock, 1.5)
+        reader.call_ns = call_ms * 1_000_000
+        sampler.step()
+        reader.call_ns = 20_000
+        run(sampler, clock, 3)
+        flags = sampler.source("H100").conditions(START_MS + 10_000, START_MS + 20_000).flags
+        assert (int(np.isnan(window(sampler, 1)).sum()), dict(flags)) == (dropped, {"stall": 1} if dropped else {})
+
+
 def test_a_poll_that_hangs_is_seen_from_outside() -> None:
     """The thread is in the driver and stays there: the window that nobody fills is a stall."""
     sampler, _, clock = start()
