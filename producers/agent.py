@@ -241,7 +241,8 @@ class Agent:
         if config is None:
             return
         try:
-            hosts = [HostAgent(host, config.sealing, self.spool) for host in config.hosts]
+            read = [item.source for host in self.config.hosts for item in host.profile.classes]
+            hosts = [HostAgent(host, config.sealing, self.spool, read) for host in config.hosts]
             if config.publish != self.config.publish:
                 publisher = Publisher(config.publish, self.spool, self._make_producer)
                 self.publisher.close()

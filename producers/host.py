@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from power_model.grid import Grid
 from producers.config import ClassProfile, HostProfile, Schedule
 from producers.distil import Gaps, distil, gaps
 from producers.privacy import Budget, privacy_parameters
 from producers.privatise import Noisy, Privatiser
-from producers.sample.source import Readings
+from producers.sample.source import Readings, ReadingSource
 from producers.seal import ClassWindow, SealedReport, Sealer, Session
 from producers.spool import Spool
 from schemas.codec import SINGLE_OBJECT, Framing
@@ -59,9 +61,15 @@ class HostWindow:
 
 
 class HostAgent:
-    """Turns a window into a sealed report. Pure but for the noise and the session's signature."""
+    """Turns a window into a sealed report. Pure but for the noise and the session's signature.
 
-    def __init__(self, host: AgentHost, sealing: Sealing, spool: Spool) -> None:
+    `before`: the sources read until now, if this host takes over from another configuration. The first reading of a
+    source that is not among them may be the last one of the source that it replaces, and is left out.
+    """
+
+    def __init__(
+        self, host: AgentHost, sealing: Sealing, spool: Spool, before: Sequence[ReadingSource] | None = None
+    ) -> None:
         self.profile = host.profile
         self.privacy = privacy_parameters(sealing.budget, host.profile.classes, sealing.schedule)
         self._host = host
@@ -73,6 +81,8 @@ class HostAgent:
         # What was dropped and no report on disk states yet, by an agent that crashed, is for the next one to state.
         self._dropped_before = spool.told(host.profile.host_id)
         self._dropped_seen = 0
+        known = {id(source) for source in before or ()}
+        self._anew = {c.model for c in host.profile.classes if before is not None and id(c.source) not in known}
         self.renewals = 0
 
     def produce(self, start_ms: int) -> HostWindow:
@@ -120,6 +130,10 @@ class HostAgent:
         window = item.source.window(start_ms, start_ms + schedule.window_ms)
         if window.shape != (item.source.gpus, schedule.ticks):
             raise ConfigError("the source does not sample at the configured rate", field="sample_hz")
+        if item.model in self._anew:
+            self._anew.discard(item.model)
+            window = window.copy()
+            window[np.arange(len(window)), np.argmax(~np.isnan(window), axis=1)] = np.nan
         return window
 
     def _release(self, item: ClassProfile, grid: Grid, window: Readings, start_ms: int) -> ClassWindow:

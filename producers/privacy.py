@@ -20,9 +20,10 @@ sensor's update behind that reading, which the energy counter sees. How far each
   hence they are none. So of the three either {t} or a part of {t-1, t+1} are spikes: 0, 1 or 2, a difference of 2.
   m readings: m times as much (fewer in truth).
 
-Which ticks are present and which counters are valid does not depend on values, so neighbours agree on it. Windows
-and panes are disjoint (parallel composition); the releases of a window see the same reading and add up. Classes are
-disjoint as well and share one scale per release, the one of the widest class.
+Which ticks are present does not depend on values; a counter is left out if it was not read or runs backwards, which a
+sound one never does, whatever is drawn. So neighbours agree on both. "In a row" means in m ticks in a row: those
+without a reading are counted. Windows and panes are disjoint (parallel composition); the releases of a window see the
+same reading and add up. Classes are disjoint as well and share one scale per release, the one of the widest class.
 """
 
 from __future__ import annotations

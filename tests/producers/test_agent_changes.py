@@ -96,6 +96,8 @@ def test_a_new_configuration_takes_over_between_two_windows(tmp_path: Path) -> N
     assert (summary.windows, summary.reports, summary.acknowledged) == (5, 8, 8)
     mine = [record for record in broker.records if record.body.host_id == "host-1"]
     assert [record.body.seq for record in mine] == [0, 1, 0, 1, 2]  # type: ignore[union-attr]
+    # Another source, which may begin with the last one's reading: the first of both GPUs is left out.
+    assert [record.body.classes[0].readings_taken for record in mine] == [200, 200, 198, 200, 200]  # type: ignore[union-attr]
     for before, after in itertools.pairwise(mine):
         assert after.body.prev_digest == before.digest
     assert watcher.reloads == 1

@@ -77,3 +77,16 @@ def test_a_report_is_of_its_window_alone_and_every_release_is_drawn_once(
                 assert released.pane_sums == (exact.pane_sums + 1).astype("<i4").tobytes()
                 assert released.energy_residual_mj == exact.energy_residual_mj + 1
                 assert window.noisy.glitches == exact.glitches + 1
+
+
+def test_a_source_that_replaces_another_begins_without_its_first_reading(tmp_path: Path) -> None:
+    """Both looked at the same sensor: the last reading of one may be the first of the other, in another window."""
+    kept, made = FakeSource(), FakeSource(missing=(0, 1))
+    profile = host("host-1", "row-1", gpu_class(kept), gpu_class(made, model="H100"))
+    one = AgentHost(profile=profile, session=session_for(profile, BUDGET))
+    with Spool(tmp_path / "spool") as spool:
+        for before, taken in ((None, [200, 196]), ([kept], [200, 194]), ([kept, made], [200, 196])):
+            agent = HostAgent(one, Sealing(schedule=SCHEDULE, budget=BUDGET), spool, before)
+            for start_ms in (START_MS, START_MS + 10_000):
+                seen = [item.readings_taken for item in agent.produce(start_ms).classes]
+                assert seen == (taken if start_ms == START_MS else [200, 196])
