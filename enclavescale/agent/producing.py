@@ -304,8 +304,8 @@ def _pacer(spec: ProduceSpec, schedule: Schedule, gate: Gate | None, now_ms: int
 
 
 def code_of(error: Exception) -> str:
-    """The stable code of an error of ours; KAFKA_CONFIG for the client library's."""
-    return error.code if isinstance(error, EnclaveScaleError) else "KAFKA_CONFIG"
+    """The stable code of an error of ours; CONFIG_INVALID for the client library's."""
+    return error.code if isinstance(error, EnclaveScaleError) else "CONFIG_INVALID"
 
 
 def produce(spec: ProduceSpec, kafka: Mapping[str, str], stop: threading.Event, gate: Gate | None = None) -> RunSummary:

@@ -156,7 +156,7 @@ class HostWatch:
     def reload_refused(self, agent: Agent, error: Exception) -> None:
         """The reload failed at the last moment."""
         self._in_force(False)
-        self._instruments.reload_refused(getattr(error, "code", "KAFKA_CONFIG"))
+        self._instruments.reload_refused(getattr(error, "code", "CONFIG_INVALID"))
 
     def stopping(self, agent: Agent) -> None:
         """The last reports are sent."""

@@ -42,8 +42,12 @@ def broken() -> Any:
     raise ConfigError("a file that does not hold", field="policy")
 
 
-def test_a_refused_reload_leaves_the_one_before_it_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or the old configuration would renew once more, and every report of its successor would be superseded."""
+@pytest.mark.parametrize("late", [False, True])
+def test_the_newest_configuration_renews_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """After a reload that waits for its window and one that is refused: or the old configuration would renew once more,
+    and every report of its successor would be superseded. After one that fails late, in its window: the old one."""
     keepers: list[SessionKeeper] = []
 
     class Keeper(SessionKeeper):
@@ -70,8 +74,12 @@ def test_a_refused_reload_leaves_the_one_before_it_the_newest(tmp_path: Path, mo
         with contextlib.ExitStack() as at_end:
             at_end.callback(stop.set)
             windows(1)
-            assert production.reload(lambda: (spec, kafka))
-            assert not production.reload(broken)
+            if late:
+                assert production.reload(lambda: (spec, kafka | {"no.such": "1"}))
+                windows(2)
+            else:
+                assert production.reload(lambda: (spec, kafka))
+                assert not production.reload(broken)
             now_ms = int(time.time() * 1000)
             keepers[0].demand(Beacon(nonce=b"n" * 32, issued_at_ms=now_ms, session_id=b"s" * 32))
             keepers[0].turn()
@@ -85,6 +93,7 @@ def test_a_refused_reload_leaves_the_one_before_it_the_newest(tmp_path: Path, mo
         thread.join()
     values = published(bootstrap, names.reports)
     assert summary.windows == len(values) == 4
+    assert sample("enclavescale_agent_reloads_total", {"result": "refused"}) == 1
     assert len({decode_signed_record(value).body.session_id for value in values}) == 2
     assert judge(site, site.sign(), values) == []
 
