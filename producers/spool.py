@@ -165,14 +165,17 @@ class Spool:
 
     def _note_unwritten(self) -> None:
         """Try to keep the count in the second file, should the agent end before the next report is on disk: a full
-        disk often has room for that. For `reconcile` it is what a torn end has lost."""
-        heads = {
-            host_id: replace(head, appended=head.appended + lost, dropped=head.dropped + lost)
-            for host_id, head in self._ledger.heads.items()
-            if (lost := self._unwritten[host_id])
-        }
+        disk often has room for that."""
         with suppress(OSError):
-            write_heads(self._heads_path, {**self._covered, **heads})
+            write_heads(self._heads_path, self._noted())
+
+    def _noted(self) -> dict[str, Head]:
+        """Heads with what was refused: to `reconcile` it is what a torn end has lost."""
+        refused = self._unwritten
+        return {
+            host_id: replace(head, appended=head.appended + refused[host_id], dropped=head.dropped + refused[host_id])
+            for host_id, head in self._ledger.heads.items()
+        }
 
     def _append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
         for report in reports:
@@ -377,7 +380,7 @@ class Spool:
     def _cover(self) -> None:
         """Put the heads into the second file; only then may what they stand for be sent."""
         try:
-            write_heads(self._heads_path, self._ledger.heads)
+            write_heads(self._heads_path, self._noted())
         except OSError:
             self._failed("the spool's second file cannot be written: new reports wait")
             return

@@ -168,6 +168,28 @@ def test_what_was_refused_is_counted_although_the_agent_ended_before_it_could_sa
         assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (lost, lost, kept + 1)
 
 
+def test_the_count_of_what_was_refused_outlives_the_next_writing_of_the_second_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    clock = [0.0]
+    with Spool(tmp_path / "s", now=lambda: clock[0]) as spool:
+        spool.append([report(0)], NOW)
+        (tmp_path / "s.heads.new").mkdir()
+        spool.append([report(1)], NOW)  # waits for the second file
+        (tmp_path / "s.heads.new").rmdir()
+        with monkeypatch.context() as broken:
+            broken.setattr(spool, "_insert", full)
+            with pytest.raises(SpoolError):
+                spool.append([report(2)], NOW)
+        clock[0] += RETRY_S
+        assert len(spool.pending()) == 2
+    with Spool(tmp_path / "s") as spool:
+        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (1, 0, 2)
+
+
 def test_a_spool_that_is_made_on_a_full_disk_begins_when_there_is_room(tmp_path: Path) -> None:
     clock = [0.0]
     with largest_file(0):
