@@ -119,6 +119,7 @@ class Production:
                 self.instruments.listen(spec.listen)
             self._current = self._assemble(spec, kafka, {})
             self._agent = Agent(self._current.config)
+            self._in_force = self._current  # also for a reload that comes before `run`
         except BaseException:
             self.close()
             raise
@@ -198,6 +199,8 @@ class Production:
         """The agent has gone over to `assembly`, or could not: end the other one, away from the agent's thread."""
         if done:
             before, self._in_force = self._in_force, assembly
+            if before is assembly:
+                return  # the first one
         else:
             before = assembly
             if self._current is assembly:

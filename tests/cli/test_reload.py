@@ -98,6 +98,21 @@ def test_the_newest_configuration_renews_and_no_other(
     assert judge(site, site.sign(), values) == []
 
 
+def test_a_reload_before_the_first_window_that_fails_late(tmp_path: Path) -> None:
+    """The first configuration then goes on, and still renews."""
+    site, gate, stop = make_site(tmp_path, "trace"), Gate(), threading.Event()
+    kafka = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": "1"}
+    start_ms = int(time.time()) * 1000 - 60 * WINDOW_MS
+    spec = site.spec(hosts=[TRACE], speed=1_000, start_ms=start_ms, windows=2)
+    gate.through_ms = start_ms + 2 * WINDOW_MS
+    with Production(spec, kafka, gate) as production:
+        threads = {one for one in threading.enumerate() if one.name == "evidence"}
+        assert production.reload(lambda: (spec, kafka | {"no.such": "1"}))
+        production.instruments.metrics.window = lambda **_: threads.intersection_update(threading.enumerate())  # type: ignore[method-assign]
+        assert production.run(stop).windows == 2
+        assert len(threads) == 1
+
+
 def test_however_often_it_is_asked_for_once_more_will_do() -> None:
     asked: SimpleQueue[None] = SimpleQueue()
     begun, go, done = threading.Semaphore(0), threading.Semaphore(0), []
