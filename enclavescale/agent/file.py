@@ -163,6 +163,9 @@ def check_spec(spec: ProduceSpec) -> None:
         _check_host(spec, host)
     if len(spec.hosts) > 1 and any(host.source == NVML or host.gpu_evidence for host in spec.hosts):
         raise _wrong("an agent that reads this machine's GPUs serves one host", "hosts")
+    exporters = [host.dcgm.url for host in spec.hosts if host.dcgm is not None]
+    if len(set(exporters)) != len(exporters):
+        raise _wrong("two hosts read one exporter: its readings would count in the reports of both", "dcgm")
 
 
 def _check_host(spec: ProduceSpec, host: HostSpec) -> None:

@@ -161,6 +161,7 @@ def one_host(**changes: Any) -> list[dict[str, Any]]:
     return [{"host_id": HOST, "source": "simulated"} | changes]
 
 
+EXPORTER = {"url": "http://localhost:9400/metrics", "collect_interval_ms": 1_000}
 REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another signer": ({}, {"policy_signers": ["04" + "00" * 64]}, "POLICY_UNTRUSTED"),
     "another host": ({}, {"hosts": one_host(host_id="nobody")}, "HOST_NOT_ENROLLED"),
@@ -179,6 +180,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "address": ({}, {"listen": "256.0.0.1:1"}, "CONFIG_INVALID"),
     "no host": ({}, {"hosts": []}, "CONFIG_INVALID"),
+    "an exporter twice": (
+        {},
+        {"hosts": [host for name in (HOST, "b") for host in one_host(host_id=name, source="dcgm", dcgm=EXPORTER)]},
+        "CONFIG_INVALID",
+    ),
     "a host twice": ({}, {"hosts": one_host() * 2}, "CONFIG_INVALID"),
     "windows": ({}, {"windows": -1}, "CONFIG_INVALID"),
     "no spool": ({}, {"spool": ""}, "CONFIG_INVALID"),
