@@ -178,7 +178,7 @@ class Agent:
                 self._window(start_ms)
                 self._pump()
                 start_ms = self.config.pacer.next_start_ms(start_ms + self.config.schedule.window_ms)
-                self._reload()
+                self._reload(start_ms)
             self._tell(self.config.observer.stopping)
             self._flush()
         finally:
@@ -234,13 +234,14 @@ class Agent:
         self.summary.acknowledged = self._acknowledged_before + self.publisher.acknowledged
         self._tell(self.config.observer.turned)
 
-    def _reload(self) -> None:
+    def _reload(self, start_ms: int) -> None:
         """Between two windows: hosts and sessions of the new configuration go on with the chains of the old."""
         with self._handing_over:
             config, self._next = self._next, None
         if config is None:
             return
         try:
+            self._check_unsealed(config, start_ms)
             read = [item.source for host in self.config.hosts for item in host.profile.classes]
             hosts = [HostAgent(host, config.sealing, self.spool, read) for host in config.hosts]
             if config.publish != self.config.publish:
@@ -260,6 +261,16 @@ class Agent:
         self.config, self.hosts = config, hosts
         log.info("configuration reloaded: %d hosts", len(hosts))
         self._tell(config.observer.reloaded)
+
+    def _check_unsealed(self, config: AgentConfig, start_ms: int) -> None:
+        """A host whose windows are sealed beyond `start_ms` would have the spool refuse the windows of all."""
+        for host in config.hosts:
+            if self.spool.sealed_ms(host.profile.host_id) > start_ms:
+                raise ConfigError(
+                    f"{host.profile.host_id}: windows after {start_ms} ms were sealed before",
+                    field="hosts",
+                    remedy="Add the host with a restart: it goes on from the last window that was sealed.",
+                )
 
     def _tell(self, method: Callable[..., None], *details: object) -> None:
         """Whatever is wrong with a metric, windows go on."""

@@ -108,7 +108,7 @@ class AgentMetrics:
         self._epsilon_w = gauge("privacy_epsilon_per_w_event", "Privacy loss of an event of w windows", *_HOST)
         self._epsilon_max = gauge("policy_max_epsilon", "Largest privacy loss per window the policy allows")
         self._glitches = gauge("noisy_glitches", "Isolated spikes in the newest window, with noise", *_CLASS)
-        self._glitches_sum = gauge("noisy_glitches_sum", "The same, summed since the start", *_CLASS)
+        self._glitches_sum = gauge("noisy_glitches_sum", "The same, summed since the start or the last reload", *_CLASS)
         self._residual = gauge(
             "noisy_energy_residual_joules", "Readings minus energy counter in the newest window, with noise", *_CLASS
         )
@@ -117,6 +117,21 @@ class AgentMetrics:
         """Say what runs: release, source of the readings, sampler mode, TEE. Replaces what was said before."""
         self._info.clear()
         self._info.labels(version, source, sampler_mode, tee).set(1)
+
+    def restart_hosts(self) -> None:
+        """Forget what was said of hosts and their GPU models: a configuration may have others. Counters go on."""
+        for gauge in (
+            self._flagged_gpus,
+            self._session_age,
+            self._session_max_age,
+            self._epsilon,
+            self._epsilon_w,
+            self._glitches,
+            self._glitches_sum,
+            self._residual,
+        ):
+            gauge.clear()
+        self._flagged.clear()
 
     def policy(self, *, counter: int, not_after_ms: int, max_epsilon_micro: int) -> None:
         """Say which policy is in use, until when (Unix time, ms), and its bound on epsilon per window (millionths)."""

@@ -16,6 +16,9 @@ TRACE, NVML, DCGM, SIMULATED = "trace", "nvml", "dcgm", "simulated"
 SOURCES = (TRACE, NVML, DCGM, SIMULATED)
 TSM, SIMULATED_TEE = "tsm", "simulated"
 TEES = (TSM, SIMULATED_TEE)
+MAX_SPEED = 1_000_000
+MAX_W_EVENT_WINDOWS = 1_000_000
+"""Two years of windows of a minute."""
 REMEDY = "docs/agent.md has a complete example of this file."
 
 
@@ -154,8 +157,11 @@ def check_spec(spec: ProduceSpec) -> None:
     for name in ("windows", "speed", "start_ms", "origin_ms", "evidence_interval"):
         if getattr(spec, name) < 0:
             raise _wrong(f"{name} is not negative", name)
-    if not spec.spool:
-        raise _wrong("spool is the path of a file", "spool")
+    for name in ("policy", "spool", "tee_directory"):
+        if "\0" in getattr(spec, name) or (name == "spool" and not spec.spool):
+            raise _wrong(f"{name} is a path", name)
+    if spec.speed > MAX_SPEED or not 0 < spec.budget.w_event_windows <= MAX_W_EVENT_WINDOWS:
+        raise _wrong(f"speed is at most {MAX_SPEED}, w_event_windows 1 to {MAX_W_EVENT_WINDOWS}", "speed")
     ids = [host.host_id for host in spec.hosts]
     if not ids or len(set(ids)) != len(ids):
         raise _wrong("an agent needs hosts with different ids", "hosts")

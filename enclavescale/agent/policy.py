@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
 from producers.config import ClassProfile, HostProfile, Schedule
 from producers.sample.source import ReadingSource
 from schemas.codec import decode_signed_policy
@@ -122,4 +123,39 @@ def check_accepted(policy: Policy, kind: str, sampler_mode: str) -> None:
             code="SAMPLER_MODE_NOT_ACCEPTED",
             field="sampler_mode",
             remedy="Use a sensor with instant power, or have the policy accept the mode: one event then costs more.",
+        )
+
+
+def reachable_grade(host: HostSpec) -> str:
+    """The best grade of the first mile that a host's evidence can earn."""
+    return "SPDM_MEASURED" if host.spdm else "GPU_ATTESTED" if host.gpu_evidence else FIRST_MILE_GRADES[0]
+
+
+def check_grade(policy: Policy, host: HostSpec) -> None:
+    """Raise ConfigError where the evidence can never reach what the policy demands or what the reports claim."""
+    grade, reachable = FIRST_MILE_GRADES.index, reachable_grade(host)
+    if grade(policy.min_first_mile) > grade(reachable):
+        raise ConfigError(
+            f"{host.host_id} reaches first mile {reachable} at most; the policy demands {policy.min_first_mile}",
+            code="FIRST_MILE_TOO_LOW",
+            field="first_mile",
+            remedy="Set gpu_evidence, or configure [[hosts.spdm]].",
+        )
+    if grade(host.first_mile) > grade(reachable):
+        raise ConfigError(
+            f"{host.host_id} claims first mile {host.first_mile}; its evidence proves {reachable} at most",
+            code="FIRST_MILE_OVERCLAIMED",
+            field="first_mile",
+            remedy=f'Set first_mile = "{reachable}": a claim beyond the evidence is refused.',
+        )
+
+
+def check_tee(policy: Policy, spec: ProduceSpec) -> None:
+    """Raise ConfigError ROOT_UNTRUSTED for a simulated TEE that the policy vouches for nowhere."""
+    if spec.tee == SIMULATED_TEE and not any(root.simulated for root in policy.trust_roots):
+        raise ConfigError(
+            "the TEE is simulated, and the policy trusts no simulated root",
+            code="ROOT_UNTRUSTED",
+            field="tee",
+            remedy='Set tee = "tsm" on a TDX or SEV-SNP guest; a simulated TEE serves demonstrations only.',
         )

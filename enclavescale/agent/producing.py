@@ -12,7 +12,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from enclavescale.agent.file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
-from enclavescale.agent.policy import enrolment_of, profile_of, read_policy, schedule_of
+from enclavescale.agent.policy import check_grade, check_tee, enrolment_of, profile_of, read_policy, schedule_of
 from enclavescale.agent.sessions import MakeSession, cpu_quotes, host_devices, session_maker
 from enclavescale.agent.sources import BoundedState, HostSources, SourcePool
 from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
@@ -59,10 +59,11 @@ class HostPlan:
 def plan_host(policy: Policy, host: HostSpec, pool: SourcePool, budget: BudgetSpec | None = None) -> HostPlan:
     """What a host is and releases, its sources open.
 
-    Raises ConfigError where the policy would have every report refused (source, sampler mode, loss of privacy), and
-    what the sources raise.
+    Raises ConfigError where the policy would have every report refused (grade of the first mile, source, sampler mode,
+    loss of privacy), and what the sources raise.
     """
     enrolment = enrolment_of(policy, host.host_id)
+    check_grade(policy, host)
     schedule = schedule_of(policy, enrolment.domain)
     sources = pool.get(host, policy, enrolment, schedule)
     profile = profile_of(policy, enrolment, sources.sources, first_mile=host.first_mile, group_label=host.group_label)
@@ -205,7 +206,8 @@ class Production:
             before = assembly
             if self._current is assembly:
                 self._current = self._in_force
-                self._resume()
+                if not self._reloading.locked():  # a reload that runs decides itself, at its end
+                    self._resume()
         if before is not None:
             threading.Thread(target=self._release, args=(before,), daemon=True).start()
 
@@ -224,6 +226,10 @@ class Production:
 
     def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str], newest: Mapping[str, int]) -> Assembly:
         policy = read_policy(Path(spec.policy), spec.policy_signers)
+        check_tee(policy, spec)
+        if policy.not_after_ms <= self._wall_ms():
+            # No reason to stop: what is in force is on the log, and this file may be what is old.
+            log.error("the policy has ended: reports are refused unless workers have its successor")
         plans = {host: plan_host(policy, host, self._pool, spec.budget) for host in spec.hosts}
         if len({plan.schedule for plan in plans.values()}) != 1 or len({plan.budget for plan in plans.values()}) != 1:
             raise ConfigError(

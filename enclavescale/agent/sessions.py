@@ -16,6 +16,7 @@ from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
 from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
 from producers.config import SessionFacts, host_binding
 from producers.sample.nvml import Nvml
+from schemas.errors import ConfigError
 from schemas.records import Beacon
 
 MakeSession = Callable[[Beacon | None, int], Session]
@@ -26,11 +27,14 @@ def cpu_quotes(spec: ProduceSpec, host_id: str) -> QuoteProvider:
     """The TEE that `spec` names; a simulated one has the platform id of `host_id`. Raises TsmUnavailable and others."""
     if spec.tee != SIMULATED_TEE:
         return TsmQuotes(ConfigfsEntries(Path(spec.tee_directory or REPORT_DIRECTORY)))
-    return SimulatedTee.create(
-        Path(spec.tee_directory),
-        platform_id=simulated_platform_id(host_id),
-        mrtd=simulated_measurement(spec.tee_image),
-    )
+    try:
+        return SimulatedTee.create(
+            Path(spec.tee_directory),
+            platform_id=simulated_platform_id(host_id),
+            mrtd=simulated_measurement(spec.tee_image),
+        )
+    except OSError as error:
+        raise ConfigError(f"{spec.tee_directory}: {error.strerror}", field="tee_directory") from error
 
 
 def host_devices(host: HostSpec, nvml: Nvml | None) -> Callable[[], Sequence[DeviceAttester]]:

@@ -166,6 +166,7 @@ class HostWatch:
 
     def _take_over(self, agent: Agent) -> None:
         self._expect(agent.config.schedule.window_ms / 1000)
+        self._metrics.restart_hosts()
         profile = agent.config.hosts[0].profile.classes[0].source
         self._metrics.about(
             version=version("enclavescale"), source=profile.kind, sampler_mode=profile.sampler_mode, tee=self._tee

@@ -53,6 +53,9 @@ def _secrets(path: Path, table: Mapping[str, object]) -> Iterator[Finding]:
     except ConfigError:
         return
     names = sorted(name for name in given if any(word in name for word in _SECRET))
+    registry = table.get("registry")
+    if isinstance(registry, Mapping) and "@" in str(registry.get("url", "")):
+        names.append("registry.url")
     if names and path.stat().st_mode & 0o007:
         remedy = f"chmod 0640 {path}, or put them into the environment: ENCLAVESCALE_KAFKA_SASL_PASSWORD and the like."
         yield warn("config.secrets", f"{', '.join(names)} in a file that others may read", remedy)

@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enclavescale.agent.file import NVML, SIMULATED, SIMULATED_TEE, TRACE, HostSpec, ProduceSpec
-from enclavescale.agent.policy import check_accepted, check_signature, read_signed_policy, schedule_of
+from enclavescale.agent.file import NVML, SIMULATED, TRACE, HostSpec, ProduceSpec
+from enclavescale.agent.policy import (
+    check_accepted,
+    check_grade,
+    check_signature,
+    check_tee,
+    reachable_grade,
+    read_signed_policy,
+    schedule_of,
+)
 from enclavescale.checkup.finding import Finding, fail, failed, ok, some, warn
 from producers.config import ClassProfile, Schedule
 from producers.privacy import MICRO, check_budget, privacy_parameters
 from producers.sample.plan import MODES
 from producers.sample.source import NO_CONDITIONS, Conditions, Readings
-from schemas.contract import FIRST_MILE_GRADES
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import HostEnrolment, Policy, SignedPolicy
 from stream_jobs.core.policies import CORE_VERSION
@@ -133,36 +140,27 @@ def _readings(policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Itera
 def _grade(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment) -> Iterator[Finding]:
     """The grade of the first mile that this configuration can reach at most, and the identities it needs."""
     about = host.host_id
-    reachable = "SPDM_MEASURED" if host.spdm else "GPU_ATTESTED" if host.gpu_evidence else "NONE"
-    grade, check = FIRST_MILE_GRADES.index, "policy.first_mile"
-    if grade(policy.min_first_mile) > grade(reachable):
-        found = f"reaches {reachable} at most; the policy demands {policy.min_first_mile}"
-        remedy = "Set gpu_evidence, or configure [[hosts.spdm]]."
-        yield fail(check, found, remedy, about, code="FIRST_MILE_TOO_LOW")
-    elif grade(host.first_mile) > grade(reachable):
-        found = f"claims {host.first_mile}; its evidence proves {reachable} at most"
-        remedy = f'Set first_mile = "{reachable}": a claim beyond the evidence is refused.'
-        yield fail(check, found, remedy, about, code="FIRST_MILE_OVERCLAIMED")
-    elif grade(host.first_mile) < grade(reachable):
-        remedy = f'Set first_mile = "{reachable}", or its power counts as {host.first_mile} in every output.'
-        yield warn(check, f"claims {host.first_mile}; its evidence proves {reachable}", remedy, about)
+    reachable, check = reachable_grade(host), "policy.first_mile"
+    try:
+        check_grade(policy, host)
+    except ConfigError as error:
+        yield failed(check, error, about)
     else:
-        yield ok(check, f"claims and proves {reachable}; the policy demands {policy.min_first_mile}", about)
+        if host.first_mile != reachable:
+            remedy = f'Set first_mile = "{reachable}", or its power counts as {host.first_mile} in every output.'
+            yield warn(check, f"claims {host.first_mile}; its evidence proves {reachable}", remedy, about)
+        else:
+            yield ok(check, f"claims and proves {reachable}; the policy demands {policy.min_first_mile}", about)
     if host.gpu_evidence and not enrolment.gpu_key_digests:
         remedy = "Have the digests of the GPUs' leaf keys enrolled (gpu_key_digests)."
         yield warn("policy.identities", "gpu_evidence is set, and no GPU key is enrolled", remedy, about)
     if not enrolment.platform_ids and not policy.unsafe_allow_unenrolled_platform:
         remedy = "Have the platform's identity enrolled (platform_ids): a genuine machine is not yet this host."
         yield fail("policy.identities", "no platform is enrolled for it", remedy, about, code="PLATFORM_NOT_ENROLLED")
-    if spec.tee == SIMULATED_TEE and not any(root.simulated for root in policy.trust_roots):
-        remedy = 'Set tee = "tsm" on a TDX or SEV-SNP guest; a simulated TEE serves demonstrations only.'
-        yield fail(
-            "policy.tee",
-            "the TEE is simulated, and the policy trusts no simulated root",
-            remedy,
-            about,
-            code="ROOT_UNTRUSTED",
-        )
+    try:
+        check_tee(policy, spec)
+    except ConfigError as error:
+        yield failed("policy.tee", error, about)
 
 
 def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> Finding:

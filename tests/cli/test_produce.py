@@ -188,6 +188,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a host twice": ({}, {"hosts": one_host() * 2}, "CONFIG_INVALID"),
     "windows": ({}, {"windows": -1}, "CONFIG_INVALID"),
     "no spool": ({}, {"spool": ""}, "CONFIG_INVALID"),
+    "claim": ({}, {"hosts": one_host(first_mile="GPU_ATTESTED")}, "FIRST_MILE_OVERCLAIMED"),
+    "grade": ({"min_first_mile": "GPU_ATTESTED"}, {}, "FIRST_MILE_TOO_LOW"),
+    "simulated TEE": ({"trust_roots": ()}, {}, "ROOT_UNTRUSTED"),
+    "a file for a directory": ({}, {"tee_directory": __file__}, "CONFIG_INVALID"),
     "models": ({"models": ()}, {}, "CONFIG_INVALID"),
 }
 
@@ -263,6 +267,29 @@ def test_a_reload_with_a_broken_kafka_property_keeps_the_old_one(site: Site, wro
 def test_evidence_that_would_not_last_for_two_windows_is_refused(site: Site) -> None:
     site.sign(domains=tuple(dataclasses.replace(one, window_ms=31_000) for one in site.policy.domains))
     assert refusal(site, evidence_max_age_s=60).field == "evidence_max_age_s"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spool": "a\0b"},
+        {"policy": "a\0b"},
+        {"tee_directory": "\0"},
+        {"speed": 10**400},
+        {"budget": {"w_event_windows": 10**12}},
+        {"budget": {"w_event_windows": 0}},
+    ],
+    ids=str,
+)
+def test_what_no_file_may_say(site: Site, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        site.spec(**changes)
+
+
+def test_a_policy_that_has_ended_is_said(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.sign(not_after_ms=1)
+    with Production(site.spec(), {"bootstrap.servers": "127.0.0.1:1"}):
+        assert [one.levelname for one in caplog.records if "the policy has ended" in one.message] == ["ERROR"]
 
 
 def test_an_agent_of_two_schedules_is_refused(site: Site) -> None:

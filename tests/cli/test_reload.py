@@ -154,3 +154,31 @@ def test_a_closed_publisher_leaves_no_thread_that_sends(tmp_path: Path) -> None:
             gc.collect()
         assert tasks() <= before
         assert spool.depth()[0] == 1
+
+
+def test_a_clock_set_back_before_a_reload_makes_no_older_session(tmp_path: Path) -> None:
+    """Workers take the newest session of a host for the valid one."""
+    site, clock = make_site(tmp_path, "trace"), [int(time.time() * 1000)]
+    kafka = {"bootstrap.servers": "127.0.0.1:1"}
+    spec = site.spec(hosts=[TRACE])
+    with Production(spec, kafka, wall_ms=lambda: clock[0]) as production:
+        clock[0] -= 3_600_000
+        assert production.reload(lambda: (spec, kafka))
+        first, second = (one.config.hosts[0].session.binding for one in production._assemblies())
+    assert second.created_at_ms > first.created_at_ms
+
+
+def test_a_reload_leaves_no_follower_of_beacons_behind(tmp_path: Path) -> None:
+    site, gate, stop = make_site(tmp_path, "trace"), Gate(), threading.Event()
+    kafka = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": "1"}
+    start_ms = int(time.time()) * 1000 - 60 * WINDOW_MS
+    spec = site.spec(hosts=[TRACE], speed=1_000, start_ms=start_ms, windows=2, follow_beacons=True)
+    gate.through_ms = start_ms + 2 * WINDOW_MS
+    with Production(spec, kafka, gate) as production:
+        old = production._assemblies()[0].beacons
+        assert old is not None
+        assert production.reload(lambda: (spec, kafka))
+        assert production.run(stop).windows == 2
+        until(lambda: not old._thread.is_alive())
+        assert not old._thread.is_alive()
+        assert [one.beacons is not old for one in production._assemblies()] == [True, True]

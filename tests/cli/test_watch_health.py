@@ -159,3 +159,28 @@ def test_a_spool_that_takes_no_writes_is_not_ready(tmp_path: Path, writable: boo
     watch._look_at_spool(agent)
     found = [(one.state, one.code) for one in health.ready().checks]
     assert found == [("ok", None) if writable else ("failing", "SPOOL_FAILED")]
+
+
+@pytest.mark.parametrize("spooled", [True, False])
+def test_a_window_that_is_not_on_disk_is_no_success(
+    tmp_path: Path, spooled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that it would have released is shown: its noise never left."""
+    watch, health, _ = watching(tmp_path, windows=Need.READY)
+    for name in ("_look", "_look_at_samplers"):
+        monkeypatch.setattr(watch, name, lambda _: None)
+    noisy = SimpleNamespace(glitches=3, energy_residual_mj=5_000)
+    one = SimpleNamespace(
+        conditions=SimpleNamespace(flags=()), profile=SimpleNamespace(model="m", source=None), noisy=noisy
+    )
+    window: Any = SimpleNamespace(sealed=SimpleNamespace(host_id=HOST, window_end_ms=60_000), classes=(one,))
+    agent: Any = SimpleNamespace(
+        spool=SimpleNamespace(depth=lambda: (0, 0)), summary=SimpleNamespace(windows=1)
+    )  # fmt: skip
+    watch.window(agent, [window], spooled)
+    (found,) = health.ready().checks
+    assert found.state == ("ok" if spooled else "waiting")
+    shown = watch._instruments.registry.get_sample_value(
+        "enclavescale_agent_noisy_glitches", {"host": HOST, "model": "m"}
+    )
+    assert shown == (3 if spooled else None)

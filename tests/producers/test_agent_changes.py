@@ -256,3 +256,22 @@ def test_a_configuration_that_only_fails_at_its_window_leaves_the_old_one(tmp_pa
     assert (summary.windows, summary.acknowledged) == (5, 5)
     assert [type(error) for error in watcher.errors] == [ConfigError]
     assert len({body.session_id for body in bodies(broker)}) == 1
+
+
+def test_a_host_that_is_ahead_is_not_added_and_the_others_lose_nothing(tmp_path: Path) -> None:
+    """The spool would refuse the windows of all for the one that has them sealed already."""
+    other = host("host-2", "row-2")
+    go(config(tmp_path, agent_host(other), windows=9), Broker())
+    errors: list[Exception] = []
+
+    class Refused(Watcher):
+        def reload_refused(self, agent: Agent, error: Exception) -> None:
+            errors.append(error)
+
+    watcher = Refused()
+    settings = config(tmp_path, observer=watcher)
+    watcher.then = {1: lambda agent: agent.replace(replace(settings, hosts=(agent_host(), agent_host(other))))}
+    broker = Broker()
+    summary = go(settings, broker)
+    assert (summary.lost, summary.acknowledged) == (0, 5)
+    assert [str(error).split(":")[0] for error in errors] == ["host-2"]
