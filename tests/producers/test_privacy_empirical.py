@@ -46,6 +46,13 @@ CONFIDENCE = {"test": 1.0 - 1e-6}.get(TIER, ENOUGH)
 LOUD = Budget(
     transitions_micro=3 * MICRO, pane_sums_micro=3 * MICRO, energy_residual_micro=3 * MICRO, glitches_micro=3 * MICRO
 )
+LOUD_GROUP = Budget(
+    transitions_micro=MICRO // 4,
+    pane_sums_micro=MICRO // 4,
+    energy_residual_micro=MICRO // 4,
+    glitches_micro=MICRO // 4,
+)
+"""For events of eleven readings: few runs never show the 33 that would be claimed with `LOUD`, whatever leaked."""
 SHIPPED = default_budget(energy=True)
 BUDGETS = {"test": ((LOUD, LOUD_RUNS),)}.get(TIER, ((LOUD, LOUD_RUNS), (SHIPPED, RUNS)))
 BUDGET = SHIPPED if TIER == "accept" else LOUD
@@ -85,7 +92,7 @@ def test_no_event_loses_more_than_stated(budget: Budget, runs: int) -> None:
     table = check(sound, NEIGHBOURS, runs)
     assert {name for row in table.values() for name in row} == {*RELEASES, "total"}, "an attack on every release"
     table |= check(ResendsTheSame(budget), (replace(EVENT, name="resent after a crash", only=("pane_sums",)),), runs)
-    table |= check(Host(budget, "average"), AVERAGES, runs)
+    table |= check(Host(LOUD_GROUP if TIER == "test" else budget, "average"), AVERAGES, runs)
     unseen = losses(sound, NEXT_WINDOW, runs, CONFIDENCE, direction=CarriesTheState(budget))["total"]
     table[NEXT_WINDOW.name] = {"total": [0.0, round(unseen, 4)]}
     assert unseen <= 0.0, "a report depends on the readings of its own window alone"
