@@ -33,7 +33,7 @@ from types import TracebackType
 from producers import spool_file
 from producers.errors import SpoolError
 from producers.seal import SealedReport
-from producers.spool_heads import UNREADABLE, Head, Ledger, read_heads, reconcile, write_heads
+from producers.spool_heads import NO_REPORT, UNREADABLE, Head, Ledger, read_heads, reconcile, write_heads
 from producers.spool_rescue import rescue
 from schemas.errors import ConfigError
 
@@ -172,9 +172,10 @@ class Spool:
     def _noted(self) -> dict[str, Head]:
         """Heads with what was refused: to `reconcile` it is what a torn end has lost."""
         refused = self._unwritten
+        heads = dict.fromkeys(refused, NO_REPORT) | self._ledger.heads
         return {
             host_id: replace(head, appended=head.appended + refused[host_id], dropped=head.dropped + refused[host_id])
-            for host_id, head in self._ledger.heads.items()
+            for host_id, head in heads.items()
         }
 
     def _append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
@@ -270,7 +271,7 @@ class Spool:
     def last_digest(self, host_id: str) -> bytes | None:
         """Return the digest of the host's newest report ever appended here, sent or not; None on a new spool."""
         head = self._ledger.heads.get(host_id)
-        return None if head is None else head.digest
+        return None if head is None or head.digest == NO_REPORT.digest else head.digest
 
     def sealed_ms(self, host_id: str) -> int:
         """Return the end of the host's newest window ever appended here, UTC ms; 0 on a new spool."""

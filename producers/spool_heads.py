@@ -45,6 +45,10 @@ class Head:
         return self.appended - self.dropped - self.acked
 
 
+NO_REPORT = Head(digest=b"", sealed_ms=0, appended=0)
+"""A host of which every report was refused so far."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """The heads of all hosts, the bytes of the values that wait, the highest id ever given."""

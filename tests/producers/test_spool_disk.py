@@ -190,6 +190,20 @@ def test_the_count_of_what_was_refused_outlives_the_next_writing_of_the_second_f
         assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (1, 0, 2)
 
 
+def test_the_first_report_of_a_host_is_counted_if_it_is_refused(tmp_path: Path) -> None:
+    for starts in range(3):
+        with Spool(tmp_path / "s") as spool:
+            assert (spool.dropped("host-1"), spool.last_digest("host-1"), spool.depth()) == (starts, None, (0, 0))
+            spool._db.execute(  # type: ignore[union-attr]
+                "CREATE TEMP TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+            assert refused(spool, range(starts, starts + 1)) == 1
+    with Spool(tmp_path / "s") as spool:
+        assert refused(spool, range(3, 4)) == 0
+        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (3, 3, 1)
+        assert spool.last_digest("host-1") == report(3).digest
+
+
 def test_a_spool_that_is_made_on_a_full_disk_begins_when_there_is_room(tmp_path: Path) -> None:
     clock = [0.0]
     with largest_file(0):
