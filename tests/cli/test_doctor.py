@@ -219,9 +219,12 @@ def test_without_a_file_only_the_clock_is_left(tmp_path: Path, text: str) -> Non
     }  # fmt: skip
 
 
-def test_secrets_in_a_file_for_everybody(site: Site) -> None:
+@pytest.mark.parametrize(
+    "secret", ['"sasl.password" = "hunter2"\n', '[registry]\nurl = "http://doctor:hunter2@127.0.0.1:9"\n']
+)
+def test_secrets_in_a_file_for_everybody(site: Site, secret: str) -> None:
     path = site.write()
-    path.write_text(path.read_text() + '"sasl.password" = "hunter2"\n')
+    path.write_text(path.read_text() + secret)
     for mode, expected in ((0o644, [("config.secrets", "warn", None)]), (0o640, [])):
         path.chmod(mode)
         sections = examine(path, Options(), Surroundings(clock=lambda: SYNCHRONISED))
