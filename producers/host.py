@@ -78,9 +78,8 @@ class HostAgent:
         self._grids = [Grid(item.edges_w) for item in host.profile.classes]
         self._privatiser = Privatiser(self.privacy)
         self._sealer = self._seal_with(host.session, spool.last_digest(host.profile.host_id))
-        # What was dropped and no report on disk states yet, by an agent that crashed, is for the next one to state.
-        self._dropped_before = spool.told(host.profile.host_id)
-        self._dropped_seen = 0
+        self._dropped_before = self._dropped_seen = 0
+        self._count_anew()
         known = {id(source) for source in before or ()}
         self._anew = {c.model for c in host.profile.classes if before is not None and id(c.source) not in known}
         self.renewals = 0
@@ -96,7 +95,8 @@ class HostAgent:
             window = self._read(item, start_ms)
             classes.append(self._release(item, grid, window, start_ms))
             readings.append(window)
-        dropped = self._spool.dropped(self.profile.host_id) - self._dropped_before
+        # Fewer than before where a torn spool has forgotten that it dropped some, which then wait again.
+        dropped = max(self._spool.dropped(self.profile.host_id) - self._dropped_before, 0)
         if dropped > self._dropped_seen:
             self._dropped_seen = dropped
             self._sealer.require_evidence()  # what was dropped may have carried it
@@ -111,8 +111,14 @@ class HostAgent:
         if fresh is None:
             return
         self._sealer = self._seal_with(fresh, self._sealer.last_digest)
+        self._count_anew()
         self.renewals += 1
         log.info("%s: session %s from window %d on", self.profile.host_id, fresh.session_id.hex()[:16], start_ms)
+
+    def _count_anew(self) -> None:
+        """A session states what was dropped and no report that brokers have acknowledged states."""
+        self._dropped_before = self._spool.heard(self.profile.host_id)
+        self._dropped_seen = 0
 
     def _seal_with(self, session: Session, last_digest: bytes | None) -> Sealer:
         return Sealer(

@@ -65,7 +65,7 @@ class SpoolEntry:
 class SpoolStats:
     """The spool as it stands, for metrics: what waits, and totals since this process opened it.
 
-    `dropped` includes what no report has stated yet (of an agent that crashed) and what the opening itself found lost,
+    `dropped` includes what no acknowledged report stated (of agents before) and what the opening itself found lost,
     but not the reports that `append` refused. `writable`: the last thing written got to the disk.
     """
 
@@ -81,11 +81,11 @@ class SpoolStats:
 class Spool:
     """The spool of one process, used from one thread. A context manager.
 
-    `max_bytes` bounds the values held, `max_age_ms` their time on disk by the caller's clock; `now` is a monotonic
-    clock in seconds. Opening raises `SpoolError` for what a person must put right: another agent on the same file,
-    another version's file, missing permissions. A full disk or a damaged file do not stop it. Later `append`,
-    `pending`, `acknowledge` and `discard` raise `SpoolError` when the file fails, and try again at the next call; the
-    other methods never raise.
+    `max_bytes` bounds the values held, `max_age_ms` their time on disk by the caller's clock, as far as two calls of
+    `append` agree on it; `now` is a monotonic clock in seconds. Opening raises `SpoolError` for what a person must put
+    right: another agent on the same file, another version's file, missing permissions. A full disk or a damaged file do
+    not stop it. Later `append`, `pending`, `acknowledge` and `discard` raise `SpoolError` when the file fails, and try
+    again at the next call; the other methods never raise.
     """
 
     def __init__(
@@ -109,13 +109,14 @@ class Spool:
         self._covered: dict[str, Head] = {}
         self._covered_id = self._failures = self._quarantined = self._refused = 0
         self._unwritten: Counter[str] = Counter()
+        self._read_at: tuple[int, float] | None = None
         self._not_before = 0.0
         self._writable = True
         known = self._read_heads()
         self._ledger = Ledger(dict(known or {}))
         self._covered = dict(self._ledger.heads)
         self._first_opened(known)
-        self._told_before = sum(head.told for head in self._ledger.heads.values())
+        self._heard_before = sum(head.heard for head in self._ledger.heads.values())
 
     def _read_heads(self) -> dict[str, Head] | None:
         try:
@@ -152,11 +153,15 @@ class Spool:
     def append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
         """Commit reports in one transaction, fsynced on return; then drop what exceeds the bounds, oldest first.
 
-        All of the reports are on disk or none. `now_ms` is the caller's wall clock. Raises `SpoolError`, also for a
-        window that its host has sealed before, whose noise must not leave a second time.
+        All of the reports are on disk or none. They must have been sealed since the last call. `now_ms` is the caller's
+        wall clock. Raises `SpoolError`, also for a window that its host has sealed before, whose noise must not leave
+        a second time.
         """
+        before, self._read_at = self._read_at, (now_ms, self._now())
+        confirmed_ms = now_ms if before is None else _confirmed(now_ms, self._read_at[1], *before)
+        oldest_ms = None if before is None else confirmed_ms - self.max_age_ms
         try:
-            return self._append(reports, now_ms)
+            return self._append(reports, confirmed_ms, oldest_ms)
         except SpoolError:
             self._unwritten.update(report.host_id for report in reports)
             self._refused += len(reports)
@@ -178,7 +183,7 @@ class Spool:
             for host_id, head in heads.items()
         }
 
-    def _append(self, reports: Sequence[SealedReport], now_ms: int) -> tuple[SpoolEntry, ...]:
+    def _append(self, reports: Sequence[SealedReport], now_ms: int, oldest_ms: int | None) -> tuple[SpoolEntry, ...]:
         for report in reports:
             if report.window_end_ms <= self.sealed_ms(report.host_id):
                 raise SpoolError(f"window {report.window_start_ms} was sealed before", remedy=SEALED_REMEDY)
@@ -190,7 +195,7 @@ class Spool:
                 self._insert(report, now_ms, unwritten.pop(report.host_id, 0), stated[report.host_id])
                 for report in reports
             ]
-            self._enforce_bounds(db, now_ms)
+            self._enforce_bounds(db, oldest_ms)
         for host_id in stated:
             del self._unwritten[host_id]
         self._cover()
@@ -201,31 +206,32 @@ class Spool:
         entry_id = self._ledger.last_id + 1
         row = (entry_id, report.host_id, report.domain, report.digest, report.window_end_ms, now_ms)
         db.execute(
-            f"INSERT INTO entries ({spool_file.COLUMNS}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
-            (*row, report.value, spool_file.checksum(row, report.value)),
+            f"INSERT INTO entries ({spool_file.COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608
+            (*row, report.value, spool_file.checksum(row, report.value, stated), stated),
         )
-        head = self._ledger.appended(report, entry_id, unwritten=unwritten, stated=stated)
+        head = self._ledger.appended(report, entry_id, unwritten=unwritten)
         spool_file.store_head(db, report.host_id, head)
         return SpoolEntry(*row, report.value)
 
-    def _enforce_bounds(self, db: sqlite3.Connection, now_ms: int) -> None:
-        oldest = now_ms - self.max_age_ms
+    def _enforce_bounds(self, db: sqlite3.Connection, oldest_ms: int | None) -> None:
         while True:
             rows = db.execute(
                 "SELECT id, host_id, LENGTH(value), appended_ms FROM entries ORDER BY id LIMIT ?", (DROP_BATCH,)
             ).fetchall()
             for entry_id, host_id, size, appended_ms in rows:
-                if self._ledger.size <= self._max_bytes and appended_ms >= oldest:
+                if self._ledger.size <= self._max_bytes and (oldest_ms is None or appended_ms >= oldest_ms):
                     return
-                self._delete(db, entry_id, host_id, size, dropped=True)
+                self._delete(db, entry_id, host_id, size, 0, dropped=True)
             if not rows:
                 return
 
-    def _delete(self, db: sqlite3.Connection, entry_id: int, host_id: str, size: int, *, dropped: bool) -> None:
-        if host_id not in self._ledger.heads or not isinstance(size, int):
+    def _delete(
+        self, db: sqlite3.Connection, entry_id: int, host_id: str, size: int, stated: int, *, dropped: bool
+    ) -> None:
+        if host_id not in self._ledger.heads or not isinstance(size, int) or not isinstance(stated, int):
             raise spool_file.Damaged("a report changed on disk")
         db.execute("DELETE FROM entries WHERE id = ?", (entry_id,))
-        spool_file.store_head(db, host_id, self._ledger.removed(host_id, size, dropped=dropped))
+        spool_file.store_head(db, host_id, self._ledger.removed(host_id, size, stated, dropped=dropped))
 
     def pending(self, after_id: int = 0, limit: int = 1000) -> list[SpoolEntry]:
         """Return unacknowledged entries with id > `after_id` that may be sent, oldest first."""
@@ -250,7 +256,7 @@ class Spool:
             ).fetchall()
             if not all(spool_file.is_whole(row) for row in rows):
                 raise spool_file.Damaged("a report changed on disk")
-        return [SpoolEntry(*row[:-1]) for row in rows]
+        return [SpoolEntry(*row[:-2]) for row in rows]
 
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Trim entries that the broker has; unknown ids are ignored (dropped while in flight)."""
@@ -264,9 +270,10 @@ class Spool:
         wanted = list(ids)
         with self._writing() as db:
             for entry_id in wanted:
-                row = db.execute("SELECT host_id, LENGTH(value) FROM entries WHERE id = ?", (entry_id,)).fetchone()
+                query = "SELECT host_id, LENGTH(value), stated FROM entries WHERE id = ?"
+                row = db.execute(query, (entry_id,)).fetchone()
                 if row is not None:
-                    self._delete(db, entry_id, row[0], row[1], dropped=dropped)
+                    self._delete(db, entry_id, *row, dropped=dropped)
 
     def last_digest(self, host_id: str) -> bytes | None:
         """Return the digest of the host's newest report ever appended here, sent or not; None on a new spool."""
@@ -286,10 +293,14 @@ class Spool:
         head = self._ledger.heads.get(host_id)
         return (0 if head is None else head.dropped) + self._unwritten[host_id]
 
-    def told(self, host_id: str) -> int:
-        """Return how many of `dropped` the newest report on disk could state; a new session counts from there."""
+    def heard(self, host_id: str) -> int:
+        """Return how many of `dropped` an acknowledged report states; a new session counts from there.
+
+        So over all reports that brokers have, the sum over sessions of the last count stated is never less than what
+        was dropped until the last of them was sealed. What waits may be dropped itself, and is therefore stated twice.
+        """
         head = self._ledger.heads.get(host_id)
-        return 0 if head is None else head.told
+        return 0 if head is None else head.heard
 
     def depth(self) -> tuple[int, int]:
         """Return (entries, bytes of their values) that wait for an acknowledgement."""
@@ -306,7 +317,7 @@ class Spool:
             entries=self._ledger.entries(),
             bytes=self._ledger.size,
             oldest_age_ms=oldest,
-            dropped=_dropped(self._ledger.heads) - self._told_before - self._refused + self._unwritten.total(),
+            dropped=_dropped(self._ledger.heads) - self._heard_before - self._refused + self._unwritten.total(),
             failures=self._failures,
             quarantined=self._quarantined,
             writable=self._writable,
@@ -400,6 +411,13 @@ class Spool:
 
 def _dropped(heads: Mapping[str, Head]) -> int:
     return sum(head.dropped for head in heads.values())
+
+
+def _confirmed(now_ms: int, at_s: float, last_ms: int, last_at_s: float) -> int:
+    """The wall clock, no further ahead of its last reading than a clock that nobody sets: one wrong reading must not
+    make all that waits too old. Whatever it said last counts here, so a jump that is none (a clock put right, a machine
+    that slept) takes effect one reading later."""
+    return min(now_ms, last_ms + round((at_s - last_at_s) * 1000))
 
 
 def _covers(known: Head | None, head: Head) -> bool:

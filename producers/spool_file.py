@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from producers.errors import SpoolError
-from producers.spool_heads import Head, Ledger
+from producers.spool_heads import Head, Ledger, unheard
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Format 2, which had no `stated` and not `heard` but something else, is migrated."""
 
 _APPLICATION_ID = 0x45535000
 """Plus the format: a second place for it in the file's header, to tell another version from a byte that changed."""
@@ -40,18 +41,19 @@ MAX_ID = 1 << 62
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, host_id TEXT NOT NULL,"
     " domain TEXT NOT NULL, digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL,"
-    " value BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    " value BLOB NOT NULL, checksum INTEGER NOT NULL, stated INTEGER NOT NULL DEFAULT 0)",
     # Outlives trimming: the first report of the next session names the last digest, and no window is sealed again.
     "CREATE TABLE IF NOT EXISTS heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL,"
-    " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, told INTEGER NOT NULL, acked INTEGER NOT NULL,"
+    " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, heard INTEGER NOT NULL, acked INTEGER NOT NULL,"
     " checksum INTEGER NOT NULL)",
 )
-_HEAD_COLUMNS = "host_id, digest, sealed_ms, appended, dropped, told, acked"
-COLUMNS = "id, host_id, domain, digest, window_end_ms, appended_ms, value, checksum"
+_HEAD_COLUMNS = "host_id, digest, sealed_ms, appended, dropped, heard, acked"
+COLUMNS = "id, host_id, domain, digest, window_end_ms, appended_ms, value, checksum, stated"
 
-Row = tuple[int, str, str, bytes, int, int, bytes, int]
-"""One row of `entries`, in the order of COLUMNS."""
-_TYPES = (int, str, str, bytes, int, int, bytes, int)
+Row = tuple[int, str, str, bytes, int, int, bytes, int, int]
+"""One row of `entries`, in the order of COLUMNS; `stated`: how many of its host's reports were dropped when it was
+sealed, counted from the making of the spool."""
+_TYPES = (int, str, str, bytes, int, int, bytes, int, int)
 _MAX_MS = 253_402_300_800_000
 """The year 10000, where times of headers end."""
 
@@ -106,17 +108,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def checksum(row: Iterable[object], value: bytes = b"") -> int:
+def checksum(row: Iterable[object], value: bytes = b"", stated: int = 0) -> int:
     """CRC-32 over a row: `row` is everything before the value. Against accidents; against people there is the
-    signature."""
-    return zlib.crc32(value, zlib.crc32(repr(tuple(row)).encode()))
+    signature. Without `stated` it is that of format 2."""
+    return zlib.crc32(value, zlib.crc32(repr((*row, stated) if stated else tuple(row)).encode()))
 
 
 def is_whole(row: Row) -> bool:
     """Whether a row is what was written."""
     if tuple(map(type, row)) != _TYPES or not 0 <= row[4] < _MAX_MS:
         return False
-    return row[7] == checksum(row[:6], row[6])
+    return row[7] == checksum(row[:6], row[6], row[8])
 
 
 def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:
@@ -136,9 +138,11 @@ def connect(path: Path, busy_s: float, *, checked: bool) -> sqlite3.Connection:
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             db.execute(f"PRAGMA {pragma}")
         found = _format(db)
-        if found not in (0, FORMAT_VERSION):
+        if found not in (0, 2, FORMAT_VERSION):
             raise SpoolError(f"the spool has format {found}, this agent writes {FORMAT_VERSION}")
         with transaction(db):
+            if found == 2:
+                _migrate(db)
             make_tables(db, found)
         if checked and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise Damaged("its pages do not fit together")
@@ -165,6 +169,13 @@ def make_tables(db: sqlite3.Connection, found: int) -> None:
     if found != FORMAT_VERSION:  # nothing is written to open a spool of ours: that must work on a full disk
         db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         db.execute(f"PRAGMA application_id={_APPLICATION_ID + FORMAT_VERSION}")
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE entries ADD COLUMN stated INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE heads RENAME COLUMN told TO heard")
+    for host_id, head in unheard(stored_heads(db)).items():
+        store_head(db, host_id, head)
 
 
 def close(db: sqlite3.Connection) -> None:
@@ -210,7 +221,7 @@ def stored_heads(db: sqlite3.Connection) -> dict[str, Head]:
 
 def store_head(db: sqlite3.Connection, host_id: str, head: Head) -> None:
     """Write one head. Raises `sqlite3.Error`."""
-    row = (host_id, head.digest, head.sealed_ms, head.appended, head.dropped, head.told, head.acked)
+    row = (host_id, head.digest, head.sealed_ms, head.appended, head.dropped, head.heard, head.acked)
     db.execute("INSERT OR REPLACE INTO heads VALUES (?,?,?,?,?,?,?,?)", (*row, checksum(row)))
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from producers.seal import SealedReport
 
-FORMAT = 1
+FORMAT = 2
+"""Before, in place of `heard`, was what reports on disk stated, delivered or not."""
 MAX_FILE_BYTES = 16 << 20
 MAX_COUNT = 1 << 62
 """Counts and times from here on were never written."""
@@ -29,14 +30,14 @@ class Head:
     """One host: digest of its newest report, end of its newest window (UTC ms), and counts of reports.
 
     `appended` counts from the making of the spool, and reports that could not be written are in it and in `dropped`.
-    `told` is how much of `dropped` the reports on disk state already; `acked` is what brokers have.
+    `heard` is how much of `dropped` a report that brokers have acknowledged states; `acked` is what brokers have.
     """
 
     digest: bytes
     sealed_ms: int
     appended: int
     dropped: int = 0
-    told: int = 0
+    heard: int = 0
     acked: int = 0
 
     @property
@@ -65,15 +66,15 @@ class Ledger:
         """Reports that wait for an acknowledgement."""
         return sum(head.waiting for head in self.heads.values())
 
-    def appended(self, report: SealedReport, entry_id: int, *, unwritten: int, stated: int) -> Head:
-        """Take in one new report, which states `stated` dropped ones; `unwritten`: those that failed before it."""
+    def appended(self, report: SealedReport, entry_id: int, *, unwritten: int) -> Head:
+        """Take in one new report; `unwritten`: those that failed before it."""
         old = self.heads.get(report.host_id) or Head(report.digest, 0, 0)
         head = Head(
             digest=report.digest,
             sealed_ms=max(old.sealed_ms, report.window_end_ms),
             appended=old.appended + 1 + unwritten,
             dropped=old.dropped + unwritten,
-            told=max(old.told, stated),
+            heard=old.heard,
             acked=old.acked,
         )
         self.heads[report.host_id] = head
@@ -81,10 +82,16 @@ class Ledger:
         self.last_id = max(self.last_id, entry_id)
         return head
 
-    def removed(self, host_id: str, size: int, *, dropped: bool) -> Head:
-        """Let go of one report: acknowledged, or dropped and counted."""
+    def removed(self, host_id: str, size: int, stated: int, *, dropped: bool) -> Head:
+        """Let go of one report: dropped and counted, or acknowledged, and with it the `stated` dropped ones heard of.
+
+        More than was dropped is never heard of: a damaged spool may remember fewer than its reports state.
+        """
         old = self.heads[host_id]
-        head = replace(old, dropped=old.dropped + dropped, acked=old.acked + (not dropped))
+        if dropped:
+            head = replace(old, dropped=old.dropped + 1)
+        else:
+            head = replace(old, acked=old.acked + 1, heard=max(old.heard, min(stated, old.dropped)))
         self.heads[host_id] = head
         self.size -= size
         return head
@@ -133,7 +140,7 @@ def rescue_heads(
             sealed_ms=newest.sealed_ms,
             appended=appended,
             dropped=dropped,
-            told=max(head.told for head in both),
+            heard=max(head.heard for head in both),
             acked=appended - dropped - waiting,  # fewer than known if the damage brought back what was trimmed
         )
     return heads
@@ -147,19 +154,25 @@ def read_heads(path: Path) -> dict[str, Head]:
     if digest != hashlib.sha256(text).hexdigest().encode():
         raise ValueError("the checksum does not match")
     document = json.loads(text)
-    if document["format"] != FORMAT:
+    if document["format"] not in (1, FORMAT):
         raise ValueError("another format")
     if any(
         type(count) is not int or not 0 <= count < MAX_COUNT for row in document["hosts"].values() for count in row[1:]
     ):
         raise ValueError("no counts")
-    return {host_id: Head(bytes.fromhex(digest), *rest) for host_id, (digest, *rest) in document["hosts"].items()}
+    heads = {host_id: Head(bytes.fromhex(digest), *rest) for host_id, (digest, *rest) in document["hosts"].items()}
+    return heads if document["format"] == FORMAT else unheard(heads)
+
+
+def unheard(heads: Mapping[str, Head]) -> dict[str, Head]:
+    """Heads of a format that did not know what brokers had heard of: all that was dropped is stated once more."""
+    return {host_id: replace(head, heard=0) for host_id, head in heads.items()}
 
 
 def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
     """Replace the file as a whole, on disk on return: after a crash there is the old one or the new. Raises OSError."""
     hosts = {
-        host_id: [head.digest.hex(), head.sealed_ms, head.appended, head.dropped, head.told, head.acked]
+        host_id: [head.digest.hex(), head.sealed_ms, head.appended, head.dropped, head.heard, head.acked]
         for host_id, head in sorted(heads.items())
     }
     text = json.dumps({"format": FORMAT, "hosts": hosts}, separators=(",", ":")).encode()

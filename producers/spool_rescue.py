@@ -68,7 +68,10 @@ def _copy(path: Path, made: Path, busy_s: float, remembered: Mapping[str, Head])
         with transaction(new):
             make_tables(new, 0)
             saved, newest = _copy_rows(old, new)
-            readable = {host_id: Head(row[3], row[4], saved[host_id]) for host_id, row in newest.items()}
+            readable = {
+                host_id: Head(row[3], row[4], saved[host_id] + row[8], dropped=row[8])
+                for host_id, row in newest.items()
+            }
             readable.update(_readable_heads(old))
             heads = rescue_heads(readable, remembered, saved)
             for host_id, head in heads.items():
@@ -81,7 +84,7 @@ def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[Counte
     saved: Counter[str] = Counter()
     newest: dict[str, Row] = {}
     for row in _whole_rows(old):
-        new.execute(f"INSERT INTO entries ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?)", row)  # noqa: S608
+        new.execute(f"INSERT INTO entries ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", row)  # noqa: S608
         saved[row[1]] += 1
         newest[row[1]] = row
     return saved, newest
@@ -135,5 +138,6 @@ def _set_aside(path: Path) -> Path:
 def _prune(path: Path, keep: int) -> None:
     found = _aside(path)
     for _, other in found[: max(len(found) - keep, 0)]:
-        other.unlink(missing_ok=True)
-        beside(other, "-wal").unlink(missing_ok=True)
+        with suppress(OSError):  # a directory, say: the rescue is done, and room was only to be made
+            other.unlink(missing_ok=True)
+            beside(other, "-wal").unlink(missing_ok=True)

@@ -146,6 +146,7 @@ def test_a_window_the_spool_refuses_is_lost_counted_and_evidence_returns(
         for start_ms in (START_MS + 10_000, START_MS + 20_000):
             sealed.append(agent.produce(start_ms).sealed)
             spool.append(sealed[-1:], 0)
+        spool.acknowledge([entry.id for entry in spool.pending()])
         again = HostAgent(agent_host(), settings.sealing, spool)
         sealed.append(again.produce(START_MS + 30_000).sealed)
     first, second, third, fourth = (decode_signed_record(one.value) for one in sealed)
@@ -161,16 +162,18 @@ def test_what_a_crashed_agent_dropped_is_stated_by_the_next(tmp_path: Path) -> N
         agent = HostAgent(agent_host(), settings.sealing, spool)
         entries = [spool.append([agent.produce(START_MS + n * 10_000).sealed], 0)[0] for n in range(3)]
         spool.discard([entries[0].id, entries[1].id])
-    for crashes in range(2):  # the second one crashes before its report is on disk
+    for crashes in range(3):  # the first one crashes before its report is on disk, the next before it was delivered
         with Spool(settings.spool_path) as spool:
             agent = HostAgent(agent_host(), settings.sealing, spool)
-            sealed = agent.produce(START_MS + 30_000).sealed
+            sealed = agent.produce(START_MS + (30_000 + 10_000 * crashes)).sealed
             assert decode_signed_record(sealed.value).body.dropped_reports == 2  # type: ignore[union-attr]
             if crashes:
-                spool.append([sealed], 0)
+                entry = spool.append([sealed], 0)[0]
+            if crashes == 2:
+                spool.acknowledge([entry.id])
     with Spool(settings.spool_path) as spool:
         agent = HostAgent(agent_host(), settings.sealing, spool)
-        last = decode_signed_record(agent.produce(START_MS + 40_000).sealed.value)
+        last = decode_signed_record(agent.produce(START_MS + 60_000).sealed.value)
     assert last.body.dropped_reports == 0  # type: ignore[union-attr]
 
 
@@ -199,7 +202,7 @@ def test_dropped_reports_are_those_of_this_session(tmp_path: Path) -> None:
             assert decode_signed_record(sealed.value).body.dropped_reports == 0  # type: ignore[union-attr]
             spool.discard([entry.id for entry in spool.append([sealed], 0)])
             sealed = agent.produce(start_ms + 10_000).sealed
-            spool.append([sealed], 0)
+            spool.acknowledge([entry.id for entry in spool.append([sealed], 0)])
             again = decode_signed_record(sealed.value)
             assert (again.body.dropped_reports, again.evidence is not None) == (1, True)  # type: ignore[union-attr]
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import itertools
+import json
 import os
 import random
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -256,3 +258,109 @@ def test_a_row_that_somebody_made_up_is_not_sent(directory: Path, column: str, v
     with Spool(directory / "s") as spool:
         assert [entry.digest for entry in spool.pending()] == [report(1).digest]
         assert spool.dropped("host-1") == 1
+
+
+def format_2(path: Path, hosts: dict[str, list[int]]) -> None:
+    """A spool as agents before format 3 left it: by host the numbers of what waits; 3 were dropped, 2 acknowledged."""
+    heads = {}
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(
+            "CREATE TABLE entries (id INTEGER PRIMARY KEY, host_id TEXT NOT NULL, domain TEXT NOT NULL,"
+            " digest BLOB NOT NULL, window_end_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL, value BLOB NOT NULL,"
+            " checksum INTEGER NOT NULL)"
+        )
+        db.execute(
+            "CREATE TABLE heads (host_id TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed_ms INTEGER NOT NULL,"
+            " appended INTEGER NOT NULL, dropped INTEGER NOT NULL, told INTEGER NOT NULL, acked INTEGER NOT NULL,"
+            " checksum INTEGER NOT NULL)"
+        )
+        for host_id, numbers in hosts.items():
+            for one in (report(number, host_id, SIZE) for number in numbers):
+                row = (one.seq + 1, host_id, one.domain, one.digest, one.window_end_ms, NOW)
+                crc = zlib.crc32(one.value, zlib.crc32(repr(row).encode()))
+                db.execute("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?)", (*row, one.value, crc))
+            head = (host_id, one.digest, one.window_end_ms, len(numbers) + 5, 3, 3, 2)
+            db.execute("INSERT INTO heads VALUES (?,?,?,?,?,?,?,?)", (*head, zlib.crc32(repr(head).encode())))
+            heads[host_id] = [one.digest.hex(), *head[2:]]
+        db.execute("PRAGMA user_version=2")
+        db.execute(f"PRAGMA application_id={0x45535000 + 2}")
+    text = json.dumps({"format": 1, "hosts": heads}, separators=(",", ":")).encode()
+    path.with_name(path.name + ".heads").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+def test_a_spool_of_the_format_before_is_migrated(directory: Path) -> None:
+    format_2(directory / "s", {"host-0": [6, 8], "host-1": [7, 9]})
+    for _ in range(2):
+        with Spool(directory / "s") as spool:
+            stats = spool.stats(NOW)
+            assert (stats.entries, stats.quarantined, stats.failures) == (4, 0, 0)
+            numbers = {"host-0": (6, 8), "host-1": (7, 9)}
+            waiting = [report(n, host_id, SIZE).value for host_id, found in numbers.items() for n in found]
+            assert sorted(entry.value for entry in spool.pending()) == sorted(waiting)
+            # Whether a report that states them reached a broker, the old format does not say.
+            assert (spool.dropped("host-0"), spool.heard("host-0")) == (3, 0)
+            assert spool.last_digest("host-1") == report(9).digest
+    with Spool(directory / "s") as spool:
+        spool.append([report(10, "host-0")], NOW)
+        spool.acknowledge([entry.id for entry in spool.pending()])
+        assert (spool.heard("host-0"), spool.heard("host-1"), spool.depth()) == (3, 0, (0, 0))
+
+
+@pytest.mark.parametrize("suffix", ["", ".heads"])
+def test_a_damaged_spool_of_the_format_before_opens_and_counts(directory: Path, suffix: str) -> None:
+    format_2(fresh(directory) / "whole", {"host-1": [7, 9]})
+    data, rng = (directory / f"whole{suffix}").read_bytes(), random.Random(SEED)
+    for _ in range(100):
+        fresh(directory)
+        format_2(directory / "s", {"host-1": [7, 9]})
+        (directory / f"s{suffix}").write_bytes(damaged(data, rng))
+        with Spool(directory / "s") as spool:
+            kept = spool.pending()
+            assert len(kept) + spool.dropped("host-1") >= 5
+            assert spool.sealed_ms("host-1") == report(9).window_end_ms
+            assert {entry.value for entry in kept} <= {report(number, size=SIZE).value for number in (7, 9)}
+            spool.append([report(10)], NOW)
+
+
+def test_a_directory_named_like_a_damaged_spool_stops_no_rescue(directory: Path) -> None:
+    left = leave(directory, 8, 2, closed=True, size=SIZE)
+    (fresh(directory) / "s.broken-1").mkdir()
+    for number in range(KEEP_BROKEN + 1):
+        path = left.write(directory, file=b"x" * PAGE)
+        with Spool(path) as spool:
+            stats = spool.stats(NOW)
+            assert (stats.quarantined, stats.failures, stats.writable) == (1, 0, True)
+            assert spool.dropped("host-0") + spool.dropped("host-1") == 6
+        assert (directory / f"s.broken-{number + 2}").exists()
+    assert (directory / "s.broken-1").is_dir()
+    assert not (directory / "s.broken-2").exists()
+    assert check(path, left, size=SIZE) == 6
+
+
+def test_the_second_file_is_replaced_only_when_it_is_on_disk_and_then_the_directory_is_synced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut would find after each step."""
+    steps: list[tuple[str, str, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+    heads = directory / "s.heads"
+
+    def syncing(handle: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        steps.append(("fsync", name, b"" if os.path.isdir(name) else Path(name).read_bytes()))
+        fsync(handle)
+
+    def replacing(source: Path, target: Path) -> None:
+        steps.append(("replace", os.fspath(source), Path(source).read_bytes()))
+        assert Path(target) == heads
+        replace(source, target)
+
+    with Spool(directory / "s") as spool:
+        monkeypatch.setattr(os, "fsync", syncing)
+        monkeypatch.setattr(os, "replace", replacing)
+        spool.append([report(0)], NOW)
+        monkeypatch.undo()
+    made, whole = f"{heads}.new", heads.read_bytes()
+    assert whole
+    assert steps == [("fsync", made, whole), ("replace", made, whole), ("fsync", os.fspath(directory), b"")]

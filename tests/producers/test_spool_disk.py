@@ -57,7 +57,7 @@ stats = spool.stats(0)
 found["while_full"] = [stats.writable, stats.entries, stats.failures > 0, len(spool.pending())]
 spool.close()
 spool = Spool(directory / "s", now=lambda: clock[0])  # a restart in the middle of it
-found["reopened"] = [len(spool.pending()), spool.dropped("host-1") - spool.told("host-1")]
+found["reopened"] = [len(spool.pending()), spool.dropped("host-1") - spool.heard("host-1")]
 for number in range(30, 33):
     append(spool, number)
 refused = found["refused"]
@@ -147,25 +147,26 @@ def test_a_limit_on_files_is_a_full_disk_too(tmp_path: Path) -> None:
             assert [entry.id for entry in kept] == list(range(1, 41 - lost))
         assert refused(spool, range(40, 43)) == 0
         assert spool.stats(NOW).writable
-        assert (spool.dropped("host-1"), spool.told("host-1")) == (lost, lost)
+        assert (spool.dropped("host-1"), spool.heard("host-1")) == (lost, 0)
         spool.acknowledge([entry.id for entry in spool.pending()])
     with Spool(tmp_path / "s") as spool:
-        assert (spool.depth(), spool.dropped("host-1")) == ((0, 0), lost)
+        assert (spool.depth(), spool.dropped("host-1"), spool.heard("host-1")) == ((0, 0), lost, lost)
 
 
 def test_what_was_refused_is_counted_although_the_agent_ended_before_it_could_say_so(tmp_path: Path) -> None:
     with largest_file(400_000), Spool(tmp_path / "s") as spool:
         lost = refused(spool, range(40))
-        kept, told = spool.depth()[0], spool.told("host-1")
-        assert told < lost
+        kept = spool.depth()[0]
         assert (lost, kept) == (spool.dropped("host-1"), 40 - lost)
     for _ in range(2):
         with Spool(tmp_path / "s") as spool:
-            assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (lost, told, kept)
+            assert (spool.dropped("host-1"), spool.heard("host-1"), spool.depth()[0]) == (lost, 0, kept)
             assert len(spool.pending()) == kept
     with Spool(tmp_path / "s") as spool:
         assert refused(spool, range(40, 41)) == 0
-        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (lost, lost, kept + 1)
+        assert (spool.dropped("host-1"), spool.depth()[0]) == (lost, kept + 1)
+        spool.acknowledge([spool.pending()[-1].id])
+        assert spool.heard("host-1") == lost
 
 
 def test_the_count_of_what_was_refused_outlives_the_next_writing_of_the_second_file(
@@ -187,7 +188,7 @@ def test_the_count_of_what_was_refused_outlives_the_next_writing_of_the_second_f
         clock[0] += RETRY_S
         assert len(spool.pending()) == 2
     with Spool(tmp_path / "s") as spool:
-        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (1, 0, 2)
+        assert (spool.dropped("host-1"), spool.heard("host-1"), spool.depth()[0]) == (1, 0, 2)
 
 
 def test_the_first_report_of_a_host_is_counted_if_it_is_refused(tmp_path: Path) -> None:
@@ -200,8 +201,10 @@ def test_the_first_report_of_a_host_is_counted_if_it_is_refused(tmp_path: Path) 
             assert refused(spool, range(starts, starts + 1)) == 1
     with Spool(tmp_path / "s") as spool:
         assert refused(spool, range(3, 4)) == 0
-        assert (spool.dropped("host-1"), spool.told("host-1"), spool.depth()[0]) == (3, 3, 1)
+        assert (spool.dropped("host-1"), spool.heard("host-1"), spool.depth()[0]) == (3, 0, 1)
         assert spool.last_digest("host-1") == report(3).digest
+        spool.acknowledge([entry.id for entry in spool.pending()])
+        assert spool.heard("host-1") == 3
 
 
 def test_a_spool_that_is_made_on_a_full_disk_begins_when_there_is_room(tmp_path: Path) -> None:
