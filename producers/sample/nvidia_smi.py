@@ -16,7 +16,8 @@ from typing import BinaryIO, NamedTuple
 MAX_LINE_BYTES = 4096
 """Longest line read; nvidia-smi writes less than 200 bytes for the columns used here."""
 MAX_POWER_W = 10_000.0
-"""Above any board's power by a factor of five: such a number is a damaged line."""
+"""Above any board's power by a factor of five, and any clip range. A larger number counts as this one: no value decides
+whether there is a reading."""
 MAX_GPUS = 256
 """Largest index accepted; no host has more."""
 DEFAULT_COLUMNS = ("timestamp", "index", "power.draw")
@@ -25,7 +26,7 @@ SAMPLER_MODES = {"power.draw.instant": "instant", "power.draw": "legacy", "power
 """What a column measures. Plain power.draw is instantaneous or a one-second average, depending on GPU and driver."""
 
 _TIME = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{3})", re.ASCII)
-_POWER = re.compile(r"(\d{1,5}(?:\.\d{1,6})?)( W)?", re.ASCII)
+_POWER = re.compile(r"(\d+(?:\.\d+)?)( W)?", re.ASCII)
 _INDEX = re.compile(r"\d{1,3}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -126,8 +127,7 @@ class NvidiaSmiLog:
             self._units = has_unit  # the first value decides; a header cannot: it has "[W]" with nounits as well
         if self._units and not has_unit:
             return None  # a line torn in the middle of the number
-        value = float(match[1])
-        return value if value <= MAX_POWER_W else None
+        return min(float(match[1]), MAX_POWER_W)
 
 
 def is_unavailable(word: str) -> bool:

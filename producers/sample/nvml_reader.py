@@ -8,7 +8,7 @@ Waits double from a second to a minute. None of it depends on a power value.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from producers.sample.clock import Clock
 from producers.sample.freshness import ScheduleFreshness, TimestampFreshness
@@ -26,6 +26,9 @@ FAILURES_BEFORE_WAIT = 10
 """Failures in a row without a cause that has a name, before a GPU is left alone for a while: a second of them."""
 SLOW_NS = 50_000_000
 """A call that takes longer, twice in a row, would cost the other GPUs their ticks."""
+PATIENCE_NS = 5_000_000
+"""Wait for a GPU whose next reading is due within so much: the calls before its own were quicker than the last time. A
+longer wait would make the others late."""
 SILENT_POLLS = 50
 """Polls without a new entry after which the ring buffer is read from its start: its clock may have been set back."""
 XID_POLLS = 10
@@ -77,6 +80,11 @@ class _Gpu:
         self.query: PowerQuery | None = None
         self._stamps = TimestampFreshness()
         self._schedule = ScheduleFreshness(plan.upper_ns)
+
+    @property
+    def due_ns(self) -> int:
+        """When the sensor surely has another reading; 0: the reading itself will tell."""
+        return self._schedule.due_ns if self.plan.clock == "schedule" else 0
 
     def fresh(self, poll: Poll, began_ns: int, ended_ns: int) -> bool:
         """Whether the sensor has a reading since the last one that counted; by time alone."""
@@ -135,16 +143,18 @@ class NvmlReader:
         """Longest bound of the GPUs whose readings only time tells apart; 0 if all have timestamps."""
         return max((gpu.plan.upper_ns for gpu in self._gpus if gpu.plan.clock == "schedule"), default=0)
 
-    def read_all(self, tick: int) -> list[GpuReading]:
-        """Poll every GPU once; the tick's number does not matter here."""
+    def read_all(self, tick: int) -> Iterator[GpuReading]:
+        """Poll every GPU once, each when its reading is asked for; the tick's number does not matter here."""
         self._turn += 1
         if self._down or all(gpu.handle is None and gpu.failures for gpu in self._gpus):
             self._reopen()
         if self._down:
             now = self._clock.monotonic_ns()
-            return [GpuReading(None, None, now, now, DRIVER_RELOAD)] * len(self._gpus)
+            yield from [GpuReading(None, None, now, now, DRIVER_RELOAD)] * len(self._gpus)
+            return
         self._housekeeping()
-        return [self._read(gpu) for gpu in self._gpus]
+        for gpu in self._gpus:
+            yield self._read(gpu)
 
     def enforced_limits_mw(self) -> list[int | None]:
         """Return the limits as last read, mW."""
@@ -168,6 +178,9 @@ class NvmlReader:
                 return self._failed(gpu, NvmlFault("lost", "GPU_LOST", "no such GPU"), began)
             query = gpu.query or self._query_of(gpu)
             began = self._clock.monotonic_ns()
+            if 0 < (early := gpu.due_ns - began) <= PATIENCE_NS:
+                self._clock.wait(early / 1e9)
+                began = self._clock.monotonic_ns()
             poll = query.poll(gpu.handle, gpu.last_us)
         except NvmlFault as fault:
             if held:  # only the handle may be of no use any more: look the GPU up again soon

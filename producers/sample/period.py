@@ -42,14 +42,21 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What was inferred. `assumed`: no period could be, so period and bound are the defaults; `moved`: the reading
-    changed often enough to say anything at all."""
+    """What was inferred. `upper_ns`: two updates are never further apart; `least_ns`: two were, by that much at least,
+    whenever between two polls they happened. `assumed`: no period could be seen, so period and bound are the defaults.
+    `changes` of the reading."""
 
     clock: FreshnessClock = "schedule"
     period_ms: float = ASSUMED_PERIOD_MS
     upper_ns: int = ASSUMED_UPPER_NS
+    least_ns: int = 0
     assumed: bool = True
-    moved: bool = False
+    changes: int = 0
+
+    @property
+    def moved(self) -> bool:
+        """Whether the reading changed often enough to say anything at all."""
+        return self.changes >= MIN_CHANGES
 
 
 def shared(timings: Sequence[Timing]) -> Timing:
@@ -67,6 +74,22 @@ def shared(timings: Sequence[Timing]) -> Timing:
     )
 
 
+def combined(close: Timing, looks: Sequence[Timing]) -> Timing:
+    """Return what holds for all GPUs of a model after `close`, a look at one of them alone, and `looks`, all in turn.
+
+    The fewer GPUs are polled in turn, the less an update's time is in doubt and the tighter is its bound: the close
+    look decides it. The others can but raise it, to what was surely seen of a sister, and must agree on the clock.
+    """
+    if close.assumed:
+        return shared([close, *looks])
+    moved = [one for one in looks if one.moved]
+    return replace(
+        close,
+        clock=close.clock if all(one.clock == close.clock for one in moved) else "schedule",
+        upper_ns=max([close.upper_ns, *(one.least_ns + GUARD_NS for one in moved)]),
+    )
+
+
 def infer(watch: Watch) -> Timing:
     """Return the best clock that the evidence carries, and the update period.
 
@@ -75,7 +98,7 @@ def infer(watch: Watch) -> Timing:
     """
     changes = [i for i in range(1, len(watch.polls)) if watch.polls[i].power_mw != watch.polls[i - 1].power_mw]
     if len(changes) < MIN_CHANGES:
-        return Timing()
+        return Timing(changes=len(changes))
     clock: FreshnessClock = "schedule"
     if _stamps_are_updates(watch.polls, changes):
         clock = "sensor"
@@ -83,9 +106,17 @@ def infer(watch: Watch) -> Timing:
         clock = "samples"
     found = _period(watch.polls, changes)
     if found is None:
-        return Timing(clock=clock, moved=True)
-    period_ms = round(found[0] / 1e6, 1)
-    return Timing(clock=clock, period_ms=period_ms, upper_ns=found[1], assumed=False, moved=True)
+        return Timing(clock=clock, changes=len(changes))
+    period_ns, least_ns, upper_ns = found
+    period_ms = round(period_ns / 1e6, 1)
+    return Timing(
+        clock=clock,
+        period_ms=period_ms,
+        upper_ns=upper_ns,
+        least_ns=least_ns,
+        assumed=False,
+        changes=len(changes),
+    )
 
 
 def _few_more(seen: int, changes: int) -> bool:
@@ -124,8 +155,8 @@ def _samples_are_updates(watch: Watch, changes: Sequence[int]) -> bool:
     return regular and _few_more(len(watch.samples), len(changes)) and shared >= 0.95 * len(inner)
 
 
-def _period(polls: Sequence[Observation], changes: Sequence[int]) -> tuple[float, int] | None:
-    """Update period and its upper bound, ns; None if the changes do not come at multiples of a period.
+def _period(polls: Sequence[Observation], changes: Sequence[int]) -> tuple[float, int, int] | None:
+    """Update period, the longest that surely was, upper bound, ns; None if changes do not come at multiples of one.
 
     A change between polls i - 1 and i happened after i - 1 began and before i ended. Two changes with equal readings
     in between are several periods apart; the bound comes from those that are one period apart, each at its longest.
@@ -146,4 +177,5 @@ def _period(polls: Sequence[Observation], changes: Sequence[int]) -> tuple[float
         return None
     period = float(np.median(apart[single]))
     longest = float(np.max((high[1:] - low[:-1])[single]))
-    return period, int(max(longest, 1.02 * period)) + GUARD_NS
+    least = float(np.max((low[1:] - high[:-1])[single]))
+    return period, int(least), int(max(longest, 1.02 * period)) + GUARD_NS

@@ -1,12 +1,14 @@
 """Looks at every GPU's sensors before any is trusted: what is supported, how often it updates, what its clock is.
 
 The GPUs of a host are read in one mode, the first of those allowed that all of them support: a session binds one. The
-probe polls fast for a few seconds, once, when the process starts. What it finds holds for a model, the worst of its
-GPUs for all; a GPU that does not answer gets the plan of its sisters, or an assumed one.
+probe polls fast for a few seconds, once, when the process starts: all GPUs in turn, which tells those whose reading
+moves, and then one of each model alone, as the time of an update is known to no better than the time between two polls
+of a GPU. What it finds holds for a model; a GPU that does not answer gets the plan of its sisters, or an assumed one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +25,18 @@ from producers.sample.nvml_calls import (
 )
 from producers.sample.nvml_faults import NvmlFault, fault_of
 from producers.sample.nvml_query import PowerQuery
-from producers.sample.period import Observation, Timing, Watch, infer, shared
+from producers.sample.period import Observation, Timing, Watch, combined, infer
 from producers.sample.plan import MODES, EnergyMethod, SamplerMode, SensorPlan, assumed_plan
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 1.5
+"""Seconds in which all GPUs are polled in turn, where a model has more than one: 15 updates of a sensor at 100 ms."""
 PROBE_S = 2.5
-"""Seconds of fast polling: 25 updates of a sensor at 100 ms."""
-POLL_S = 0.001
-"""Time between polls, a hundredth of that sensor's period: the bound of the period is wider than it by two polls, and
-a tick in so many is lost to that."""
+"""Seconds in which one GPU of each model is polled: 25 updates."""
+POLL_S = 0.0005
+"""Time between two rounds of polls: the bound of the period is wider than it by two rounds, and so many ticks are lost
+to that."""
 POLLS_PER_SAMPLES = 50
 """Polls between two looks at the ring buffer, which holds more than a second."""
 
@@ -122,7 +126,7 @@ def choose_mode(found: Mapping[str, Support], allowed: Sequence[SamplerMode]) ->
 
 
 def probe(nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[SamplerMode] = ("instant",)) -> Plans:
-    """Return how every GPU is read; takes `PROBE_S` seconds.
+    """Return how every GPU is read; takes `LOOK_S` + `PROBE_S` seconds at most, and a call.
 
     Raises `NvmlFault` if the driver is gone or no allowed mode is supported by all GPUs that answer.
     """
@@ -136,17 +140,34 @@ def probe(nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[S
             log.warning("GPU %d does not answer the probe: %s", gpu.index, fault.code)
     mode = choose_mode(support, allowed)
     plans = {uuid: _first_plan(one, mode) for uuid, one in support.items()}
-    watches = _watch(nvml, plans, support, clock)
+    sisters_of = {gpu.name: [one.uuid for one in gpus if one.name == gpu.name and one.uuid in plans] for gpu in gpus}
+    looks: Mapping[str, Timing] = {}
+    if any(len(sisters) > 1 for sisters in sisters_of.values()):
+        looks = _timings(nvml, plans, support, clock, LOOK_S)
+    chosen = {_clearest(sisters, looks) for sisters in sisters_of.values() if sisters}
+    close = _timings(nvml, {uuid: plans[uuid] for uuid in plans if uuid in chosen}, support, clock, PROBE_S)
     by_model: dict[str, SensorPlan] = {}
-    for model in {gpu.name for gpu in gpus}:
-        sisters = [gpu.uuid for gpu in gpus if gpu.name == model and gpu.uuid in plans]
-        timing = shared([infer(watches[uuid]) for uuid in sisters])
+    for model, sisters in sisters_of.items():
+        timing = combined(
+            next((close[uuid] for uuid in sisters if uuid in close), Timing()),
+            [looks[uuid] for uuid in sisters if uuid in looks],
+        )
         if timing.clock == "samples" and not all(support[uuid].samples for uuid in sisters):
             timing = replace(timing, clock="schedule")
         for uuid in sisters:
             plans[uuid] = by_model[model] = _timed(plans[uuid], timing)
     answers = {gpu.uuid: plans.get(gpu.uuid) or by_model.get(gpu.name) or assumed_plan(mode) for gpu in gpus}
     return Plans(mode=mode, by_uuid=answers, by_model=by_model)
+
+
+def _clearest(uuids: Sequence[str], looks: Mapping[str, Timing]) -> str:
+    """Return the GPU to look at alone: the slowest of those that keep a period, or else the one that moved most."""
+
+    def clear(uuid: str) -> tuple[bool, int, int]:
+        seen = looks.get(uuid, Timing())
+        return not seen.assumed, seen.upper_ns, seen.changes
+
+    return max(uuids, key=clear)
 
 
 def _timed(plan: SensorPlan, timing: Timing) -> SensorPlan:
@@ -175,7 +196,7 @@ class _Watcher:
         self._samples = samples
         self._clock = clock
         self._last_us = 0
-        self._look()  # what the buffer holds from before is not of this watch
+        self.look()  # what the buffer holds from before is not of this watch
         self.watch.samples.clear()
 
     def poll(self, look: bool) -> None:
@@ -184,19 +205,20 @@ class _Watcher:
         if seen.power_mw is not None:
             self.watch.polls.append(Observation(began, self._clock.monotonic_ns(), seen.power_mw, seen.stamp_us))
         if look:
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take the ring buffer's new entries."""
         if self._samples is not None:
             new = self._samples(self._handle, self._last_us)
             self.watch.samples.extend(new)
             self._last_us = new[-1].timestamp_us if new else self._last_us
 
 
-def _watch(
-    nvml: Nvml, plans: Mapping[str, SensorPlan], support: Mapping[str, Support], clock: Clock
-) -> dict[str, Watch]:
-    """Poll all GPUs fast; one that fails is watched no longer, and judged by what was seen."""
+def _timings(
+    nvml: Nvml, plans: Mapping[str, SensorPlan], support: Mapping[str, Support], clock: Clock, seconds: float
+) -> dict[str, Timing]:
+    """Poll GPUs fast for some seconds; one that fails is watched no longer, and judged by what was seen."""
     ring = nvml.samples_call()
     watchers: dict[str, _Watcher] = {}
     finished: dict[str, Watch] = {}
@@ -205,15 +227,21 @@ def _watch(
             watchers[uuid] = _Watcher(nvml, uuid, plan, ring if support[uuid].samples else None, clock)
         except NvmlFault:
             finished[uuid] = Watch()
-    end_ns = clock.monotonic_ns() + int(PROBE_S * 1e9)
+    end_ns = clock.monotonic_ns() + int(seconds * 1e9)
     turn = 0
     while watchers and clock.monotonic_ns() < end_ns:
         turn += 1
         for uuid in list(watchers):
+            if clock.monotonic_ns() >= end_ns:
+                break
             try:
                 watchers[uuid].poll(look=turn % POLLS_PER_SAMPLES == 0)
             except NvmlFault:
                 finished[uuid] = watchers.pop(uuid).watch
         if clock.wait(POLL_S):
             break
-    return finished | {uuid: one.watch for uuid, one in watchers.items()}
+    for uuid, one in watchers.items():
+        finished[uuid] = one.watch
+        with contextlib.suppress(NvmlFault):
+            one.look()  # what the buffer got since the last one
+    return {uuid: infer(watch) for uuid, watch in finished.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 STALL = 1
@@ -60,10 +60,14 @@ class PowerReader(Protocol):
 
     @property
     def spacing_ns(self) -> int:
-        """Least time between the end of a poll and the beginning of the next; 0: every tick is a fresh reading."""
+        """Least time between the end of a GPU's poll and its next one's beginning; 0: every tick is a fresh reading."""
 
-    def read_all(self, tick: int) -> Sequence[GpuReading]:
-        """Poll every GPU once, in the tick of that number (UTC ms divided by the tick's ms)."""
+    def read_all(self, tick: int) -> Iterable[GpuReading]:
+        """Poll every GPU once, in the tick of that number (UTC ms divided by the tick's ms).
+
+        A reader whose calls take time hands each reading out as soon as it has it: a round may begin in a window and
+        end in the next one, and by then the first is reported.
+        """
 
     def enforced_limits_mw(self) -> Sequence[int | None]:
         """Return the power limit that is enforced on every GPU as last read, mW; None where none was ever read."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +94,7 @@ class Sampler:
         self._thread: threading.Thread | None = None
         self._offset_ns = utc_offset_ns(self._clock)
         self._last_tick = self._tick_at(self._clock.monotonic_ns())
-        self._last_end_ns = self._clock.monotonic_ns()
+        self._next_ns = self._clock.monotonic_ns()
         self._sync_tick = self._last_tick_of_window(self._last_tick + 1)
         self._late_us: deque[int] = deque(maxlen=LATENESS_HELD)
         self._polls = self._missed = self._stalls = self._stale = self._steps = self._failures = 0
@@ -194,12 +193,10 @@ class Sampler:
             return False
         began = self._clock.monotonic_ns()
         tick = self._tick_at(began)
-        readings = self._reader.read_all(tick)
+        self._poll(tick)
         ended = self._clock.monotonic_ns()
         with self._lock:
-            self._store(readings)
             self._count(due, began, ended)
-        self._last_end_ns = ended
         self._last_tick = max(tick, self._tick_before(ended))
         if self._last_tick >= self._sync_tick:
             self._sync(self._last_tick)
@@ -214,7 +211,24 @@ class Sampler:
         tick_due = (self._last_tick + 1) * self._tick_ns - self._offset_ns
         if spacing > self._tick_ns:
             tick_due -= self._tick_ns // 2
-        return max(tick_due, self._last_end_ns + spacing)
+        return max(tick_due, self._next_ns)
+
+    def _poll(self, tick: int) -> None:
+        """Read all GPUs and store each reading when it is there.
+
+        The next round begins so late that a GPU whose turn comes as long after the round's beginning as this time is
+        read a whole spacing after its last call ended: that is the longest call's length later, not the whole round's.
+        """
+        first: int | None = None
+        longest = 0
+        for gpu, reading in enumerate(self._reader.read_all(tick)):
+            with self._lock:
+                self._store(gpu, reading)
+            first = reading.began_ns if first is None else first
+            if reading.power_w is not None:
+                longest = max(longest, reading.ended_ns - reading.began_ns)
+        if first is not None:
+            self._next_ns = first + longest + self._reader.spacing_ns
 
     def _wait_until(self, due_ns: int) -> bool:
         while (left := due_ns - self._clock.monotonic_ns()) > 0:
@@ -250,18 +264,17 @@ class Sampler:
             log.warning("the clock was set by %d ms", step // 1_000_000)
         self._sync_tick = self._last_tick_of_window(max(tick + 1, self._tick_at(self._clock.monotonic_ns())))
 
-    def _store(self, readings: Sequence[GpuReading]) -> None:
-        tick_ns, offset_ns, ring = self._tick_ns, self._offset_ns, self._ring
-        for gpu, (power_w, energy_mj, began, ended, reported) in enumerate(readings):
-            tick = self._tick_at(began)
-            flags = reported
-            if ended - began > tick_ns // 2:
-                flags |= STALL
-            else:
-                ring.put(gpu, tick, power_w, energy_mj, (began + offset_ns - tick * tick_ns) // 1000)
-            if flags:
-                ring.flag(gpu, tick, flags)
-                self._stale += flags & STALE != 0
+    def _store(self, gpu: int, reading: GpuReading) -> None:
+        power_w, energy_mj, began, ended, flags = reading
+        tick = self._tick_at(began)
+        if ended - began > self._tick_ns // 2:
+            flags |= STALL
+        else:
+            offset_us = (began + self._offset_ns - tick * self._tick_ns) // 1000
+            self._ring.put(gpu, tick, power_w, energy_mj, offset_us)
+        if flags:
+            self._ring.flag(gpu, tick, flags)
+            self._stale += flags & STALE != 0
 
     def _count(self, due: int, began: int, ended: int) -> None:
         """Count what was slept through before this poll and what is lost to it if it was slow."""

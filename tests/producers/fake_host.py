@@ -90,7 +90,8 @@ def open_host(
     """GPUs of one model behind a fake library, probed; `enrolled`: their number, if not all are there."""
     fake = FakeNvml(gpus)
     with fake.installed(), Spool(tmp_path / "spool.db") as spool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "PROBE_S", 1.2)  # twelve updates: enough for sensors that never hesitate
+        for stage in ("LOOK_S", "PROBE_S"):
+            patch.setattr(probe, stage, 1.2)  # twelve updates: enough for sensors that never hesitate
         sampler = open_sampler({gpus[0].name: enrolled or len(gpus)}, schedule, modes=modes, clock=fake.clock)
         item = ClassProfile(
             model=gpus[0].name,

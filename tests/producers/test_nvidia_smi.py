@@ -80,6 +80,22 @@ def test_a_reason_in_place_of_a_value_is_no_reading(word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "power_w"),
+    [
+        ("10000.00 W", 10_000.0),
+        ("10000.01 W", 10_000.0),
+        ("99999.00 W", 10_000.0),
+        ("612340.00 W", 10_000.0),
+        (f"{'9' * 400}.00 W", 10_000.0),
+        ("612.3456789 W", 612.3456789),
+    ],
+)
+def test_no_value_decides_whether_there_is_a_reading(word: str, power_w: float) -> None:
+    found, log = read(f"{HEADER}\n" + line(word))
+    assert ([r.power_w for r in found], log.stats.bad_lines) == ([power_w], 0)
+
+
+@pytest.mark.parametrize(
     "bad",
     [
         "\n",
@@ -89,7 +105,6 @@ def test_a_reason_in_place_of_a_value_is_no_reading(word: str) -> None:
         line("nan W"),
         line("inf W"),
         line("1e3 W"),
-        line("99999.00 W"),
         line("612.34"),  # torn: the log has units
         line("612.34 kW"),
         line("٦.00 W"),

@@ -7,10 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producers.sample.nvml_reader import FIRST_WAIT_NS, LONGEST_WAIT_NS, SILENT_POLLS, Backoff
+from producers.sample.nvml import Nvml
+from producers.sample.nvml_reader import (
+    FIRST_WAIT_NS,
+    LONGEST_WAIT_NS,
+    PATIENCE_NS,
+    SILENT_POLLS,
+    Backoff,
+    NvmlReader,
+)
+from producers.sample.plan import FreshnessClock, SensorPlan
+from producers.sample.probe import Plans
+from producers.sample.reader import STALE
 from tests.producers.fake_gpu import GPU_IS_LOST, H100, NOT_SUPPORTED, UNKNOWN
 from tests.producers.fake_host import Host, flags_of, open_host
-from tests.producers.fake_nvml import gpus_of
+from tests.producers.fake_nvml import FakeNvml, gpus_of
 
 NO_INSTANT = {186: NOT_SUPPORTED}
 
@@ -32,6 +43,47 @@ def test_waits_double_up_to_a_minute() -> None:
     assert LONGEST_WAIT_NS == 60e9
     backoff.reset()
     assert not backoff.waiting(0)
+
+
+@pytest.mark.parametrize(
+    ("freshness", "early_ns", "waits", "counts"),
+    [
+        ("schedule", 0, False, True),
+        ("schedule", 1, True, True),
+        ("schedule", PATIENCE_NS, True, True),
+        ("schedule", PATIENCE_NS + 1, False, False),
+        ("sensor", 1, False, True),
+    ],
+)
+def test_a_gpu_that_is_due_in_a_moment_is_waited_for(
+    freshness: FreshnessClock, early_ns: int, waits: bool, counts: bool
+) -> None:
+    """The second of two; the first, which has timestamps, took less than the last time."""
+    gpus = gpus_of(2, call_ns=2_000_000, update_ms=(1.0,), field_time="sensor")
+    fake, plan = FakeNvml(gpus), SensorPlan(clock=freshness, upper_ns=100_000_000)
+    with fake.installed(), Nvml() as nvml:
+        plans = Plans(
+            mode="instant", by_uuid={gpus[0].uuid: SensorPlan(clock="sensor"), gpus[1].uuid: plan}, by_model={}
+        )
+        reader = NvmlReader(nvml, [(H100, gpu.uuid) for gpu in gpus], plans, fake.clock)
+        before = list(reader.read_all(0))[1]
+        gpus[0].call_ns = 1_000_000
+        fake.clock.now_ns = before.ended_ns + plan.upper_ns - 1_000_000 - early_ns
+        first, second = reader.read_all(1)
+        reader.close()
+    assert second.began_ns - first.ended_ns == (early_ns if waits else 0)
+    assert (second.power_w is not None, second.flags == 0) == (counts, counts)
+    assert second.flags in (0, STALE)
+
+
+def test_readings_are_handed_out_one_by_one() -> None:
+    gpus = gpus_of(2, call_ns=2_000_000)
+    fake = FakeNvml(gpus)
+    with fake.installed(), Nvml() as nvml:
+        plans = Plans(mode="instant", by_uuid={}, by_model={})
+        reader = NvmlReader(nvml, [(H100, gpu.uuid) for gpu in gpus], plans, fake.clock)
+        assert next(iter(reader.read_all(0))).ended_ns == fake.clock.now_ns
+        reader.close()
 
 
 def test_a_missing_gpu_is_lost_until_it_appears_and_is_read_as_its_sisters_are(tmp_path: Path) -> None:

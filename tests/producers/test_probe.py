@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from producers.config import Schedule
@@ -10,9 +12,9 @@ from producers.sample.nvml import Nvml
 from producers.sample.nvml_calls import POWER_AVERAGE, POWER_INSTANT, SCOPE_GPU, SCOPE_MODULE, PowerSample
 from producers.sample.nvml_faults import NvmlFault
 from producers.sample.nvml_sampler import NvmlSampler, open_sampler
-from producers.sample.period import MIN_CHANGES, Observation, Timing, Watch, infer, shared
+from producers.sample.period import MIN_CHANGES, Observation, Timing, Watch, combined, infer, shared
 from producers.sample.plan import ASSUMED_UPPER_NS, SamplerMode, SensorPlan
-from producers.sample.probe import PROBE_S, Plans, probe
+from producers.sample.probe import LOOK_S, PROBE_S, Plans, probe
 from schemas.errors import ConfigError
 from tests.producers import fake_gpu
 from tests.producers.fake_gpu import (
@@ -36,12 +38,18 @@ NO_INSTANT = {INSTANT: NOT_SUPPORTED}
 NO_FIELDS = {INSTANT: NOT_SUPPORTED, AVERAGE: NOT_SUPPORTED, ENERGY: NOT_SUPPORTED}
 
 
-def probed(gpus: list[FakeGpu], *modes: SamplerMode) -> Plans:
+GOOD = Timing(clock="sensor", period_ms=100.0, upper_ns=102_000_000, least_ns=99_000_000, assumed=False, changes=20)
+SLOW = replace(GOOD, period_ms=104.0, upper_ns=107_000_000)
+OTHER = replace(GOOD, clock="schedule")
+
+
+def probed(gpus: list[FakeGpu], *modes: SamplerMode, slow_s: float = 0.1) -> Plans:
+    """How GPUs are read; `slow_s`: time for the calls beside the polls."""
     fake = FakeNvml(gpus)
     with fake.installed(), Nvml() as nvml:
         began = fake.clock.now_ns
         found = probe(nvml, nvml.gpus(), fake.clock, modes or ("instant",))
-        assert fake.clock.now_ns - began < 1.1 * PROBE_S * 1e9
+        assert fake.clock.now_ns - began < (LOOK_S + PROBE_S + slow_s) * 1e9
         return found
 
 
@@ -171,17 +179,96 @@ def test_a_ring_buffer_that_leaves_updates_out_is_no_clock() -> None:
 
 def test_too_few_changes_say_nothing() -> None:
     values = [*range(MIN_CHANGES), *[MIN_CHANGES - 1] * 20]
-    assert infer(watch(values, [], stamps=True)) == Timing()
+    assert infer(watch(values, [], stamps=True)) == Timing(changes=MIN_CHANGES - 1)
     assert infer(Watch()) == Timing()
 
 
 def test_the_worst_of_a_model_holds_for_all() -> None:
-    good = Timing(clock="sensor", period_ms=100.0, upper_ns=102_000_000, assumed=False, moved=True)
-    slow = Timing(clock="sensor", period_ms=104.0, upper_ns=107_000_000, assumed=False, moved=True)
-    other = Timing(clock="schedule", period_ms=100.0, upper_ns=102_000_000, assumed=False, moved=True)
-    assert shared([good, Timing(), slow]) == slow
-    assert shared([good, other]).clock == "schedule"
+    assert shared([GOOD, Timing(), SLOW]) == SLOW
+    assert shared([GOOD, OTHER]).clock == "schedule"
     assert shared([Timing()]) == shared([]) == Timing()
+
+
+def test_a_close_look_decides_and_the_others_can_but_raise_its_bound() -> None:
+    assert combined(GOOD, []) == GOOD
+    assert combined(GOOD, [Timing(changes=MIN_CHANGES - 1), GOOD, SLOW]) == GOOD  # slow, but for all that was seen not
+    late = replace(SLOW, least_ns=103_000_000)
+    assert combined(GOOD, [GOOD, late]) == replace(GOOD, upper_ns=104_000_000)
+    assert combined(GOOD, [OTHER]) == replace(GOOD, clock="schedule")
+    assert combined(OTHER, [GOOD]).clock == "schedule"
+    assert combined(Timing(), [GOOD, SLOW]) == SLOW
+    assert combined(Timing(), [Timing()]) == Timing()
+
+
+def test_the_bound_of_a_period_is_wider_than_what_was_surely_seen() -> None:
+    """Updates every 100 ms, and one after 104; polls every 2 ms, 0.1 ms long."""
+    polls = []
+    starts = [100.0 * n + (4.0 if n > 10 else 0.0) for n in range(25)]
+    for n in range(1250):
+        began = round(2e6 * n)
+        value = sum(start <= 2.0 * n for start in starts)
+        polls.append(Observation(began, began + 100_000, 1000 * value, 0))
+    found = infer(Watch(polls=polls))
+    assert (found.upper_ns, found.least_ns, found.changes) == (107_100_000, 101_900_000, 24)
+
+
+@pytest.mark.parametrize("call_us", [200, 1_000])
+def test_the_bound_is_as_tight_for_eight_gpus_as_for_one(call_us: int) -> None:
+    """Though they are polled in turn: an update is known to the time between two polls of one GPU."""
+    bounds = [
+        next(iter(probed(gpus_of(count, call_ns=call_us * 1000, ring="unsupported")).by_uuid.values())).upper_ns
+        for count in (1, 8)
+    ]
+    assert 100_000_000 < bounds[0] <= bounds[1] <= bounds[0] + 200_000
+
+
+def test_the_gpu_that_is_looked_at_closely_is_one_that_moves_and_the_slowest_of_them() -> None:
+    gpus = gpus_of(8, call_ns=500_000)
+    for gpu in gpus:
+        gpu.signal = lambda _: 70.0
+    gpus[5].signal = fake_gpu.busy
+    (plan,) = set(probed(gpus).by_uuid.values())
+    assert not plan.assumed
+    assert plan.upper_ns <= 104_000_000
+    gpus = gpus_of(4)
+    gpus[2] = replace(gpus[2], update_ms=(104.0,))
+    assert {plan.upper_ns >= 104_000_000 for plan in probed(gpus).by_uuid.values()} == {True}
+    gpus = gpus_of(3, update_ms=(210.0,))  # too slow for the look at all, of which one moves
+    gpus[0].signal = gpus[1].signal = lambda _: 70.0
+    (plan,) = set(probed(gpus).by_uuid.values())
+    assert (plan.assumed, plan.period_ms) == (False, pytest.approx(210, abs=1))
+
+
+def test_the_clock_is_found_with_slow_calls_and_many_gpus() -> None:
+    for ring, field_time, wanted in (("sensor", "query", "samples"), ("empty", "sensor", "sensor")):
+        gpus = gpus_of(8, call_ns=1_000_000, ring=ring, field_time=field_time)
+        assert {plan.clock for plan in probed(gpus, slow_s=0.2).by_uuid.values()} == {wanted}
+
+
+def test_models_are_probed_side_by_side() -> None:
+    gpus = gpus_of(4)
+    gpus[2:] = [replace(gpu, name="NVIDIA A100-SXM4-80GB", update_ms=A100) for gpu in gpus[2:]]
+    found = probed(gpus).by_model
+    assert {name: (plan.assumed, plan.period_ms) for name, plan in found.items()} == {
+        H100: (False, pytest.approx(100, abs=1)),
+        "NVIDIA A100-SXM4-80GB": (False, pytest.approx(102.5, abs=1)),
+    }
+
+
+def test_the_probe_ends_in_time_where_calls_begin_to_hang() -> None:
+    """After its time at most the call that it is in."""
+    gpus = gpus_of(8, ring="unsupported")
+    fake = FakeNvml(gpus)
+    start_ns = fake.clock.now_ns
+
+    def hang() -> None:
+        fake.clock.now_ns += 1_000_000_000 if fake.clock.now_ns > start_ns + 1_200_000_000 else 0
+
+    for gpu in gpus:
+        gpu.on_call = hang
+    with fake.installed(), Nvml() as nvml:
+        probe(nvml, nvml.gpus(), fake.clock)
+    assert fake.clock.now_ns - start_ns < (LOOK_S + PROBE_S + 2.1) * 1e9
 
 
 def test_a_gpu_that_fails_in_the_probe_does_not_decide_for_the_others() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,18 +39,20 @@ class Reader:
     flags: int = 0
     limits: Sequence[int | None] = (700_000, 699_999, 400_000)
     before: Callable[[], None] = lambda: None
+    between: Callable[[int], None] = lambda gpu: None
+    broken: int | None = None
     closed: bool = False
 
-    def read_all(self, tick: int) -> list[GpuReading]:
+    def read_all(self, tick: int) -> Iterator[GpuReading]:
         self.before()
         self.polls.append(tick)
-        found = []
         for gpu in range(len(self.models)):
+            self.between(gpu)
             began = self.clock.monotonic_ns()
-            self.clock.now_ns += self.call_ns
+            self.clock.now_ns += self.call_ns * (3 if gpu == self.broken else 1)
             number = len(self.polls)
-            found.append(GpuReading(1000.0 * gpu + number % 1000, 1000 * number, began, self.clock.now_ns, self.flags))
-        return found
+            power_w = None if gpu == self.broken else 1000.0 * gpu + number % 1000
+            yield GpuReading(power_w, 1000 * number, began, self.clock.now_ns, self.flags)
 
     def enforced_limits_mw(self) -> Sequence[int | None]:
         return self.limits
@@ -170,6 +172,39 @@ def test_slow_sensors_set_the_pace() -> None:
     assert sampler.stats().missed_ticks == 0
     times = sampler.source("H100").times_ms(START_MS + 10_000, START_MS + 20_000)
     assert np.nanmin(np.diff(times[0][~np.isnan(times[0])])) >= 105
+
+
+@pytest.mark.parametrize("broken", [None, 2])
+def test_a_round_of_calls_costs_the_pace_one_call(broken: int | None) -> None:
+    """A spacing goes from each GPU's call to its next one, whatever the calls of the others between; and a call that
+    brought no reading has nothing to be apart from."""
+    sampler, _, clock = start(spacing_ns=105_000_000, call_ns=8_000_000, broken=broken)
+    run(sampler, clock, 3)
+    for model, gpus in (("H100", 2), ("A100", 0 if broken == 2 else 1)):
+        times = sampler.source(model).times_ms(START_MS + 10_000, START_MS + 20_000)
+        apart = [np.diff(row[~np.isnan(row)]) for row in times if not np.isnan(row).all()]
+        assert len(apart) == gpus
+        for each in apart:
+            assert np.allclose(each, 113.0)
+
+
+def test_a_round_that_straddles_the_end_of_a_window_is_in_it_as_far_as_it_came() -> None:
+    """The agent asks for a window when it ends; what was read in its last tick is there."""
+    sampler, reader, clock = start(models=("H100",) * 4)
+    end_ms, asked = START_MS + 20_000, []
+
+    def turn(gpu: int) -> None:
+        if clock.utc_ns() >= end_ms * 1_000_000 and not asked:
+            asked.append((gpu, sampler.source("H100").window(end_ms - 10_000, end_ms)[:, -1]))
+
+    reader.between = turn
+    run(sampler, clock, 1.975)
+    clock.late_ns = lambda: 40_000_000  # the last tick's round begins 60 ms before the end
+    reader.call_ns = 30_000_000
+    run(sampler, clock, 2)
+    ((gpu, last),) = asked
+    assert gpu == 2
+    assert np.isnan(last).tolist() == [False] + [True] * 3
 
 
 @pytest.mark.parametrize("step_ms", [-20_000, -350, 350, 3_600_000])
