@@ -307,6 +307,14 @@ def test_a_spool_of_the_format_before_is_migrated(directory: Path) -> None:
         assert (spool.heard("host-0"), spool.heard("host-1"), spool.depth()) == (3, 0, (0, 0))
 
 
+def test_the_second_file_of_the_format_before_is_enough_when_the_first_is_gone(directory: Path) -> None:
+    format_2(directory / "s", {"host-1": [7, 9]})
+    (directory / "s").unlink()
+    with Spool(directory / "s") as spool:
+        assert (spool.dropped("host-1"), spool.heard("host-1"), spool.depth()) == (5, 0, (0, 0))
+        assert (spool.last_digest("host-1"), spool.sealed_ms("host-1")) == (report(9).digest, report(9).window_end_ms)
+
+
 @pytest.mark.parametrize("suffix", ["", ".heads"])
 def test_a_damaged_spool_of_the_format_before_opens_and_counts(directory: Path, suffix: str) -> None:
     format_2(fresh(directory) / "whole", {"host-1": [7, 9]})

@@ -170,7 +170,7 @@ class Storm(RuleBasedStateMachine):
             self.life.spool.close()
 
 
-@pytest.mark.parametrize("examples", [25, pytest.param(1_500, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("examples", [50, pytest.param(1_500, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_whatever_happens_the_topic_states_no_less_than_was_lost(examples: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Storm, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None)
@@ -186,6 +186,18 @@ def test_restarts_in_an_outage_hide_nothing(tmp_path: Path) -> None:
         life.restart()
     life.deliver(100)
     assert life.sum() == life.known > 50
+
+
+def test_what_was_dropped_after_the_last_acknowledged_report_was_sealed_is_for_the_next_session(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    for _ in range(9):
+        life.window()
+    life.deliver(1)
+    assert life.spool.heard(HOST) < life.lost
+    life.restart()
+    life.window()
+    life.deliver(100)
+    assert life.sum() >= life.known > 0
 
 
 @pytest.mark.parametrize("begin", [Life.restart, Life.renew])
