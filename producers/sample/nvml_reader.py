@@ -83,8 +83,8 @@ class _Gpu:
 
     @property
     def due_ns(self) -> int:
-        """When the sensor surely has another reading; 0: the reading itself will tell."""
-        return self._schedule.due_ns if self.plan.clock == "schedule" else 0
+        """When the sensor surely has another reading; 0: a timestamp will tell."""
+        return self._schedule.due_ns
 
     def fresh(self, poll: Poll, began_ns: int, ended_ns: int) -> bool:
         """Whether the sensor has a reading since the last one that counted; by time alone."""

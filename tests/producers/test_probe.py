@@ -230,9 +230,9 @@ def test_the_gpu_that_is_looked_at_closely_is_one_that_moves_and_the_slowest_of_
     (plan,) = set(probed(gpus).by_uuid.values())
     assert not plan.assumed
     assert plan.upper_ns <= 104_000_000
-    gpus = gpus_of(4)
-    gpus[2] = replace(gpus[2], update_ms=(104.0,))
-    assert {plan.upper_ns >= 104_000_000 for plan in probed(gpus).by_uuid.values()} == {True}
+    gpus = gpus_of(4, call_ns=1_000_000)
+    gpus[2] = replace(gpus[2], update_ms=(112.0,))
+    assert {plan.upper_ns >= 112_000_000 for plan in probed(gpus).by_uuid.values()} == {True}
     gpus = gpus_of(3, update_ms=(210.0,))  # too slow for the look at all, of which one moves
     gpus[0].signal = gpus[1].signal = lambda _: 70.0
     (plan,) = set(probed(gpus).by_uuid.values())
