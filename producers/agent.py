@@ -170,14 +170,17 @@ class Agent:
         What is not acknowledged within `flush_s` stays in the spool and is sent first by the next run.
         """
         try:
-            start_ms = self._first_start_ms()
+            start_ms = self._earliest_ms()
+            if start_ms > self.config.pacer.first_start_ms():
+                log.warning("windows before %d ms were sealed already: going on from there", start_ms)
             self._tell(self.config.observer.started)
             while self.config.windows is None or self.summary.windows < self.config.windows:
-                if not self._wait(start_ms + self.config.schedule.window_ms, stop):
+                over_ms = self._await(start_ms, stop)
+                if over_ms is None:
                     break
-                self._window(start_ms)
+                self._window(over_ms)
                 self._pump()
-                start_ms = self.config.pacer.next_start_ms(start_ms + self.config.schedule.window_ms)
+                start_ms = self.config.pacer.next_start_ms(over_ms + self.config.schedule.window_ms)
                 self._reload(start_ms)
             self._tell(self.config.observer.stopping)
             self._flush()
@@ -186,29 +189,37 @@ class Agent:
         log.info("stopped: %s", self.summary)
         return self.summary
 
-    def _first_start_ms(self) -> int:
+    def _earliest_ms(self) -> int:
         """The pacer's first window, but none that was sealed before: after a restart of a replay, or with the clock
         set back, another noise for the same readings would cost privacy and look like equivocation."""
         first_ms, width_ms = self.config.pacer.first_start_ms(), self.config.schedule.window_ms
         sealed_ms = max(self.spool.sealed_ms(host.profile.host_id) for host in self.hosts)
         if sealed_ms <= first_ms:
             return first_ms
-        log.warning("windows up to %d ms were sealed before: going on from there", sealed_ms)
         return self.config.pacer.next_start_ms(-(-sealed_ms // width_ms) * width_ms)
 
-    def _wait(self, end_ms: int, stop: threading.Event) -> bool:
-        """Serve Kafka until the window is over; False if asked to stop."""
-        told = False
+    def _await(self, start_ms: int, stop: threading.Event) -> int | None:
+        """Serve Kafka until the window from `start_ms` on is over and return its start; None if asked to stop.
+
+        An earlier window is returned where one wrong reading of the clock had put the agent far ahead.
+        """
+        told, width_ms = False, self.config.schedule.window_ms
         while not stop.is_set():
-            left = self.config.pacer.seconds_until(end_ms)
+            left = self.config.pacer.seconds_until(start_ms + width_ms)
             if left <= 0:
-                return True
-            if not told and left * 1000 > 2 * self.config.schedule.window_ms:
-                told = True
-                log.warning("the next window ends in %d s: was the clock set back? None is sealed twice", left)
+                return start_ms
+            if left * 1000 > 2 * width_ms:
+                earliest_ms = self._earliest_ms()
+                if earliest_ms < start_ms:
+                    log.warning("the clock was wrong: going on from %d ms instead of %d ms", earliest_ms, start_ms)
+                    start_ms = earliest_ms
+                    continue
+                if not told:
+                    told = True
+                    log.warning("the next window ends in %d s: was the clock set back? None is sealed twice", left)
             self._pump()
             stop.wait(min(left, PUMP_S))
-        return False
+        return None
 
     def _window(self, start_ms: int) -> None:
         done = [host.produce(start_ms) for host in self.hosts]

@@ -11,10 +11,11 @@ import pytest
 
 from producers.agent import Agent, AgentConfig, NoObserver
 from producers.host import AgentHost, HostWindow
+from producers.pacer import RealTimePacer
 from producers.spool import Spool
 from schemas.errors import ConfigError
 from schemas.records import ConfidentialCompute
-from tests.producers.forge import START_MS, FakeSource, gpu_class, host, session_for
+from tests.producers.forge import SCHEDULE, START_MS, FakeSource, gpu_class, host, session_for
 from tests.producers.test_agent import Broker, agent_host, config
 
 
@@ -275,3 +276,29 @@ def test_a_host_that_is_ahead_is_not_added_and_the_others_lose_nothing(tmp_path:
     summary = go(settings, broker)
     assert (summary.lost, summary.acknowledged) == (0, 5)
     assert [str(error).split(":")[0] for error in errors] == ["host-2"]
+
+
+def test_one_wrong_reading_of_the_clock_does_not_leave_the_agent_a_day_ahead(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A day ahead as the second window ends, right again a moment later."""
+    clock = [START_MS / 1000 - 1.0]
+    readings = iter([24 * 3_600.0])
+
+    class Pacer(RealTimePacer):
+        def next_start_ms(self, end_ms: int) -> int:
+            clock[0] += (ahead := next(readings, 0.0) if end_ms == START_MS + 20_000 else 0.0)
+            found = super().next_start_ms(end_ms)
+            clock[0] -= ahead
+            return found
+
+    def wait(seconds: float | None = None) -> bool:
+        clock[0] += seconds or 0.0
+        return False
+
+    stop, broker = threading.Event(), Broker()
+    stop.wait = wait  # type: ignore[method-assign]
+    pacer = Pacer(SCHEDULE.window_ms, now=lambda: clock[0])
+    Agent(config(tmp_path, pacer=pacer), lambda _properties: broker).run(stop)
+    assert [body.window_start_ms for body in bodies(broker)] == [START_MS + n * 10_000 for n in range(5)]
+    assert sum("the clock was wrong" in record.message for record in caplog.records) == 1
