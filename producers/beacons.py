@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from producers.backoff import full_jitter
+from producers.renewal import wall_clock_ms
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_beacon
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import Beacon
@@ -123,7 +123,7 @@ class BeaconFollower:
         demands: Sequence[Callable[[Beacon], None]],
         *,
         framing: Framing = SINGLE_OBJECT,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = wall_clock_ms,
         make_consumer: Callable[[dict[str, str]], Any] = make_kafka_consumer,
     ) -> None:
         self._properties = consumer_properties(kafka)

@@ -72,6 +72,28 @@ def schedule_of(policy: Policy, domain: str) -> Schedule:
     raise ConfigError(f"domain {domain} is not in the policy", field="domain")
 
 
+def classes_of(policy: Policy, enrolment: HostEnrolment, sources: Sequence[ReadingSource]) -> tuple[ClassProfile, ...]:
+    """A host's GPU classes with their grids and clip ranges; one source for each, in order. Raises ConfigError."""
+    rules = {rule.model: rule for rule in policy.models}
+    if missing := [one.model for one in enrolment.classes if one.model not in rules]:
+        raise ConfigError(
+            f"GPU model {missing[0]} is not in the policy",
+            field="models",
+            remedy="Have the model's grid and clip range added to the policy.",
+        )
+    return tuple(
+        ClassProfile(
+            model=enrolled.model,
+            capacity_w=enrolled.capacity_w,
+            edges_w=rules[enrolled.model].edges_w,
+            clip_low_w=rules[enrolled.model].clip_low_w,
+            clip_high_w=rules[enrolled.model].clip_high_w,
+            source=source,
+        )
+        for enrolled, source in zip(enrolment.classes, sources, strict=True)
+    )
+
+
 def profile_of(
     policy: Policy,
     enrolment: HostEnrolment,
@@ -84,23 +106,10 @@ def profile_of(
 
     Raises ConfigError; SOURCE_NOT_ACCEPTED or SAMPLER_MODE_NOT_ACCEPTED where every report would be refused.
     """
-    rules = {rule.model: rule for rule in policy.models}
-    if missing := [one.model for one in enrolment.classes if one.model not in rules]:
-        raise ConfigError(f"GPU model {missing[0]} is not in the policy", field="models")
     profile = HostProfile(
         host_id=enrolment.host_id,
         domain=enrolment.domain,
-        classes=tuple(
-            ClassProfile(
-                model=enrolled.model,
-                capacity_w=enrolled.capacity_w,
-                edges_w=rules[enrolled.model].edges_w,
-                clip_low_w=rules[enrolled.model].clip_low_w,
-                clip_high_w=rules[enrolled.model].clip_high_w,
-                source=source,
-            )
-            for enrolled, source in zip(enrolment.classes, sources, strict=True)
-        ),
+        classes=classes_of(policy, enrolment, sources),
         first_mile=first_mile,
         group_label=group_label,
     )

@@ -13,7 +13,7 @@ from attester.session import Session
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
-from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec
+from enclavescale.agent.file import SIMULATED_TEE, HostSpec, ProduceSpec, SpdmSpec
 from producers.config import SessionFacts, host_binding
 from producers.sample.nvml import Nvml
 from schemas.errors import ConfigError
@@ -37,14 +37,17 @@ def cpu_quotes(spec: ProduceSpec, host_id: str) -> QuoteProvider:
         raise ConfigError(f"{spec.tee_directory}: {error.strerror}", field="tee_directory") from error
 
 
+def spdm_device(spec: SpdmSpec) -> SpdmDevice:
+    """The device at an endpoint. Raises ConfigError for one that makes no sense."""
+    return SpdmDevice(SpdmEndpoint.at(spec.subject, spec.address, framing=spec.framing, slot=spec.slot))
+
+
 def host_devices(host: HostSpec, nvml: Nvml | None) -> Callable[[], Sequence[DeviceAttester]]:
     """Asks which devices of a host there are now: its GPUs, if they are to be attested, and its SPDM endpoints.
 
     Raises ConfigError for an endpoint that makes no sense.
     """
-    endpoints = [
-        SpdmDevice(SpdmEndpoint.at(one.subject, one.address, framing=one.framing, slot=one.slot)) for one in host.spdm
-    ]
+    endpoints = [spdm_device(one) for one in host.spdm]
 
     def devices() -> Sequence[DeviceAttester]:
         gpus = nvidia_gpus(nvml) if nvml is not None and host.gpu_evidence else ()

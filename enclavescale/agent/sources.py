@@ -7,15 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
-from enclavescale.agent.file import BUNDLED, DCGM, NVML, SIMULATED, HostSpec, TraceSpec
+from enclavescale.agent.file import BUNDLED, DCGM, NVML, SIMULATED, DcgmSpec, HostSpec, TraceSpec
 from producers.config import Schedule
 from producers.sample.clock import SystemClock
 from producers.sample.dcgm import DcgmConfig, DcgmScraper
 from producers.sample.nvml import Nvml, NvmlFault
 from producers.sample.nvml_sampler import NvmlSampler, open_sampler
-from producers.sample.plan import MODES, SamplerMode
+from producers.sample.plan import accepted_modes
 from producers.sample.sampler import Sampler
 from producers.sample.simulated import SimulatedJob, SimulatedReader
 from producers.sample.smi_directory import read_directory
@@ -151,7 +150,7 @@ class SourcePool:
         return HostSources(tuple(trace_source(trace, one.gpus, schedule.sample_hz) for trace, one in pairs))
 
     def _nvml(self, enrolment: HostEnrolment, schedule: Schedule, accepted: Sequence[str]) -> HostSources:
-        modes = cast("tuple[SamplerMode, ...]", tuple(mode for mode in MODES if mode in accepted))
+        modes = accepted_modes(accepted)
         sampler = open_sampler(_models(enrolment), schedule, modes=modes, nvml=self._make_nvml())
         sampler.start()
         energy = any(plan.energy != "none" for plan in sampler.plans.values())
@@ -170,6 +169,16 @@ def trace_source(spec: TraceSpec, gpus: int, sample_hz: int = 10) -> TraceSource
     return TraceSource(trace, gpus=gpus, seed=spec.seed, spread_ticks=spread)
 
 
+def dcgm_config(spec: DcgmSpec, timeout_s: float = DCGM_TIMEOUT_S) -> DcgmConfig:
+    """What a scraper is told of an exporter. Raises ConfigError."""
+    return DcgmConfig(
+        url=spec.url,
+        collect_interval_ms=spec.collect_interval_ms,
+        timeout_s=timeout_s,
+        sampler_mode=spec.sampler_mode,
+    )
+
+
 def _models(enrolment: HostEnrolment) -> dict[str, int]:
     return {one.model: one.gpus for one in enrolment.classes}
 
@@ -181,12 +190,7 @@ def _of_sampler(sampler: Sampler, enrolment: HostEnrolment) -> tuple[ReadingSour
 def _dcgm(spec: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> HostSources:
     if spec.dcgm is None:
         raise ConfigError(f"{spec.host_id}: a table dcgm is needed", field="dcgm")
-    config = DcgmConfig(
-        url=spec.dcgm.url,
-        collect_interval_ms=spec.dcgm.collect_interval_ms,
-        timeout_s=DCGM_TIMEOUT_S,
-        sampler_mode=spec.dcgm.sampler_mode,
-    )
+    config = dcgm_config(spec.dcgm)
     scraper = DcgmScraper(config, _models(enrolment), schedule)
     scraper.start()
     return HostSources(tuple(scraper.source(one.model) for one in enrolment.classes), scraper=scraper)

@@ -22,7 +22,7 @@ from enclavescale.agent.sources import HostSources
 from producers.agent import Agent
 from producers.host import HostWindow
 from producers.metrics import AgentMetrics
-from producers.renewal import SessionKeeper
+from producers.renewal import SessionKeeper, wall_clock_ms
 from producers.sample.reader import FLAG_NAMES, GPU_LOST
 from producers.sample.sampler import SamplerStats
 from schemas.records import Policy
@@ -99,7 +99,7 @@ class HostWatch:
         tee: str,
         in_force: Callable[[bool], None],
         now: Callable[[], float] = time.monotonic,
-        wall_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        wall_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._instruments = instruments
         self._metrics, self._health = instruments.metrics, instruments.health

@@ -24,15 +24,16 @@ from opendp.domains import atom_domain, vector_domain
 from opendp.measurements import make_laplace
 from opendp.metrics import l1_distance
 
-from attester.session import Session
 from attester.simulated import SimulatedTee
+from enclavescale.agent.sessions import session_maker
 from enclavescale.children import Children
 from power_model.grid import Grid
-from producers.config import ClassProfile, HostProfile, Schedule, host_binding, session_facts
+from producers.config import ClassProfile, HostProfile, Schedule, session_facts
 from producers.distil import distil, gaps
 from producers.host import AgentHost, HostAgent, Sealing
 from producers.privacy import MICRO, Budget, default_budget, privacy_parameters
 from producers.privatise import Privatiser
+from producers.renewal import wall_clock_ms
 from producers.sample.nvml import Nvml, NvmlFault
 from producers.sample.simulated import SimulatedJob, SimulatedSource
 from producers.sample.source import Conditions, Readings, ReadingSource
@@ -143,11 +144,7 @@ def bench_job(gpus: int, schedule: Schedule) -> SimulatedJob:
 def bench_host(profile: HostProfile, schedule: Schedule, budget: Budget) -> AgentHost:
     """The host with a session of its own, quoted by a simulated TEE that is made here."""
     facts = session_facts(profile, schedule, privacy_parameters(budget, profile.classes, schedule))
-    created_at_ms = int(time.time() * 1000)
-    return AgentHost(
-        profile=profile,
-        session=Session(SimulatedTee.create(), lambda point: host_binding(facts, point, created_at_ms=created_at_ms)),
-    )
+    return AgentHost(profile=profile, session=session_maker(SimulatedTee.create(), facts)(None, wall_clock_ms()))
 
 
 @dataclass(slots=True)

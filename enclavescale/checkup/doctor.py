@@ -29,6 +29,7 @@ from enclavescale.checkup.running import check_running
 from enclavescale.checkup.sources import check_dcgm, check_spdm, check_traces
 from enclavescale.checkup.spool import check_spool
 from enclavescale.checkup.tee import check_tee
+from producers.renewal import wall_clock_ms
 from producers.sample.nvml import Nvml
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment, Policy
@@ -65,7 +66,7 @@ class Surroundings:
     nvml: Callable[[], Nvml] = Nvml
     entries: ReportEntries | None = None
     clock: Callable[[], ClockState | OSError] = clock_or_error
-    now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+    now_ms: Callable[[], int] = wall_clock_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

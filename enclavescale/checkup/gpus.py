@@ -10,8 +10,8 @@ from enclavescale.agent.file import NVML, HostSpec
 from enclavescale.checkup.finding import Finding, fail, failed, ok, warn
 from producers.sample.nvml import GpuInfo, Nvml, NvmlFault
 from producers.sample.nvml_calls import SCOPE_MODULE
-from producers.sample.plan import MODES, SamplerMode
-from producers.sample.probe import Support, choose_mode, support_of
+from producers.sample.plan import SamplerMode, accepted_modes
+from producers.sample.probe import Support, choose_mode, supports
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment
 
@@ -53,7 +53,7 @@ def _look(
         yield warn("nvml.gpus", found, _XID, code="GPU_LOST")
     yield from _enrolled(gpus, lost, enrolment)
     if host.source == NVML:
-        yield from _sensors(nvml, gpus, [mode for mode in MODES if mode in accepted] or ["instant"])
+        yield from _sensors(nvml, gpus, accepted_modes(accepted) or ("instant",))
         yield from _limits(nvml, gpus, enrolment)
         yield from _instances(nvml, gpus)
     yield from _confidential(nvml, host)
@@ -90,13 +90,11 @@ def _enrolled(gpus: Sequence[GpuInfo], lost: int, enrolment: HostEnrolment | Non
 
 def _sensors(nvml: Nvml, gpus: Sequence[GpuInfo], modes: Sequence[SamplerMode]) -> Iterator[Finding]:
     found: dict[str, Support] = {}
-    for gpu in gpus:
-        try:
-            found[gpu.uuid] = support_of(nvml, nvml.handle(gpu.uuid))
-        except NvmlFault as fault:
-            if fault.kind == "driver":
-                raise
-            yield failed("nvml.power", fault, f"GPU {gpu.index}")
+    for gpu, answer in supports(nvml, gpus):
+        if isinstance(answer, NvmlFault):
+            yield failed("nvml.power", answer, f"GPU {gpu.index}")
+        else:
+            found[gpu.uuid] = answer
     if not found:
         return
     try:

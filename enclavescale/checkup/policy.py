@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from enclavescale.agent.policy import (
     check_grade,
     check_signature,
     check_tee,
+    classes_of,
     reachable_grade,
     read_signed_policy,
     schedule_of,
 )
 from enclavescale.checkup.finding import Finding, fail, failed, ok, some, warn
-from producers.config import ClassProfile, Schedule
+from producers.config import Schedule
 from producers.privacy import MICRO, check_budget, privacy_parameters
-from producers.sample.plan import MODES
+from producers.sample.plan import accepted_modes
 from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import HostEnrolment, Policy, SignedPolicy
@@ -40,13 +41,12 @@ class _Nominal:
     gpus: int
     kind: str
     sampler_mode: str
-    conditions_seen: Conditions = field(default=NO_CONDITIONS)
 
     def window(self, start_ms: int, end_ms: int) -> Readings:
         raise NotImplementedError
 
     def conditions(self, start_ms: int, end_ms: int) -> Conditions:
-        return self.conditions_seen
+        return NO_CONDITIONS
 
 
 def check_policy(spec: ProduceSpec, now_ms: int) -> Iterator[Finding]:
@@ -165,21 +165,11 @@ def _grade(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnr
 
 def _budget(spec: ProduceSpec, policy: Policy, host: HostSpec, enrolment: HostEnrolment, schedule: Schedule) -> Finding:
     about = host.host_id
-    rules = {rule.model: rule for rule in policy.models}
-    if missing := [one.model for one in enrolment.classes if one.model not in rules]:
-        remedy = "Have the model's grid and clip range added to the policy."
-        return fail("policy.budget", f"GPU model {missing[0]} is not in the policy", remedy, about)
-    classes = [
-        ClassProfile(
-            model=one.model,
-            capacity_w=one.capacity_w,
-            edges_w=rules[one.model].edges_w,
-            clip_low_w=rules[one.model].clip_low_w,
-            clip_high_w=rules[one.model].clip_high_w,
-            source=_Nominal(one.gpus, host.source, mode_of(host, policy)),
-        )
-        for one in enrolment.classes
-    ]
+    mode = mode_of(host, policy)
+    try:
+        classes = classes_of(policy, enrolment, [_Nominal(one.gpus, host.source, mode) for one in enrolment.classes])
+    except ConfigError as error:
+        return fail("policy.budget", str(error), error.remedy, about)
     try:
         stated = privacy_parameters(spec.budget.budget(energy=has_energy(host)), classes, schedule)
         check_budget(stated, policy.limits.max_epsilon_micro)
@@ -194,7 +184,7 @@ def mode_of(host: HostSpec, policy: Policy) -> str:
     """The sampler mode that a host's configuration leads to; of NVML's the best one that the policy accepts."""
     if host.dcgm is not None:
         return host.dcgm.sampler_mode
-    accepted = [mode for mode in MODES if mode in policy.accepted_sampler_modes]
+    accepted = accepted_modes(policy.accepted_sampler_modes)
     return accepted[0] if host.source == NVML and accepted else "instant"
 
 

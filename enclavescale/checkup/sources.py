@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from attester.devices import SpdmDevice, SpdmEndpoint
 from enclavescale.agent.file import DcgmSpec, HostSpec, SpdmSpec
-from enclavescale.agent.sources import trace_source
+from enclavescale.agent.sessions import spdm_device
+from enclavescale.agent.sources import dcgm_config, trace_source
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, some, warn
 from enclavescale.checkup.gpus import known_key
 from producers.config import Schedule
-from producers.sample.dcgm import DcgmConfig, DcgmScraper
+from producers.sample.dcgm import DcgmScraper
 from schemas.errors import EnclaveScaleError
 from schemas.records import HostEnrolment
 
@@ -33,12 +33,7 @@ def check_dcgm(spec: DcgmSpec, enrolment: HostEnrolment | None, timeout_s: float
     """Scrape the exporter once."""
     enrolled = {one.model: one.gpus for one in enrolment.classes} if enrolment else {}
     try:
-        config = DcgmConfig(
-            url=spec.url,
-            collect_interval_ms=spec.collect_interval_ms,
-            timeout_s=min(timeout_s, 60.0),
-            sampler_mode=spec.sampler_mode,
-        )
+        config = dcgm_config(spec, min(timeout_s, 60.0))
         gpus = DcgmScraper(config, enrolled or {"any": 1}, Schedule()).probe()
     except EnclaveScaleError as error:
         yield failed("dcgm.reach", error)
@@ -69,8 +64,7 @@ def check_spdm(spec: SpdmSpec, enrolment: HostEnrolment | None, *, trial: bool) 
         yield skip(check, "was not asked", spec.subject)
         return
     try:
-        endpoint = SpdmEndpoint.at(spec.subject, spec.address, framing=spec.framing, slot=spec.slot)
-        key = SpdmDevice(endpoint).identity().hex()
+        key = spdm_device(spec).identity().hex()
     except EnclaveScaleError as error:
         yield failed(check, error, spec.subject)
         return

@@ -28,6 +28,7 @@ import numpy as np
 from producers.config import Schedule
 from producers.errors import DcgmError
 from producers.sample.dcgm_exporter import DcgmGpu, Fetch, HttpFetch, parse_exposition, split_url
+from producers.sample.plan import MODES
 from producers.sample.source import Conditions, Readings
 from schemas.errors import ConfigError
 
@@ -41,7 +42,6 @@ MIN_INTERVAL_MS, MAX_INTERVAL_MS = 100, 3_600_000
 WINDOWS_HELD = 3
 MAX_WARNINGS_S = 60.0
 """Outages are logged at most so often."""
-_MODES = ("average", "instant", "legacy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,8 @@ class DcgmConfig:
             raise ConfigError(f"{MIN_INTERVAL_MS} to {MAX_INTERVAL_MS} ms", field="collect_interval_ms")
         if not 0 < self.timeout_s <= 60:
             raise ConfigError("a time-out of at most 60 s", field="timeout_s")
-        if self.sampler_mode not in _MODES:
-            raise ConfigError(f"one of {', '.join(_MODES)}", field="sampler_mode")
+        if self.sampler_mode not in MODES:
+            raise ConfigError(f"one of {', '.join(MODES)}", field="sampler_mode")
 
     @property
     def spacing_ms(self) -> int:

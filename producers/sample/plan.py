@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,13 @@ FreshnessClock = Literal["sensor", "samples", "schedule"]
 EnergyMethod = Literal["field", "call", "none"]
 
 MODES: tuple[SamplerMode, ...] = ("instant", "average", "legacy")
+
+
+def accepted_modes(accepted: Collection[str]) -> tuple[SamplerMode, ...]:
+    """Return the modes that are among those accepted, best first."""
+    return tuple(mode for mode in MODES if mode in accepted)
+
+
 ASSUMED_PERIOD_MS = 100.0
 ASSUMED_UPPER_NS = 108_000_000
 """Bound for a sensor that did not move while it was probed: the slowest known, an A100's with 98 to 104 ms, and 4 %."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from producers.sample.clock import Clock
@@ -105,6 +105,17 @@ def support_of(nvml: Nvml, handle: Handle) -> Support:
     )
 
 
+def supports(nvml: Nvml, gpus: Sequence[GpuInfo]) -> Iterator[tuple[GpuInfo, Support | NvmlFault]]:
+    """Ask GPU after GPU; the fault of one that does not answer. Raises `NvmlFault` if the driver is gone."""
+    for gpu in gpus:
+        try:
+            yield gpu, support_of(nvml, nvml.handle(gpu.uuid))
+        except NvmlFault as fault:
+            if fault.kind == "driver":
+                raise
+            yield gpu, fault
+
+
 def _answers(call: Callable[[Handle], object], handle: Handle) -> bool:
     try:
         call(handle)
@@ -131,13 +142,11 @@ def probe(nvml: Nvml, gpus: Sequence[GpuInfo], clock: Clock, allowed: Sequence[S
     Raises `NvmlFault` if the driver is gone or no allowed mode is supported by all GPUs that answer.
     """
     support: dict[str, Support] = {}
-    for gpu in gpus:
-        try:
-            support[gpu.uuid] = support_of(nvml, nvml.handle(gpu.uuid))
-        except NvmlFault as fault:
-            if fault.kind == "driver":
-                raise
-            log.warning("GPU %d does not answer the probe: %s", gpu.index, fault.code)
+    for gpu, found in supports(nvml, gpus):
+        if isinstance(found, NvmlFault):
+            log.warning("GPU %d does not answer the probe: %s", gpu.index, found.code)
+        else:
+            support[gpu.uuid] = found
     mode = choose_mode(support, allowed)
     plans = {uuid: _first_plan(one, mode) for uuid, one in support.items()}
     sisters_of = {gpu.name: [one.uuid for one in gpus if one.name == gpu.name and one.uuid in plans] for gpu in gpus}

@@ -15,14 +15,14 @@ from attester.signing import public_point
 from attester.simulated import SimulatedTee, simulated_measurement, simulated_platform_id
 from enclavescale.agent.file import ProduceSpec, load_spec
 from enclavescale.fleet import AGGREGATOR_ID, AGGREGATOR_IMAGE, demo_fleet, sign_policy
-from schemas.codec import encode_body, encode_signed_record, record_preimage
-from schemas.records import ControlRecord, Policy
+from schemas.records import Policy
 from schemas.topics import TopicNames
-from stream_jobs.core.effects import Rejection
+from stream_jobs.core.effects import ControlWanted, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
 from stream_jobs.log_record import LogRecord
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from stream_jobs.worker import WorkerConfig, aggregator_binding
+from tests.core.fleet import control_of, seal
 from verifier.cache import SessionCache
 
 WINDOW_MS = 1_000
@@ -85,21 +85,16 @@ def judge(site: Site, value: bytes, reports: list[bytes]) -> list[str]:
     worker = WorkerConfig(kafka={}, host_id=AGGREGATOR_ID, group="g", provider=provider, trust=PolicyTrust((b"x",)))
     now_ms = int(time.time() * 1000)
     session = Session(provider, aggregator_binding(worker, None, now_ms))
-    switch = encode_body(
-        ControlRecord(
-            kind="POLICY_SWITCH",
-            domain="hall-a",
-            host_id=AGGREGATOR_ID,
-            session_id=session.session_id,
-            seq=0,
-            issued_at_ms=now_ms,
-            policy_digest=view.digest,
-            content_digest=view.digest,
-            subjects=(),
-            reason="test",
-        )
+    switch = ControlWanted(
+        kind="POLICY_SWITCH",
+        domain="hall-a",
+        policy_digest=view.digest,
+        content_digest=view.digest,
+        effective_from_ms=None,
+        closed_through_ms=None,
+        reason="test",
     )
-    values = [encode_signed_record(switch, session.sign(record_preimage(switch)), session.evidence), *reports]
+    values = [seal(session, control_of(session, switch, now_ms)).value(session.evidence), *reports]
     topic = TopicNames().reports
     core = PartitionCore(
         CoreConfig(topic, 0, lambda digest: view if digest == view.digest else None, SessionCache().verify)
