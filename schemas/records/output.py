@@ -51,11 +51,15 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ramp:
-    """Largest sustained change of power to expect."""
+    """Change of power per second that one in a hundred seconds of the window exceeds, noise subtracted."""
 
     direction: str
     rate_w_per_s: int | None = None
     rate_w_per_s_absent_reason: str | None = None
+    low_w_per_s: int | None = None
+    low_w_per_s_absent_reason: str | None = None
+    high_w_per_s: int | None = None
+    high_w_per_s_absent_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +107,10 @@ class PowerShare:
     hosts: int
     capacity_w: int
     mean_w: int
+    low_w: int | None = None
+    low_w_absent_reason: str | None = None
+    high_w: int | None = None
+    high_w_absent_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +119,46 @@ class CodeCount:
 
     code: str
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerResult:
+    """What one check of the outlier layers found among the accepted reports of this revision."""
+
+    layer: str
+    code: str
+    hosts: int
+    capacity_w: int
+    honest_rate_pico: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """Hosts of one class whose claims count only in part: the rest is their own history's level."""
+
+    model: str
+    sampler_mode: str
+    code: str
+    hosts: int
+    gpus: int
+    capacity_w: int
+    readings_taken: int
+    pane_sums_sum: bytes
+    claimed_w: int
+    reference_w: int
+    weight_ppm: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synchrony:
+    """How far the domain swings in step."""
+
+    groups: int
+    grouped_capacity_ppm: int
+    largest_group_ppm: int
+    slow_w: int
+    fast_w: int
+    lag_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +236,11 @@ class FleetPower:
     late_refused: int
     refused: tuple[CodeCount, ...]
     flagged: tuple[CodeCount, ...]
+    layers: tuple[LayerResult, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
+    synchrony: Synchrony | None = None
+    synchrony_absent_reason: str | None = None
+    history_windows: int = 0
     influence: tuple[Influence, ...]
     dilution: Dilution
     privacy: EpsilonStatement

@@ -51,6 +51,10 @@ class DomainRule:
     quorum_ppm: int
     k_min_hosts: int
     k_min_tenants: int
+    max_colluding_ppm: int = 250_000
+    drift_cap_ppm: int = 7_500
+    history_windows: int = 30
+    forecast_horizons_ms: tuple[int, ...] = (1_000, 10_000, 60_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
