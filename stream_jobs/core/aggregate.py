@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,9 +18,9 @@ from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
 from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
 
 
-def scale_of(report: WindowReport, release: str) -> float:
-    """Noise scale of one release, in its unit. The checks have made sure that it is stated."""
-    return next(stated.scale_micro for stated in report.privacy.releases if stated.release == release) / 1e6
+def scale_micro_of(report: WindowReport, release: str) -> int:
+    """Noise scale of one release, millionths of its unit. The checks have made sure that it is stated."""
+    return next(stated.scale_micro for stated in report.privacy.releases if stated.release == release)
 
 
 def add_report(
@@ -33,8 +35,8 @@ def add_report(
     flags: tuple[str, ...],
 ) -> None:
     """Add one admitted report to its window: integer sums per class, and what is kept per host."""
-    transition_variance = discrete_laplace_variance(scale_of(report, "transitions")) if classes else 0.0
-    pane_variance = discrete_laplace_variance(scale_of(report, "pane_sums")) if classes else 0.0
+    transition_scale = scale_micro_of(report, "transitions") if classes else 0
+    pane_scale = scale_micro_of(report, "pane_sums") if classes else 0
     mean_w, variance_w2 = [], []
     for stated, counts, sums in classes:
         total = window.sums.get((stated.model, stated.sampler_mode))
@@ -43,16 +45,18 @@ def add_report(
             window.sums[(stated.model, stated.sampler_mode)] = total
         total.transitions += counts
         total.pane_sums += sums
-        total.hosts += 1
-        total.gpus += stated.gpus
-        total.capacity_w += stated.capacity_w
-        total.readings_taken += stated.readings_taken
-        total.transition_variance.append(transition_variance)
-        total.pane_variance.append(pane_variance)
+        total.host_ids.append(report.host_id)
+        total.host_gpus.append(stated.gpus)
+        total.host_capacity_w.append(stated.capacity_w)
+        total.host_readings.append(stated.readings_taken)
+        total.panes.append(stated.pane_sums)
+        total.labels.append(report.group_label)
+        total.transition_scales_micro.append(transition_scale)
+        total.pane_scales_micro.append(pane_scale)
         if stated.readings_taken:
             to_w = PANE_SUM_QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
             mean_w.append(int(sums.sum()) * to_w)
-            variance_w2.append(len(sums) * pane_variance * to_w * to_w)
+            variance_w2.append(len(sums) * _variance_of(pane_scale) * to_w * to_w)
     window.entries[report.host_id] = Entry(
         host_id=report.host_id,
         digest=digest,
@@ -73,6 +77,17 @@ def add_report(
         w_event_epsilon_micro=report.privacy.w_event_epsilon_micro,
     )
     window.dirty = window.revision >= 0
+
+
+@lru_cache(maxsize=256)
+def _variance_of(scale_micro: int) -> float:
+    """Variance of discrete Laplace noise, unit squared. Hosts of a fleet share a handful of scales."""
+    return discrete_laplace_variance(scale_micro / 1e6)
+
+
+def _variance_sum(scales_micro: list[int]) -> float:
+    """Variance of the sum of one draw per host, exact in any order of the hosts."""
+    return math.fsum(count * _variance_of(scale) for scale, count in sorted(Counter(scales_micro).items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +131,7 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
     factor = enrolled_capacity_w / total.capacity_w if total.capacity_w else 1.0
     watts = PANE_SUM_QUANTUM_MW / 1000
     taken = total.readings_taken / (total.gpus * ticks) if total.gpus else 0.0
-    variance = math.fsum(total.pane_variance)
+    variance = _variance_sum(total.pane_scales_micro)
     pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
     mean_w = pane_w / len(total.pane_sums)
     record = OutputClass(
@@ -133,7 +148,7 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
         pane_sums_sum=total.pane_sums.astype("<i8").tobytes(),
         pane_sums_shape=total.pane_sums.shape,
         pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
-        transitions_noise_variance_micro=round(math.fsum(total.transition_variance) * 1e6),
+        transitions_noise_variance_micro=round(_variance_sum(total.transition_scales_micro) * 1e6),
         pane_noise_variance_w2=round(variance * pane_w * pane_w),
         histogram_sum_absent_reason="not released by the hosts",
         transition_matrix_ppm=to_ppm(matrix).astype("<i4").tobytes(),

@@ -96,17 +96,49 @@ class Entry:
 
 @dataclass(slots=True)
 class ClassSum:
-    """Integer sums over the hosts of one class. Variances are those of the noise in the sums."""
+    """The reports of one class: exact sums over the hosts, and what each host states, one place per host in every list.
+
+    `transitions` [k+2, k+2] and `pane_sums` [panes] are int64 sums of noisy integers. `panes`: each host's noisy pane
+    sums as they came, little-endian int32. `*_scales_micro`: scale of the noise each host states, millionths of its
+    unit. `labels`: pseudonymous group labels.
+    """
 
     edges_w: tuple[int, ...]
     transitions: np.ndarray
     pane_sums: np.ndarray
-    hosts: int = 0
-    gpus: int = 0
-    capacity_w: int = 0
-    readings_taken: int = 0
-    transition_variance: list[float] = field(default_factory=list)
-    pane_variance: list[float] = field(default_factory=list)
+    host_ids: list[str] = field(default_factory=list)
+    host_gpus: list[int] = field(default_factory=list)
+    host_capacity_w: list[int] = field(default_factory=list)
+    host_readings: list[int] = field(default_factory=list)
+    panes: list[bytes] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    transition_scales_micro: list[int] = field(default_factory=list)
+    pane_scales_micro: list[int] = field(default_factory=list)
+
+    @property
+    def hosts(self) -> int:
+        """Hosts in the sums."""
+        return len(self.host_ids)
+
+    @property
+    def gpus(self) -> int:
+        """Their GPUs."""
+        return sum(self.host_gpus)
+
+    @property
+    def capacity_w(self) -> int:
+        """Their capacity, W."""
+        return sum(self.host_capacity_w)
+
+    @property
+    def readings_taken(self) -> int:
+        """Their readings."""
+        return sum(self.host_readings)
+
+    def pane_matrix(self) -> np.ndarray:
+        """Every host's noisy pane sums, int64[hosts, panes], in the order of the lists."""
+        flat = np.frombuffer(b"".join(self.panes), "<i4").astype(np.int64)
+        return flat.reshape(len(self.panes), -1)
 
 
 @dataclass(slots=True)
