@@ -21,9 +21,9 @@ from tests.core.replay import Run, new_core, remembered
 from tests.results import write_result
 
 TIER = os.environ.get("ENCLAVESCALE_TIER", "test")
-EXAMPLES = {"test": 250, "soak": 2_000, "accept": 10_000}[TIER]
+EXAMPLES = {"test": 150, "soak": 2_000, "accept": 10_000}[TIER]
 SEED = 20_260
-WINDOWS, TAIL = 6, 5
+WINDOWS, TAIL = 5, 4
 HOSTS = tuple(FLEET)
 PLACES = [(host, window) for window in range(WINDOWS) for host in HOSTS]
 
