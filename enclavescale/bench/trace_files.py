@@ -297,5 +297,6 @@ def mode_of(power_kind: str) -> str:
 def clip_high_w(traces: Sequence[BenchTrace]) -> int:
     """Upper clip bound of a class, W: 1.1 times the nominal limit, or what covers its traces, up to 1.5 times."""
     tdp_w = traces[0].tdp_w
-    seen = max(float(one.power_w.max()) for one in traces)
-    return math.ceil(min(max(1.1 * tdp_w, seen), 1.5 * tdp_w) / 10) * 10
+    seen_w = math.ceil(max(float(one.power_w.max()) for one in traces))
+    usual, most = -(-11 * tdp_w // 100), -(-15 * tdp_w // 100)
+    return 10 * min(max(usual, -(-seen_w // 10)), most)

@@ -1,18 +1,23 @@
-"""Commands that measure this machine: `bench host`."""
+"""Commands that measure: this machine (`bench host`), the estimates on real traces (`bench margin`)."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from enclavescale.bench.host import READERS, bench, readers_here
 from enclavescale.bench.host_screen import bench_screen
+from enclavescale.bench.margin import MODE_CHOICES, bench_margin
+from enclavescale.bench.margin_screen import margin_screen
+from enclavescale.bench.margin_trial import NOISES, MarginSpec
 from enclavescale.cli.common import EXIT_CODES, errors, json_option, say
 
 
 @click.group(epilog=EXIT_CODES)
 def bench_group() -> None:
-    """Measure what EnclaveScale costs on this machine."""
+    """Measure what EnclaveScale costs on this machine, and how good its estimates are."""
 
 
 @bench_group.command("host", epilog=EXIT_CODES)
@@ -50,3 +55,84 @@ def host(windows: int, seconds: float, gpus: int, agent_seconds: float, reader: 
             say(result)
         else:
             Console().print(bench_screen(result))
+
+
+@bench_group.command("margin", epilog=EXIT_CODES)
+@click.option(
+    "--traces",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of Parquet files or nvidia-smi CSV logs, with or without a manifest.json.",
+)
+@click.option("--hosts", default=32, show_default=True, type=click.IntRange(4, 4096), help="Hosts of a fleet.")
+@click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="GPUs per host.")
+@click.option(
+    "--epsilon", default=1.0, show_default=True, type=click.FloatRange(0.05, 100), help="Per window and reading."
+)
+@click.option("--window", default=60, show_default=True, type=click.IntRange(5, 3600), help="Seconds per window.")
+@click.option("--trials", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="Windows measured.")
+@click.option("--per-fleet", default=4, show_default=True, type=click.IntRange(1, 1000), help="Of them in one fleet.")
+@click.option("--run-up", default=3, show_default=True, type=click.IntRange(0, 1000), help="Windows before them.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Fixes the fleets.")
+@click.option(
+    "--mode",
+    default=MODE_CHOICES[0],
+    show_default=True,
+    type=click.Choice(MODE_CHOICES),
+    help="Traces by kind of reading: all of them and each kind alone; any: mixed only; or one kind only.",
+)
+@click.option("--gpu", help="Only traces of GPUs whose name has this in it.")
+@click.option("--tdp", type=click.IntRange(10, 5000), help="Nominal limit in W of GPUs for which no file states one.")
+@click.option("--labels", is_flag=True, help="Hosts of a job state a group label.")
+@click.option(
+    "--noise",
+    default=NOISES[0],
+    show_default=True,
+    type=click.Choice(NOISES),
+    help="OpenDP's, as hosts add it; or simulated draws of the same law, which the seed fixes.",
+)
+@click.option("--workers", default=0, show_default="one per core", type=click.IntRange(0, 1024), help="Processes.")
+@json_option
+def margin(
+    traces: Path,
+    hosts: int,
+    gpus: int,
+    epsilon: float,
+    window: int,
+    trials: int,
+    per_fleet: int,
+    run_up: int,
+    seed: int,
+    mode: str,
+    gpu: str | None,
+    tdp: int | None,
+    labels: bool,
+    noise: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Errors of mean and margin on fleets made of real traces.
+
+    Draws fleets from the traces (12 of 32 hosts in one training job, 8 in another, the rest inference and idle),
+    scales their nameplate to 100 MW, runs hosts and core on them and compares with the truth: edge (this product),
+    central (noise once for the fleet), exact (no noise), paper (clamped rows, averaged chain). With --json the last
+    line is one object.
+    """
+    with errors(as_json):
+        spec = MarginSpec(
+            hosts=hosts,
+            gpus=gpus,
+            epsilon=epsilon,
+            window_s=window,
+            windows=trials,
+            seed=seed,
+            run_up=run_up,
+            per_fleet=per_fleet,
+            noise=noise,
+            labels=labels,
+        )
+        result = bench_margin(traces, spec, mode=mode, gpu=gpu, tdp_w=tdp, workers=workers)
+        if as_json:
+            say(result)
+        else:
+            Console().print(margin_screen(result))

@@ -1,0 +1,161 @@
+"""`bench margin`: how far estimates of a fleet's mean and margin are off, on fleets drawn from traces.
+
+Trials run in processes of their own; fleets, readings and simulated noise depend on the seed alone, not on how many
+processes there are. OpenDP's noise comes from the operating system and differs from run to run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enclavescale.bench.margin_score import estimator_figures, forecast_figures, paper_variants
+from enclavescale.bench.margin_trial import Bench, MarginSpec, WindowFigures, bench_of, run_trial
+from enclavescale.bench.trace_files import AVERAGE, INSTANT, BenchTrace, read_traces
+from producers.errors import TraceError
+
+ANY, ALL = "any", "all"
+MODE_CHOICES = (ALL, ANY, INSTANT, AVERAGE)
+ALONE_SHARE = 4
+"""Fleets of one kind of reading are measured in a quarter of the windows of the mixed ones."""
+FEW_REPORTS = 2_000
+"""Fewer reports than this are made sooner in this process than in new ones."""
+
+Task = tuple[str | None, int, int]
+_shared: list[Bench] = []
+
+
+def _adopt(bench: Bench) -> None:
+    _shared[:] = [bench]
+
+
+def _work(task: Task) -> list[WindowFigures]:
+    return run_trial(_shared[0], *task)
+
+
+def _tasks(mode: str | None, windows: int, per_fleet: int) -> list[Task]:
+    fleets = -(-windows // per_fleet)
+    return [(mode, index, min(per_fleet, windows - index * per_fleet)) for index in range(fleets)]
+
+
+def _run(
+    bench: Bench, tasks: Sequence[Task], workers: int, progress: Callable[[int], None]
+) -> Iterator[list[WindowFigures]]:
+    """Results in the tasks' order, whoever makes them."""
+    spec = bench.spec
+    reports = spec.hosts * sum(spec.run_up + windows for _, _, windows in tasks)
+    if workers == 1 or reports < FEW_REPORTS:
+        for task in tasks:
+            yield run_trial(bench, *task)
+            progress(task[2])
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_adopt, initargs=(bench,)) as pool:
+        for task, windows in zip(tasks, pool.map(_work, tasks), strict=True):
+            yield windows
+            progress(task[2])
+
+
+def bench_margin(
+    directory: Path,
+    spec: MarginSpec,
+    *,
+    mode: str = ALL,
+    gpu: str | None = None,
+    tdp_w: int | None = None,
+    workers: int = 0,
+    progress: Callable[[int], None] = lambda windows: None,
+) -> dict[str, Any]:
+    """Measure and return a JSON-ready document; powers in MW of a fleet with 100 MW nameplate.
+
+    `gpu`: only traces whose GPU's name has this in it. `workers` 0: one process per core. `progress` is told the
+    windows done. Raises `TraceError`.
+    """
+    found = read_traces(directory, tdp_w=tdp_w)
+    traces = [one for one in found.traces if gpu is None or gpu.lower() in one.gpu.lower()]
+    if not traces:
+        raise TraceError(f"no trace of a GPU named {gpu!r}", field="gpu")
+    plan = _plan(traces, spec, mode)
+    bench = bench_of(spec, traces, [kind for kind, _ in plan])
+    tasks = [task for kind, windows in plan for task in _tasks(kind, windows, spec.per_fleet)]
+    measured: dict[str | None, list[WindowFigures]] = {kind: [] for kind, _ in plan}
+    done = _run(bench, tasks, workers or os.cpu_count() or 1, progress)
+    for task, windows in zip(tasks, done, strict=True):
+        measured[task[0]].extend(windows)
+    main = measured[plan[0][0]]
+    return {
+        "estimators": estimator_figures(main, spec.seed),
+        "paper_variants": paper_variants(main),
+        "forecast": forecast_figures(main),
+        "fleet": _fleet(bench, plan[0][0], main, traces),
+        "by_mode": {
+            kind: {
+                "estimators": estimator_figures(measured[kind], spec.seed),
+                "forecast": forecast_figures(measured[kind]),
+                "fleet": _fleet(bench, kind, measured[kind], traces),
+            }
+            for kind, _ in plan
+            if kind is not None
+        },
+        "seed": spec.seed,
+        "noise": spec.noise,
+        "epsilon": spec.epsilon,
+        "epsilon_split": {
+            "transitions": spec.budget.transitions_micro / 1e6,
+            "pane_sums": spec.budget.pane_sums_micro / 1e6,
+        },
+        "skipped": [{"file": one.file, "reason": one.reason} for one in found.skipped],
+    }
+
+
+def _plan(traces: Sequence[BenchTrace], spec: MarginSpec, mode: str) -> list[tuple[str | None, int]]:
+    """Kinds of fleets and windows of each; with `all` those kinds of reading of which there are fleets."""
+    if mode in (INSTANT, AVERAGE):
+        return [(mode, spec.windows)]
+    plan: list[tuple[str | None, int]] = [(None, spec.windows)]
+    if mode == ALL:
+        alone = max(-(-spec.windows // ALONE_SHARE), spec.per_fleet)
+        for kind in (INSTANT, AVERAGE):
+            if any(one.mode == kind and one.workload in {"training", "inference"} for one in traces):
+                plan.append((kind, alone))
+    return plan
+
+
+def _fleet(
+    bench: Bench, mode: str | None, windows: Sequence[WindowFigures], traces: Sequence[BenchTrace]
+) -> dict[str, Any]:
+    """What the fleets were made of and how their true power moved."""
+    spec, pools = bench.spec, bench.pools[mode]
+    margin = np.array([(one.p99_w - one.mean_w) * one.mw_per_w for one in windows])
+    used = {id(one): one for one in (*pools.jobs, *pools.inference, *pools.idle)}.values()
+    return {
+        "hosts": spec.hosts,
+        "gpus_per_host": spec.gpus,
+        "window_s": spec.window_s,
+        "pane_ms": spec.pane_ms,
+        "windows": len(windows),
+        "fleets": -(-len(windows) // spec.per_fleet),
+        "run_up_windows": spec.run_up,
+        "group_labels": spec.labels,
+        "nameplate_mw": 100.0,
+        "true_mean_mw": float(np.mean([one.mean_w * one.mw_per_w for one in windows])),
+        "true_margin_mw": float(margin.mean()),
+        "true_margin_p95_mw": float(np.quantile(margin, 0.95)),
+        "jobs_from": pools.job_workload,
+        "job_traces": len(pools.jobs),
+        "inference_traces": len(pools.inference),
+        "idle_traces": len(pools.idle),
+        "readings": dict(sorted(Counter(one.mode for one in used).items())),
+        "ticks_filled_ppm": round(float(np.mean([one.filled_ppm for one in used]))),
+        "classes": {
+            model: {"clip_high_w": rule.clip_high_w}
+            for model, rule in bench.rules.items()
+            if any(one.model == model for one in used)
+        },
+    }
