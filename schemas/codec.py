@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import fastavro
 
 from schemas.errors import SchemaError
+from schemas.layout import ReportLayout
 from schemas.mapping import from_avro, to_avro
-from schemas.pins import NAMES, SchemaPin, by_fingerprint, part, pin
+from schemas.parts import BINDING, ITEMS, NO_EVIDENCE, Part, finish, read_evidence, take_fixed
+from schemas.pins import NAMES, SchemaPin, by_fingerprint, pin
 from schemas.records import (
     Beacon,
     CollateralItem,
     ControlRecord,
-    EvidenceItem,
     FleetPower,
     Policy,
     SessionBinding,
@@ -110,7 +111,8 @@ class DecodedRecord:
 
     `preimage`: what the signature covers. `digest`: SHA-256 of it, the record's identity. `binding_bytes`: the exact
     bytes of the session binding, or None without evidence. `evidence_bytes`: the evidence as received, for caches.
-    `evidence_absent_reason`: not signed.
+    `evidence_absent_reason`: not signed. `layout`: what the report was read with, where it repeats an earlier one's
+    bytes (`schemas.repeats`).
     """
 
     body: WindowReport | ControlRecord
@@ -121,33 +123,7 @@ class DecodedRecord:
     binding_bytes: bytes | None
     evidence_bytes: bytes | None
     evidence_absent_reason: str | None
-
-
-class _Part:
-    """One part of a pinned schema, wrapped in a record with the single field `value`: how it is read and written."""
-
-    def __init__(self, name: str, *path: str, max_cells: int = MAX_CELLS) -> None:
-        self._parsed = part(name, *path)
-        self._scan = Scan(self._parsed, max_cells)
-        self._what = ".".join(path)
-
-    def write(self, value: Any) -> bytes:
-        """Canonical bytes of `value`."""
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, self._parsed, {"value": value})
-        return out.getvalue()
-
-    def read(self, value: bytes, start: int) -> tuple[Any, bytes]:
-        """Read the part at `start` and return it with its bytes. Refuses anything but the canonical encoding."""
-        taken = value[start : self._scan.end(value, start, self._what)]
-        read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
-        try:
-            result = read(
-                io.BytesIO(taken), self._parsed, None, return_record_name=True, return_record_name_override=True
-            )
-        except Exception as error:  # the scan leaves undecodable text; whatever else fastavro raises means the same
-            raise SchemaError(f"{self._what}: {type(error).__name__}: {error}"[:300], field=self._what) from error
-        return result["value"], taken
+    layout: ReportLayout | None = field(default=None, compare=False, repr=False)
 
 
 def _expect(framing: Framing, value: bytes, name: str) -> int:
@@ -157,45 +133,15 @@ def _expect(framing: Framing, value: bytes, name: str) -> int:
     return offset
 
 
-def _fixed(value: bytes, start: int, size: int, what: str) -> bytes:
-    taken = value[start : start + size]
-    if len(taken) != size:
-        raise SchemaError(f"{what} is cut short", field=what)
-    return taken
-
-
-def _finish(value: bytes, end: int) -> None:
-    if end != len(value):
-        raise SchemaError(f"{len(value) - end} bytes after the record", code="TRAILING_BYTES")
-
-
-_BODY = _Part("SignedRecord", "body")
-_BINDING = _Part("SignedRecord", "evidence", "binding")
-_ITEMS = _Part("SignedRecord", "evidence", "items")
-_NO_EVIDENCE = _Part("SignedRecord", "evidence_absent_reason")
-_OUTPUT = _Part("SignedFleetPower", "output")
-_WORKER = _Part("SignedFleetPower", "worker")
-_MANIFEST = _Part("SignedWindowManifest", "manifest")
-_POLICY = _Part("SignedPolicy", "policy", max_cells=MAX_POLICY_CELLS)
-_SIGNER = _Part("SignedPolicy", "signer_public_key")
-_BEACON = _Part("SignedBeacon", "beacon")
+_BODY = Part("SignedRecord", "body")
+_OUTPUT = Part("SignedFleetPower", "output")
+_WORKER = Part("SignedFleetPower", "worker")
+_MANIFEST = Part("SignedWindowManifest", "manifest")
+_POLICY = Part("SignedPolicy", "policy", max_cells=MAX_POLICY_CELLS)
+_SIGNER = Part("SignedPolicy", "signer_public_key")
+_BEACON = Part("SignedBeacon", "beacon")
 _COLLATERAL = pin("CollateralItem").parsed
 _COLLATERAL_SCAN = Scan(_COLLATERAL)
-
-
-def _read_evidence(value: bytes, start: int) -> tuple[SessionEvidence | None, bytes | None, bytes | None, int]:
-    branch = _fixed(value, start, 1, "evidence")
-    if branch == b"\x00":
-        return None, None, None, start + 1
-    if branch != b"\x02":
-        raise SchemaError("evidence has an unknown union branch", field="evidence")
-    binding, binding_bytes = _BINDING.read(value, start + 1)
-    items, items_bytes = _ITEMS.read(value, start + 1 + len(binding_bytes))
-    evidence = SessionEvidence(
-        binding=from_avro(SessionBinding, binding), items=tuple(from_avro(EvidenceItem, item) for item in items)
-    )
-    taken = branch + binding_bytes + items_bytes
-    return evidence, binding_bytes, taken, start + len(taken)
 
 
 def _preimage(tag: str, schema: str, data: bytes) -> bytes:
@@ -254,13 +200,13 @@ def encode_body(body: WindowReport | ControlRecord) -> bytes:
 
 def encode_binding(binding: SessionBinding) -> bytes:
     """Avro bytes of a session binding."""
-    return _BINDING.write(to_avro(binding))
+    return BINDING.write(to_avro(binding))
 
 
 def decode_binding(data: bytes) -> SessionBinding:
     """The session binding of its Avro bytes. Raises SchemaError, nothing else, whatever the bytes."""
-    binding, taken = _BINDING.read(data, 0)
-    _finish(data, len(taken))
+    binding, taken = BINDING.read(data, 0)
+    finish(data, len(taken))
     return from_avro(SessionBinding, binding)
 
 
@@ -287,7 +233,7 @@ def encode_beacon(beacon: Beacon) -> bytes:
 def _evidence_bytes(evidence: SessionEvidence | None) -> bytes:
     if evidence is None:
         return b"\x00"
-    return b"\x02" + encode_binding(evidence.binding) + _ITEMS.write(to_avro(evidence.items))
+    return b"\x02" + encode_binding(evidence.binding) + ITEMS.write(to_avro(evidence.items))
 
 
 def encode_signed_record(
@@ -302,7 +248,7 @@ def encode_signed_record(
 
     `evidence_absent_reason` is written where `evidence` is None.
     """
-    reason = _NO_EVIDENCE.write(evidence_absent_reason if evidence is None else None)
+    reason = NO_EVIDENCE.write(evidence_absent_reason if evidence is None else None)
     return framing.prefix("SignedRecord") + body_bytes + signature + _evidence_bytes(evidence) + reason
 
 
@@ -311,10 +257,10 @@ def decode_signed_record(value: bytes, framing: Framing = SINGLE_OBJECT) -> Deco
     start = _expect(framing, value, "SignedRecord")
     (name, body), body_bytes = _BODY.read(value, start)
     start += len(body_bytes)
-    signature = _fixed(value, start, 64, "signature")
-    evidence, binding_bytes, evidence_bytes, start = _read_evidence(value, start + 64)
-    reason, reason_bytes = _NO_EVIDENCE.read(value, start)
-    _finish(value, start + len(reason_bytes))
+    signature = take_fixed(value, start, 64, "signature")
+    evidence, binding_bytes, evidence_bytes, start = read_evidence(value, start + 64)
+    reason, reason_bytes = NO_EVIDENCE.read(value, start)
+    finish(value, start + len(reason_bytes))
     kind: type[WindowReport | ControlRecord] = WindowReport if name == _NAMESPACE + "WindowReport" else ControlRecord
     preimage = record_preimage(body_bytes)
     return DecodedRecord(
@@ -349,9 +295,9 @@ def decode_signed_output(value: bytes, framing: Framing = SINGLE_OBJECT) -> tupl
     start = _expect(framing, value, "SignedFleetPower")
     output, output_bytes = _OUTPUT.read(value, start)
     start += len(output_bytes)
-    signature = _fixed(value, start, 64, "signature")
+    signature = take_fixed(value, start, 64, "signature")
     worker, worker_bytes = _WORKER.read(value, start + 64)
-    _finish(value, start + 64 + len(worker_bytes))
+    finish(value, start + 64 + len(worker_bytes))
     record = SignedFleetPower(
         output=from_avro(FleetPower, output), signature=signature, worker=from_avro(WorkerIdentity, worker)
     )
@@ -370,9 +316,9 @@ def decode_signed_manifest(value: bytes, framing: Framing = SINGLE_OBJECT) -> tu
     start = _expect(framing, value, "SignedWindowManifest")
     manifest, manifest_bytes = _MANIFEST.read(value, start)
     start += len(manifest_bytes)
-    signature = _fixed(value, start, 64, "signature")
-    session_id = _fixed(value, start + 64, 32, "session_id")
-    _finish(value, start + 64 + 32)
+    signature = take_fixed(value, start, 64, "signature")
+    session_id = take_fixed(value, start + 64, 32, "session_id")
+    finish(value, start + 64 + 32)
     record = SignedWindowManifest(
         manifest=from_avro(WindowManifest, manifest), signature=signature, session_id=session_id
     )
@@ -391,9 +337,9 @@ def decode_signed_policy(value: bytes, framing: Framing = SINGLE_OBJECT) -> tupl
     start = _expect(framing, value, "SignedPolicy")
     policy, policy_bytes = _POLICY.read(value, start)
     start += len(policy_bytes)
-    signature = _fixed(value, start, 64, "signature")
+    signature = take_fixed(value, start, 64, "signature")
     signer, signer_bytes = _SIGNER.read(value, start + 64)
-    _finish(value, start + 64 + len(signer_bytes))
+    finish(value, start + 64 + len(signer_bytes))
     record = SignedPolicy(policy=from_avro(Policy, policy), signature=signature, signer_public_key=signer)
     return record, policy_preimage(policy_bytes)
 
@@ -408,8 +354,8 @@ def decode_signed_beacon(value: bytes, framing: Framing = SINGLE_OBJECT) -> tupl
     start = _expect(framing, value, "SignedBeacon")
     beacon, taken = _BEACON.read(value, start)
     end = start + len(taken)
-    signature = _fixed(value, end, 64, "signature")
-    _finish(value, end + 64)
+    signature = take_fixed(value, end, 64, "signature")
+    finish(value, end + 64)
     return SignedBeacon(beacon=from_avro(Beacon, beacon), signature=signature), beacon_preimage(taken)
 
 
@@ -441,7 +387,7 @@ def encode_collateral(item: CollateralItem, framing: Framing = SINGLE_OBJECT) ->
 def decode_collateral(value: bytes, framing: Framing = SINGLE_OBJECT) -> CollateralItem:
     """Decode a value of the collateral topic. Raises SchemaError."""
     start = _expect(framing, value, "CollateralItem")
-    _finish(value, _COLLATERAL_SCAN.end(value, start, "collateral"))
+    finish(value, _COLLATERAL_SCAN.end(value, start, "collateral"))
     read: Any = fastavro.schemaless_reader  # its annotations are wider than a record's
     try:
         return from_avro(CollateralItem, read(io.BytesIO(value[start:]), _COLLATERAL, None))

@@ -1,0 +1,299 @@
+"""Where the fields of a report lie in its bytes, so that the next one like it need not be walked.
+
+Reports of one session repeat almost all of their bytes from window to window: names, grid, privacy statement. A layout
+is learned from one report and reads another if all those bytes are the same and the rest, between them, is canonical.
+Then the walk of `schemas.scan` and the decoder would take the same way through it and read the same. A layout never
+refuses: what it does not fit is left to them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, cast
+
+from schemas.pins import part
+from schemas.records import WindowReport
+
+Path = tuple[str | int, ...]
+"""Names of fields and positions in arrays, from the report down."""
+
+VARIABLE = frozenset(
+    {
+        ("seq",),
+        ("prev_digest",),
+        ("window_start_ms",),
+        ("window_end_ms",),
+        ("samples_taken",),
+        ("stalls_coarse",),
+        ("classes", "readings_taken"),
+        ("classes", "transitions"),
+        ("classes", "pane_sums"),
+        ("classes", "histogram"),
+        ("classes", "energy_residual_mj"),
+        ("sensor_flags", "gpus"),
+    }
+)
+"""Fields that change from window to window. Any other may change too: the report then needs another layout."""
+
+ANY_LENGTH = frozenset({("seq",), ("classes", "energy_residual_mj")})
+"""Numbers whose length changes with them. The others keep theirs from window to window, as a rule."""
+
+HEAD = (("host_id",), ("domain",), ("session_id",))
+"""First fields of a report: one session's own, while what follows is the same for all hosts of a kind."""
+
+MAX_NUMBERS = 1 << 14
+"""Numbers remembered by their bytes: one timestamp serves all hosts of a window."""
+
+_MAX_BYTES = {"int": 4, "long": 9}
+"""Longest varints read here: they are within their type's range whatever their bits."""
+
+_BODY = part("SignedRecord", "body")["fields"][0]["type"]
+
+
+def _types(node: Any) -> Iterator[tuple[str, Any]]:
+    """Named types below a parsed schema node."""
+    if isinstance(node, list):
+        for branch in node:
+            yield from _types(branch)
+    elif isinstance(node, dict):
+        if "name" in node:
+            yield node["name"], node
+        for one in (node.get("items"), *(field["type"] for field in node.get("fields", ()))):
+            yield from _types(one)
+
+
+_TYPES = dict(_types(_BODY))
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A number, text, bytes or fixed in a report's bytes: where its content begins and ends."""
+
+    path: Path
+    kind: str
+    start: int
+    end: int
+
+    @property
+    def pattern(self) -> tuple[str, ...]:
+        """The path without positions in arrays."""
+        return tuple(step for step in self.path if isinstance(step, str))
+
+
+class _Trace:
+    """Leaves of bytes that the walk has found canonical, in their order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.leaves: list[Leaf] = []
+
+    def _number(self, pos: int) -> tuple[int, int]:
+        raw = shift = 0
+        while True:
+            byte = self.data[pos]
+            raw |= (byte & 0x7F) << shift
+            pos, shift = pos + 1, shift + 7
+            if byte < 0x80:
+                return (raw >> 1) ^ -(raw & 1), pos
+
+    def _leaf(self, path: Path, kind: str, start: int, end: int) -> int:
+        self.leaves.append(Leaf(path, kind, start, end))
+        return end
+
+    def walk(self, node: Any, pos: int, path: Path) -> int:
+        """Note the leaves of one value of schema `node` at `pos`; returns where it ends."""
+        if isinstance(node, list):
+            return self.walk(node[self.data[pos] >> 1], pos + 1, path)
+        kind = node["type"] if isinstance(node, dict) else node
+        if kind == "record":
+            for one in node["fields"]:
+                pos = self.walk(one["type"], pos, (*path, one["name"]))
+            return pos
+        if kind == "array":
+            count, pos = self._number(pos)
+            for at in range(count):
+                pos = self.walk(node["items"], pos, (*path, at))
+            return pos + 1 if count else pos
+        if kind in _MAX_BYTES:
+            return self._leaf(path, kind, pos, self._number(pos)[1])
+        if kind in ("string", "bytes"):
+            size, pos = self._number(pos)
+            return self._leaf(path, kind, pos, pos + size)
+        if kind == "fixed":
+            return self._leaf(path, kind, pos, pos + node["size"])
+        if kind in ("null", "boolean"):
+            return pos + 1 if kind == "boolean" else pos
+        return self.walk(_TYPES[kind], pos, path)
+
+
+def leaves_of(body: bytes) -> list[Leaf]:
+    """Leaves of a canonical WindowReport as the body of a signed record, branch byte included."""
+    trace = _Trace(body)
+    trace.walk(_BODY, 0, ())
+    return trace.leaves
+
+
+class Numbers:
+    """Canonical varints by their bytes, as many as `MAX_NUMBERS`."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, int] = {}
+
+    def read(self, data: bytes) -> int | None:
+        """The number that all of `data` encodes, or None if that is no canonical varint of 1 to 9 bytes."""
+        size = len(data)
+        if not 1 <= size <= _MAX_BYTES["long"] or data[-1] > 0x7F or (size > 1 and data[-1] == 0):
+            return None
+        raw = 0
+        for at, byte in enumerate(data):
+            if byte < 0x80 and at < size - 1:
+                return None
+            raw |= (byte & 0x7F) << 7 * at
+        if len(self.known) >= MAX_NUMBERS:
+            self.known.clear()
+        self.known[data] = number = (raw >> 1) ^ -(raw & 1)
+        return number
+
+
+class _Block:
+    """Bytes of constant length: pieces that never change, and others between them.
+
+    `free`: a number of any length lies before it. `numbers` and `contents`: indexes of the pieces that are varints,
+    and all that are not constant, in their order.
+    """
+
+    __slots__ = ("constants", "contents", "expected", "free", "key", "size", "unpack")
+
+    def __init__(self, pieces: Sequence[tuple[bytes, Leaf | None]], free: bool) -> None:
+        layout = struct.Struct("".join(f"{len(data)}s" for data, _ in pieces))
+        self.unpack = layout.unpack_from
+        self.size = layout.size
+        fixed = [at for at, (_, leaf) in enumerate(pieces) if leaf is None]
+        self.constants: Callable[[Any], Any] = itemgetter(*fixed) if fixed else len
+        self.expected = self.constants([data for data, _ in pieces])
+        self.contents = [(at, leaf.kind in _MAX_BYTES) for at, (_, leaf) in enumerate(pieces) if leaf is not None]
+        self.free = free
+        self.key = (layout.format, self.expected, tuple(self.contents), free)
+
+
+class _Maker:
+    """Makes records like a template, with other values in some places.
+
+    Fields are written through their slots: a frozen record's own initialiser costs three times as much.
+    """
+
+    __slots__ = ("_children", "_constants", "_values", "_what")
+
+    def __init__(self, template: Any, path: Path, places: dict[Path, int]) -> None:
+        self._what = type(template)
+        self._constants: list[tuple[Callable[[Any, Any], None], Any]] = []
+        self._values: list[tuple[Callable[[Any, Any], None], int]] = []
+        self._children: list[tuple[Callable[[Any, Any], None], list[_Maker]]] = []
+        for one in dataclasses.fields(template):
+            here = (*path, one.name)
+            write = getattr(self._what, one.name).__set__
+            value = getattr(template, one.name)
+            if here in places:
+                self._values.append((write, places[here]))
+            elif any(place[: len(here)] == here for place in places):
+                makers = [_Maker(item, (*here, at), places) for at, item in enumerate(value)]
+                self._children.append((write, makers))
+            else:
+                self._constants.append((write, value))
+
+    def make(self, values: Sequence[Any]) -> Any:
+        """A record with `values` in its places."""
+        made = object.__new__(self._what)
+        for write, constant in self._constants:
+            write(made, constant)
+        for write, at in self._values:
+            write(made, values[at])
+        for write, makers in self._children:
+            write(made, tuple([maker.make(values) for maker in makers]))
+        return made
+
+
+class ReportLayout:
+    """Layout of reports from behind their head. `key`: layouts with equal keys are the same."""
+
+    __slots__ = ("__weakref__", "_blocks", "_maker", "key")
+
+    def __init__(self, blocks: list[_Block], maker: _Maker) -> None:
+        self._blocks = blocks
+        self._maker = maker
+        self.key = tuple(block.key for block in blocks)
+
+    def read(self, value: bytes, pos: int, numbers: Numbers, head: tuple[Any, ...]) -> tuple[WindowReport, int] | None:
+        """The report whose head ends at `pos`, and where it ends; None if it does not fit. `head`: fields of `HEAD`."""
+        values: list[Any] = []
+        known = numbers.known
+        for block in self._blocks:
+            if block.free:
+                piece = value[pos : pos + 10]
+                end = 0
+                for byte in piece:
+                    end += 1
+                    if byte < 0x80:
+                        break
+                data = piece[:end]
+                number = known.get(data)
+                if number is None and (number := numbers.read(data)) is None:
+                    return None
+                values.append(number)
+                pos += end
+            if len(value) - pos < block.size:
+                return None
+            found = block.unpack(value, pos)
+            if block.constants(found) != block.expected:
+                return None
+            for at, is_number in block.contents:
+                one = found[at]
+                if is_number:
+                    number = known.get(one)
+                    if number is None and (number := numbers.read(one)) is None:
+                        return None
+                    values.append(number)
+                else:
+                    values.append(one)
+            pos += block.size
+        values += head
+        return cast(WindowReport, self._maker.make(values)), pos
+
+
+def head_size(body: bytes) -> int:
+    """Bytes of `body`, a canonical report's, up to the end of its session id."""
+    return next(leaf.end for leaf in leaves_of(body) if leaf.path == HEAD[-1])
+
+
+def layout_of(body: bytes, report: WindowReport) -> ReportLayout | None:
+    """Learn the layout of `report`, decoded from the canonical bytes `body` (branch byte included).
+
+    None if one of its numbers is so long that its range would have to be checked.
+    """
+    leaves = leaves_of(body)
+    changing = [leaf for leaf in leaves if leaf.pattern in VARIABLE]
+    if any(leaf.end - leaf.start > _MAX_BYTES.get(leaf.kind, len(body)) for leaf in changing):
+        return None
+    pos = next(leaf.end for leaf in leaves if leaf.path == HEAD[-1])
+    blocks: list[_Block] = []
+    pieces: list[tuple[bytes, Leaf | None]] = []
+    free = False
+    for leaf in changing:
+        if leaf.start > pos:
+            pieces.append((body[pos : leaf.start], None))
+        if leaf.pattern in ANY_LENGTH:
+            if pieces or free:
+                blocks.append(_Block(pieces, free))
+            pieces, free = [], True
+        else:
+            pieces.append((body[leaf.start : leaf.end], leaf))
+        pos = leaf.end
+    pieces.append((body[pos:], None))
+    blocks.append(_Block(pieces, free))
+    places: dict[Path, int] = {leaf.path: at for at, leaf in enumerate(changing)}
+    places.update({path: len(changing) + at for at, path in enumerate(HEAD)})
+    return ReportLayout(blocks, _Maker(report, (), places))
