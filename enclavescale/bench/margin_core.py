@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,28 +104,39 @@ def exact_report(exact: Distilled, privacy: PrivacyParameters) -> HostReport:
 
 
 class CoreFleet:
-    """One domain of the core: windows of a fleet's reports become outputs."""
+    """One domain of the core: windows of a fleet's reports become outputs.
 
-    def __init__(self, fleet: TraceFleet, schedule: Schedule, *, labels: bool = False) -> None:
+    `profiles`: the hosts' classes as enrolled; `view`, `rule`: policy and domain rule, with the fields in
+    `rule_changes` other than the bench's own.
+    """
+
+    def __init__(self, fleet: TraceFleet, schedule: Schedule, *, labels: bool = False, **rule_changes: Any) -> None:
         rules = {rule.model: rule for rule in fleet.rules}
         self.profiles = tuple(profile_of(host, rules[host.trace.model]) for host in fleet.hosts)
         self._labels = tuple(host.group if labels else None for host in fleet.hosts)
         self._schedule = schedule
-        self._view = _view(self.profiles, fleet, schedule)
+        self.view = _view(self.profiles, fleet, schedule, rule_changes)
+        self.rule = self.view.domains[DOMAIN]
         self._number = 0
         self._digest: bytes | None = None
 
-    def output(self, reports: Sequence[HostReport]) -> FleetPower:
-        """Close the next window on one report per host, in the fleet's order."""
+    def fork(self) -> CoreFleet:
+        """Another core with the same past, whose windows go on independently."""
+        return copy.copy(self)
+
+    def output(self, reports: Sequence[HostReport | None]) -> FleetPower:
+        """Close the next window on one report per host, in the fleet's order; None: the host did not report."""
         start_ms = START_MS + self._number * self._schedule.window_ms
-        window = Window(start_ms, start_ms + self._schedule.window_ms, self._view, self._view.domains[DOMAIN])
+        window = Window(start_ms, start_ms + self._schedule.window_ms, self.view, self.rule)
         for index, report in enumerate(reports):
-            body, stated = self._body(index, report, start_ms)
+            if report is None:
+                continue
+            body, stated = self.statement(index, report)
             add_report(
                 window,
                 body,
                 [(stated, report.transitions, report.pane_sums)],
-                self._view.hosts[body.host_id],
+                self.view.hosts[body.host_id],
                 _PROVEN,
                 digest=hashlib.sha256(b"%d/%d" % (self._number, index)).digest(),
                 offset=self._number * len(reports) + index,
@@ -143,7 +155,9 @@ class CoreFleet:
         self._digest = made.digest
         return made.output
 
-    def _body(self, index: int, report: HostReport, start_ms: int) -> tuple[WindowReport, GpuClass]:
+    def statement(self, index: int, report: HostReport) -> tuple[WindowReport, GpuClass]:
+        """What host `index` states in the next window."""
+        start_ms = START_MS + self._number * self._schedule.window_ms
         profile, schedule = self.profiles[index], self._schedule
         stated = GpuClass(
             model=profile.model,
@@ -197,7 +211,9 @@ def host_id(index: int) -> str:
     return f"host{index:05d}"
 
 
-def _view(profiles: Sequence[ClassProfile], fleet: TraceFleet, schedule: Schedule) -> PolicyView:
+def _view(
+    profiles: Sequence[ClassProfile], fleet: TraceFleet, schedule: Schedule, rule_changes: Mapping[str, Any]
+) -> PolicyView:
     hosts = tuple(
         HostEnrolment(
             host_id=host_id(index),
@@ -224,6 +240,7 @@ def _view(profiles: Sequence[ClassProfile], fleet: TraceFleet, schedule: Schedul
         k_min_hosts=1,
         k_min_tenants=1,
     )
+    rule = replace(rule, **rule_changes)
     limits = Limits(
         lateness_ms=10 * schedule.window_ms,
         max_idle_ms=10 * schedule.window_ms,
