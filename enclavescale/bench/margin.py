@@ -7,15 +7,18 @@ processes there are. OpenDP's noise comes from the operating system and differs 
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from enclavescale.bench.host import BenchFailed
 from enclavescale.bench.margin_score import estimator_figures, forecast_figures, paper_variants
 from enclavescale.bench.margin_trial import Bench, MarginSpec, WindowFigures, bench_of, run_trial
 from enclavescale.bench.trace_files import AVERAGE, INSTANT, BenchTrace, read_traces
@@ -33,6 +36,7 @@ _shared: list[Bench] = []
 
 
 def _adopt(bench: Bench) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     _shared[:] = [bench]
 
 
@@ -45,21 +49,21 @@ def _tasks(mode: str | None, windows: int, per_fleet: int) -> list[Task]:
     return [(mode, index, min(per_fleet, windows - index * per_fleet)) for index in range(fleets)]
 
 
-def _run(
-    bench: Bench, tasks: Sequence[Task], workers: int, progress: Callable[[int], None]
-) -> Iterator[list[WindowFigures]]:
+def _run(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[list[WindowFigures]]:
     """Results in the tasks' order, whoever makes them."""
     spec = bench.spec
     reports = spec.hosts * sum(spec.run_up + windows for _, _, windows in tasks)
     if workers == 1 or reports < FEW_REPORTS:
         for task in tasks:
             yield run_trial(bench, *task)
-            progress(task[2])
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_adopt, initargs=(bench,)) as pool:
-        for task, windows in zip(tasks, pool.map(_work, tasks), strict=True):
-            yield windows
-            progress(task[2])
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_adopt, initargs=(bench,))
+    try:
+        yield from pool.map(_work, tasks)
+    except BrokenProcessPool as error:
+        raise BenchFailed("a process of the benchmark died", remedy="Try fewer --workers: memory?") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def bench_margin(
@@ -70,12 +74,12 @@ def bench_margin(
     gpu: str | None = None,
     tdp_w: int | None = None,
     workers: int = 0,
-    progress: Callable[[int], None] = lambda windows: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measure and return a JSON-ready document; powers in MW of a fleet with 100 MW nameplate.
 
     `gpu`: only traces whose GPU's name has this in it. `workers` 0: one process per core. `progress` is told the
-    windows done. Raises `TraceError`.
+    windows done and those in all. Raises `TraceError`, `BenchFailed`.
     """
     found = read_traces(directory, tdp_w=tdp_w)
     traces = [one for one in found.traces if gpu is None or gpu.lower() in one.gpu.lower()]
@@ -85,19 +89,21 @@ def bench_margin(
     bench = bench_of(spec, traces, [kind for kind, _ in plan])
     tasks = [task for kind, windows in plan for task in _tasks(kind, windows, spec.per_fleet)]
     measured: dict[str | None, list[WindowFigures]] = {kind: [] for kind, _ in plan}
-    done = _run(bench, tasks, workers or os.cpu_count() or 1, progress)
-    for task, windows in zip(tasks, done, strict=True):
-        measured[task[0]].extend(windows)
+    total, count = sum(windows for _, windows in plan), 0
+    for task, figures in zip(tasks, _run(bench, tasks, workers or os.cpu_count() or 1), strict=True):
+        measured[task[0]].extend(figures)
+        count += len(figures)
+        progress(count, total)
     main = measured[plan[0][0]]
     return {
         "estimators": estimator_figures(main, spec.seed),
         "paper_variants": paper_variants(main),
-        "forecast": forecast_figures(main),
+        "forecast": forecast_figures(main, spec.seed),
         "fleet": _fleet(bench, plan[0][0], main, traces),
         "by_mode": {
             kind: {
                 "estimators": estimator_figures(measured[kind], spec.seed),
-                "forecast": forecast_figures(measured[kind]),
+                "forecast": forecast_figures(measured[kind], spec.seed),
                 "fleet": _fleet(bench, kind, measured[kind], traces),
             }
             for kind, _ in plan

@@ -54,15 +54,15 @@ def _figures(windows: Sequence[WindowFigures], estimates: Sequence[Estimate], se
     return {
         "mean_rmse_mw": _rms(mean),
         "margin_rmse_mw": _rms(margin),
-        "coverage": _share(covered_p99),
+        "coverage": _mean(covered_p99),
         "mean_bias_mw": _mean(mean),
         "margin_bias_mw": _mean(margin),
         "margin_error_p95_mw": _quantile(np.abs(margin), 0.95),
-        "mean_coverage": _share(covered_mean),
-        "margin_coverage": _share(covered_p99),
+        "mean_coverage": _mean(covered_mean),
+        "margin_coverage": _mean(covered_p99),
         "mean_width_mw": _mean(np.array([one.mean_high_w - one.mean_low_w for one in estimates]) * scale),
         "margin_width_mw": _mean(np.array([one.p99_high_w - one.p99_low_w for one in estimates]) * scale),
-        "missed_low": _share(np.array([one.p99_high_w < w.p99_w for one, w in zip(estimates, windows, strict=True)])),
+        "missed_low": _mean(np.array([one.p99_high_w < w.p99_w for one, w in zip(estimates, windows, strict=True)])),
         "withheld": int(np.count_nonzero(np.isnan(mean))),
         "coverage_test": coverage_test(covered_p99, [one.block for one in windows], seed),
         "mean_coverage_test": coverage_test(covered_mean, [one.block for one in windows], seed),
@@ -89,23 +89,18 @@ def coverage_test(covered: Floats, blocks: Sequence[str], seed: int) -> dict[str
     if not known.any():
         return None
     hits, count = int(covered[known].sum()), int(np.count_nonzero(known))
-    names = sorted({name for name, use in zip(blocks, known, strict=True) if use})
-    label = np.array([names.index(name) if use else -1 for name, use in zip(blocks, known, strict=True)])
-    size = np.array([np.count_nonzero(label == index) for index in range(len(names))])
-    good = np.array([covered[label == index].sum() for index in range(len(names))])
+    shares = block_shares(covered, blocks, seed)
     result: dict[str, Any] = {
         "windows": count,
-        "blocks": len(names),
+        "blocks": len({name for name, use in zip(blocks, known, strict=True) if use}),
         "binomial_p": binomial_tail(hits, count, NOMINAL),
         "low": None,
         "high": None,
         "independent_windows": None,
         "block_binomial_p": None,
     }
-    if len(names) < MIN_BLOCKS:
+    if shares is None:
         return result
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    shares = good[drawn].sum(axis=1) / size[drawn].sum(axis=1)
     share, variance = hits / count, float(shares.var())
     spread = share * (1 - share)
     independent = max(1, min(count, round(spread / variance))) if variance > 0 and spread > 0 else count
@@ -116,6 +111,20 @@ def coverage_test(covered: Floats, blocks: Sequence[str], seed: int) -> dict[str
         "independent_windows": independent,
         "block_binomial_p": binomial_tail(round(share * independent), independent, NOMINAL),
     }
+
+
+def block_shares(flags: Floats, blocks: Sequence[str], seed: int) -> Floats | None:
+    """Shares of 1 in `RESAMPLES` draws of as many whole blocks as there are; None below `MIN_BLOCKS`. NaN: left out."""
+    known = ~np.isnan(flags)
+    names = sorted({name for name, use in zip(blocks, known, strict=True) if use})
+    if len(names) < MIN_BLOCKS:
+        return None
+    label = np.array([names.index(name) if use else -1 for name, use in zip(blocks, known, strict=True)])
+    size = np.array([np.count_nonzero(label == index) for index in range(len(names))])
+    good = np.array([flags[label == index].sum() for index in range(len(names))])
+    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+    shares: Floats = good[drawn].sum(axis=1) / size[drawn].sum(axis=1)
+    return shares
 
 
 def binomial_tail(hits: int, count: int, share: float) -> float:
@@ -131,25 +140,31 @@ def binomial_tail(hits: int, count: int, share: float) -> float:
     )
 
 
-def forecast_figures(windows: Sequence[WindowFigures]) -> dict[str, dict[str, float | None]]:
+def forecast_figures(windows: Sequence[WindowFigures], seed: int) -> dict[str, dict[str, float | None]]:
     """By horizon in seconds: share of windows after which power exceeds the forecast p99, and pinball losses, MW.
 
-    `persistence`: the last second's mean; `persistence_and_rise`: that plus the 99 % quantile of all earlier changes
-    over the horizon. Both know the true power up to the window's end. None where the core gives no forecast.
+    `exceeded_low`..`exceeded_high`: 95 % by a bootstrap over blocks. `persistence`: the last second's mean;
+    `persistence_and_rise`: that plus the 99 % quantile of all earlier changes over the horizon. Both know the true
+    power up to the window's end. None where the core gives no forecast.
     """
     result = {}
     for horizon in FORECAST_S:
         rows = [one.forecasts[horizon] for one in windows]
         came = np.array([one.came_mw for one in rows])
         given = np.array([one.forecast_mw for one in rows])
-        use = ~np.isnan(given)
+        last = np.array([one.last_mw for one in rows])
+        risen = np.array([one.last_and_rise_mw for one in rows])
+        over = np.where(np.isnan(given), np.nan, (came > given).astype(np.float64))
+        shares = block_shares(over, [one.block for one in windows], seed)
         result[str(horizon)] = {
-            "windows": int(np.count_nonzero(use)),
-            "exceeded": _share(came[use] > given[use]),
-            "pinball_mw": _pinball(came[use], given[use]),
-            "persistence_pinball_mw": _pinball(came, np.array([one.last_mw for one in rows])),
-            "persistence_and_rise_pinball_mw": _pinball(came, np.array([one.last_and_rise_mw for one in rows])),
-            "persistence_and_rise_exceeded": _share(came > np.array([one.last_and_rise_mw for one in rows])),
+            "windows": int(np.count_nonzero(~np.isnan(given))),
+            "exceeded": _mean(over),
+            "exceeded_low": None if shares is None else float(np.quantile(shares, 0.025)),
+            "exceeded_high": None if shares is None else float(np.quantile(shares, 0.975)),
+            "pinball_mw": _pinball(came, given),
+            "persistence_pinball_mw": _pinball(came, last),
+            "persistence_and_rise_pinball_mw": _pinball(came, risen),
+            "persistence_and_rise_exceeded": _mean(came > risen),
         }
     return result
 
@@ -167,9 +182,6 @@ def _known(values: npt.NDArray[Any]) -> Floats:
 def _mean(values: npt.NDArray[Any]) -> float | None:
     known = _known(values)
     return float(known.mean()) if known.size else None
-
-
-_share = _mean
 
 
 def _quantile(values: Floats, share: float) -> float | None:

@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from producers.errors import TraceError
-from producers.sample.nvidia_smi import MAX_POWER_W, NvidiaSmiLog, Reading, raw_lines
+from producers.sample.nvidia_smi import MAX_GPUS, MAX_POWER_W, NvidiaSmiLog, Reading, raw_lines
 from producers.sample.resample import Resampler, to_array
 
 TICK_MS = 100
@@ -35,7 +34,8 @@ MAX_INTERVAL_S = 0.15
 MAX_GAP_TICKS = 100
 MIN_TICKS = 200
 """Shortest trace that is used, 20 s: less says little of how a load moves."""
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES, MAX_ROWS, MAX_TIME_S = 1 << 30, 10_000_000, 1e11
+"""Ten million rows are eight GPUs for a day and a half."""
 TRAINING, INFERENCE, IDLE = "training", "inference", "idle"
 TRAINING_CORRELATION = 0.8
 """Mean pairwise correlation above which the GPUs of a log are taken to run one job in step."""
@@ -137,27 +137,28 @@ def _found(directory: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
 def _trace(path: Path, name: str, facts: Mapping[str, Any], tdp_w: int | None) -> BenchTrace:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise TraceError(f"{name}: larger than {MAX_FILE_BYTES >> 20} MiB", field="traces")
+            raise TraceError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
         log = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
-    except (OSError, pa.ArrowException) as error:
-        raise TraceError(f"{name}: cannot be read", field="traces") from error
+    except OSError as error:
+        raise TraceError(f"{name}: cannot be read: {error.strerror or error}", field="traces") from error
     except TraceError as error:
         raise TraceError(f"{name}: {error}", field="traces") from error
     power_w, filled = complete(log.power_w)
-    stated = facts.get("tdp_w")
-    limit_w = stated if isinstance(stated, int) and stated > 0 else log.limit_w or tdp_w or nominal_limit_w(power_w)
-    mode = log.mode
-    if mode == UNKNOWN and isinstance(facts.get("power_kind"), str):
-        mode = mode_of(str(facts["power_kind"]))
+    mode = mode_of(str(facts.get("power_kind", ""))) if log.mode == UNKNOWN else log.mode
     return BenchTrace(
         name=name,
         gpu=str(facts.get("gpu") or log.gpu or "GPU"),
-        tdp_w=limit_w,
-        workload=str(facts.get("workload") or workload_of(power_w)),
+        tdp_w=_stated_w(facts.get("tdp_w")) or log.limit_w or tdp_w or nominal_limit_w(power_w),
+        workload=str(facts.get("workload") or workload_of(power_w)).lower(),
         mode=mode,
         power_w=power_w,
         filled_ppm=filled,
     )
+
+
+def _stated_w(value: object) -> int | None:
+    """A nominal limit as a manifest states it, W; a grid of ten states needs 10 W."""
+    return round(value) if isinstance(value, int | float) and 10 <= value <= MAX_POWER_W else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +184,14 @@ def _on_ticks(readings: list[Reading]) -> Powers:
 
 
 def _parquet(path: Path) -> _Log:
-    file = pq.ParquetFile(path)
-    names = set(file.schema_arrow.names)
-    if not {"timestamp_s", "power_w"} <= names:
-        raise TraceError("no columns timestamp_s and power_w")
-    wanted = [one for one in ("timestamp_s", "gpu_id", "power_w", "power_instant_w", "power_average_w") if one in names]
-    table = file.read(columns=wanted)
-    column = {one: _numbers(table.column(one)) for one in wanted}
+    column = read_columns(path, ("timestamp_s", "power_w"), ("gpu_id", "power_instant_w"))
     time_s, power_w, mode = column["timestamp_s"], column["power_w"], UNKNOWN
     instant = column.get("power_instant_w")
     if instant is not None and 10 * np.count_nonzero(np.isfinite(instant)) >= 9 * instant.size:
         power_w, mode = instant, INSTANT
     gpu = column.get("gpu_id", np.zeros(time_s.size))
-    use = np.isfinite(time_s) & np.isfinite(power_w) & np.isfinite(gpu) & (power_w >= 0) & (np.abs(time_s) < 1e11)
+    use = np.isfinite(time_s) & np.isfinite(power_w) & (power_w >= 0) & (np.abs(time_s) < MAX_TIME_S)
+    use &= (gpu >= 0) & (gpu < MAX_GPUS)
     if not use.any():
         raise TraceError("no reading in the file")
     order = np.argsort(time_s[use], kind="stable")
@@ -205,35 +201,75 @@ def _parquet(path: Path) -> _Log:
     return _Log(_on_ticks(list(map(Reading, time_ms, gpus, powers))), mode)
 
 
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise TraceError("a column is not numeric")
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+def read_columns(path: Path, needed: Sequence[str], wanted: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Columns of a Parquet file as float64, missing values NaN; of `wanted` those that are there.
+
+    Raises `TraceError` for what is no Parquet file, lacks a column or has one that is not numeric.
+    """
+    import pyarrow as pa  # noqa: PLC0415  an agent on a host need not hold it in memory
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = set(file.schema_arrow.names)
+            if not set(needed) <= names:
+                raise TraceError(f"lacks a column: needs {' and '.join(needed)}")
+            if file.metadata.num_rows > MAX_ROWS:
+                raise TraceError(f"more than {MAX_ROWS} rows")
+            table = file.read(columns=[*needed, *(one for one in wanted if one in names)])
+        if any(not (pa.types.is_integer(one.type) or pa.types.is_floating(one.type)) for one in table.schema):
+            raise TraceError("a column is not numeric")
+        return {
+            name: np.asarray(table.column(name).cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+            for name in table.column_names
+        }
+    except pa.ArrowException as error:
+        raise TraceError("not a Parquet file that can be read") from error
 
 
 def _csv(path: Path) -> _Log:
     with path.open("rb") as stream:
         log = NvidiaSmiLog(raw_lines(stream))
-        readings = list(log)
+        readings = list(itertools.islice(log, MAX_ROWS + 1))
     if not readings:
         raise TraceError("no reading in the log")
+    if len(readings) > MAX_ROWS:
+        raise TraceError(f"more than {MAX_ROWS} lines")
     mode = log.sampler_mode if log.sampler_mode in {INSTANT, AVERAGE} else UNKNOWN
-    gpu, limit_w = _board(path)
-    return _Log(_on_ticks(sorted(readings, key=lambda one: one.time_ms)), mode, gpu, limit_w)
+    first = _first_line(path)
+    if first and "index" not in first:
+        readings = by_place(readings)
+    limit = next((first[one] for one in ("power.limit", "enforced.power.limit") if one in first), "")
+    found = re.fullmatch(r"(\d{2,5})(?:\.\d+)?(?: W)?", limit, re.ASCII)
+    return _Log(_on_ticks(readings), mode, first.get("name"), int(found[1]) if found else None)
 
 
-def _board(path: Path) -> tuple[str | None, int | None]:
-    """Name and power limit (W) from the first line of a log that has these columns."""
+def _first_line(path: Path) -> dict[str, str]:
+    """Header and first line of a log, by column; empty without a header."""
     with path.open("rb") as stream:
         lines = [line.decode("ascii", "replace").strip() for line in itertools.islice(raw_lines(stream), 2)]
     if len(lines) < 2 or "timestamp" not in lines[0]:
-        return None, None
+        return {}
     names = [part.strip().split(" [")[0] for part in lines[0].split(",")]
-    first = dict(zip(names, (part.strip() for part in lines[1].split(",")), strict=False))
-    limit = next((first[one] for one in ("power.limit", "enforced.power.limit") if one in first), "")
-    found = re.fullmatch(r"(\d{1,5})(?:\.\d+)?(?: W)?", limit, re.ASCII)
-    return first.get("name") or None, int(found[1]) or None if found else None
+    return dict(zip(names, (part.strip() for part in lines[1].split(",")), strict=False))
+
+
+def by_place(readings: list[Reading]) -> list[Reading]:
+    """Tell the GPUs of a log without an index apart by their place in each round of polling.
+
+    A round ends where the time to the next line is more than half of what it usually is between rounds. Only a log
+    nine tenths of whose rounds have the same number of lines is taken so; its other rounds are left out.
+    """
+    steps = np.diff(np.array([one.time_ms for one in readings]))
+    if steps.size < 2:
+        return readings
+    ends = np.flatnonzero(2 * steps > np.quantile(steps, 0.95)) + 1
+    rounds = [readings[a:b] for a, b in itertools.pairwise([0, *ends.tolist(), len(readings)])]
+    size, count = Counter(map(len, rounds)).most_common(1)[0]
+    if size == 1 or size > MAX_GPUS or 10 * count < 9 * len(rounds):
+        return readings
+    whole = (one for one in rounds if len(one) == size)
+    return [reading._replace(gpu=place) for one in whole for place, reading in enumerate(one)]
 
 
 def complete(power_w: Powers) -> tuple[Powers, int]:

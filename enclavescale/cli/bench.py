@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from enclavescale.bench.host import READERS, bench, readers_here
 from enclavescale.bench.host_screen import bench_screen
@@ -55,6 +58,18 @@ def host(windows: int, seconds: float, gpus: int, agent_seconds: float, reader: 
             say(result)
         else:
             Console().print(bench_screen(result))
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while it is a terminal; the block calls what it gets with the number done and that in all."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @bench_group.command("margin", epilog=EXIT_CODES)
@@ -131,7 +146,8 @@ def margin(
             noise=noise,
             labels=labels,
         )
-        result = bench_margin(traces, spec, mode=mode, gpu=gpu, tdp_w=tdp, workers=workers)
+        with progress_bar("windows", quiet=as_json) as done:
+            result = bench_margin(traces, spec, mode=mode, gpu=gpu, tdp_w=tdp, workers=workers, progress=done)
         if as_json:
             say(result)
         else:
