@@ -1,8 +1,8 @@
 """Clocks that lie: just under half of a domain's hosts neither close a window early, nor stall one, nor cost an honest
 host its report, nor fill the memory.
 
-Time is simulated. Honest clocks are right, and honest reports need less than grace to arrive. The liars are enrolled and
-attested; only their clocks are theirs to choose.
+Time is simulated. Honest clocks are right, and honest reports need less than grace to arrive. The liars are enrolled
+and attested; only their clocks are theirs to choose.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Domain:
         self.most_windows = max(self.most_windows, len(state.windows))
 
     def check(self) -> Domain:
-        """No honest report was refused or late, every honest window is complete in its first output, memory is bounded."""
+        """No honest report was refused or came too late for its window's first output; memory is bounded."""
         honest = set(self.honest)
         assert not set().union(*(self.codes.get(number, set()) for number in honest))
         liars = set().union(*(codes for number, codes in self.codes.items() if number not in honest))
