@@ -247,11 +247,11 @@ clocks = st.one_of(
 
 @st.composite
 def domains(draw: st.DrawFn) -> Domain:
-    hosts = draw(st.integers(1, 9))
+    hosts = draw(st.sampled_from((9, 7, 10, 5, 4, 3, 2, 1)))
     grace = draw(st.integers(1, 2))
     return Domain(
         hosts,
-        [draw(clocks) for _ in range(draw(st.integers(0, liars(hosts))))],
+        [draw(clocks) for _ in range(liars(hosts) - draw(st.sampled_from((0, 0, 0, 1))))],
         grace_windows=grace,
         late_windows=draw(st.integers(0, 3)),
         tolerance_ms=draw(st.sampled_from((0, 500, W, 5 * W // 2, 4 * W))),
@@ -274,5 +274,5 @@ def test_any_mixture_of_wrong_clocks() -> None:
         seen["records"] += domain.story.next_offset
 
     every()
-    assert seen["liars"] > seen["domains"] // 2
+    assert seen["liars"] > seen["domains"]
     write_result("core-clocks", {**seen, "closed_early": 0, "stalled": 0, "honest_refused": 0}, seeds={"first": SEED})
