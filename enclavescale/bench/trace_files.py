@@ -84,7 +84,7 @@ class TraceSet:
     skipped: tuple[Skipped, ...]
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """A sound file that the benchmark cannot use."""
 
 
@@ -101,7 +101,7 @@ def read_traces(directory: Path, *, tdp_w: int | None = None) -> TraceSet:
     for path, name, facts in entries:
         try:
             traces.append(_trace(path, name, facts, tdp_w))
-        except _Unusable as why:
+        except Unusable as why:
             skipped.append(Skipped(name, str(why)))
     if not traces:
         raise TraceError(
@@ -123,7 +123,7 @@ def _listed(directory: Path, manifest: Path) -> Iterator[tuple[Path, str, Mappin
     root = directory.resolve()
     for entry in entries:
         file = entry.get("file") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not (directory / file).resolve().is_relative_to(root):
+        if not isinstance(file, str) or "\0" in file or not (directory / file).resolve().is_relative_to(root):
             raise TraceError("an entry of manifest.json names no file inside the directory", field="traces")
         yield directory / file, str(entry.get("trace") or file), entry
 
@@ -179,7 +179,7 @@ def _on_ticks(readings: list[Reading]) -> Powers:
     steps = [np.diff(np.array(one)) for one in times.values() if len(one) > 1]
     median_s = float(np.median(np.concatenate(steps))) / 1000 if steps else math.inf
     if median_s > MAX_INTERVAL_S:
-        raise _Unusable(f"polled every {median_s:g} s, slower than {MAX_INTERVAL_S:g} s")
+        raise Unusable(f"polled every {median_s:g} s, slower than {MAX_INTERVAL_S:g} s")
     return to_array(Resampler(TICK_MS).ticks(readings))
 
 
@@ -276,7 +276,7 @@ def complete(power_w: Powers) -> tuple[Powers, int]:
     """Fill the holes of float32[gpus, ticks] from the nearest reading of the row; ppm of ticks filled.
 
     Rows without a reading are dropped. Of stretches between silences of more than `MAX_GAP_TICKS` (of any GPU) the
-    longest is kept. Raises `_Unusable` if it is shorter than `MIN_TICKS`.
+    longest is kept. Raises `Unusable` if it is shorter than `MIN_TICKS`.
     """
     rows = power_w[~np.isnan(power_w).all(axis=1)]
     ticks = np.arange(rows.shape[1])
@@ -293,7 +293,7 @@ def complete(power_w: Powers) -> tuple[Powers, int]:
     silent[np.isfinite(rows).all(axis=0)] = False
     start, end = _longest(~silent)
     if end - start < MIN_TICKS:
-        raise _Unusable(f"{(end - start) / 10:g} s without a long silence, shorter than {MIN_TICKS / 10:g} s")
+        raise Unusable(f"{(end - start) / 10:g} s without a long silence, shorter than {MIN_TICKS / 10:g} s")
     filled = np.take_along_axis(rows, nearest, axis=1)[:, start:end]
     holes = int(np.count_nonzero(np.isnan(rows[:, start:end])))
     return np.ascontiguousarray(filled), holes * 1_000_000 // filled.size
