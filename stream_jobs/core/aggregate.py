@@ -48,6 +48,8 @@ def add_report(
         total.host_ids.append(report.host_id)
         total.host_gpus.append(stated.gpus)
         total.host_capacity_w.append(stated.capacity_w)
+        limit_w = stated.enforced_limit_w
+        total.host_effective_w.append(stated.capacity_w if limit_w is None else min(limit_w, stated.capacity_w))
         total.host_readings.append(stated.readings_taken)
         total.panes.append(stated.pane_sums)
         total.labels.append(report.group_label)

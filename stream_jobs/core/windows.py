@@ -10,6 +10,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.records import DomainRule, SessionBinding, SessionEvidence
+from stream_jobs.core.history import Histories, History
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import PolicyView
 
@@ -100,7 +101,7 @@ class ClassSum:
 
     `transitions` [k+2, k+2] and `pane_sums` [panes] are int64 sums of noisy integers. `panes`: each host's noisy pane
     sums as they came, little-endian int32. `*_scales_micro`: scale of the noise each host states, millionths of its
-    unit. `labels`: pseudonymous group labels.
+    unit. `labels`: pseudonymous group labels. `host_effective_w`: capacity, lowered to the enforced limit if stated, W.
     """
 
     edges_w: tuple[int, ...]
@@ -109,6 +110,7 @@ class ClassSum:
     host_ids: list[str] = field(default_factory=list)
     host_gpus: list[int] = field(default_factory=list)
     host_capacity_w: list[int] = field(default_factory=list)
+    host_effective_w: list[int] = field(default_factory=list)
     host_readings: list[int] = field(default_factory=list)
     panes: list[bytes] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -143,7 +145,10 @@ class ClassSum:
 
 @dataclass(slots=True)
 class Window:
-    """One window. `revision` is -1 until its first output; `entries` are in log order."""
+    """One window. `revision` is -1 until its first output; `entries` are in log order.
+
+    `history`: what the hosts claimed before, given to it at its first close and kept for its revisions.
+    """
 
     start_ms: int
     end_ms: int
@@ -154,6 +159,7 @@ class Window:
     revision: int = -1
     dirty: bool = False
     last_digest: bytes | None = None
+    history: History | None = None
 
 
 @dataclass(slots=True)
@@ -221,6 +227,7 @@ class DomainState:
         self.sessions: dict[bytes, SessionState] = {}
         self.by_host: dict[str, set[bytes]] = {}
         self.windows: dict[int, Window] = {}
+        self.histories = Histories()
         self.first_seen: dict[int, int] = {}
         self.latest: dict[str, int] = {}
         self.watermark_ms = -1
@@ -261,13 +268,19 @@ class DomainState:
         """How far below the watermark records can still matter to later outputs, ms.
 
         Twice the lateness (a record late for a window that was itself late) and three times the evidence's
-        freshness (evidence of the predecessor in the chain of a record proven by earlier evidence), and two windows
-        for rounding. `docs/adr/0011` derives it; `tests/core` proves it by restarting at random positions.
+        freshness (evidence of the predecessor in the chain of a record proven by earlier evidence), two windows for
+        rounding, and all of that below the first window of the histories. `docs/adr/0011` and `docs/adr/0020` derive
+        it; `tests/core` proves it by restarting at random positions.
         """
         longest = max(self.freshness_ms(start.view) for start in self.policies)
         lateness = max(start.view.policy.limits.lateness_ms for start in self.policies)
         window_ms = max(start.view.domains[self.name].window_ms for start in self.policies)
-        return 2 * lateness + 3 * longest + 2 * window_ms
+        return 2 * lateness + 3 * longest + 2 * window_ms + self._history_ms()
+
+    def _history_ms(self) -> int:
+        """How far before a window its history reaches, ms, by the policy that asks for most."""
+        rules = [start.view.domains[self.name] for start in self.policies]
+        return max(rule.history_windows * rule.window_ms for rule in rules)
 
     @property
     def closed_ms(self) -> int:
@@ -332,13 +345,20 @@ class DomainState:
         return True
 
     def due(self) -> list[Window]:
-        """Windows that need an output at this position: closed ones not yet published, and revised ones."""
-        return [
+        """Windows that need an output at this position: closed ones not yet published, and revised ones.
+
+        Those not yet published get their history.
+        """
+        due = [
             self.windows[start]
             for start in sorted(self.windows)
             if self.windows[start].end_ms <= self.watermark_ms
             and (self.windows[start].revision < 0 or self.windows[start].dirty)
         ]
+        for window in due:
+            if window.revision < 0:
+                self.histories.close(window)
+        return due
 
     def start_counting(self) -> None:
         """Begin counting anew, after an output or an idle close."""
@@ -359,6 +379,8 @@ class DomainState:
         self.final_ms = self.closed_ms
         for start in [start for start, window in self.windows.items() if self.closed_for_good(window.end_ms)]:
             del self.windows[start]
+        widest = max(start.view.domains[self.name].window_ms for start in self.policies)
+        self.histories.forget(self.closed_ms - widest - self._history_ms())
         views = [start.view for start in self.policies]
         for session_id, session in list(self.sessions.items()):
             if not any(self.reachable(session, view) for view in views):

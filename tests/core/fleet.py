@@ -105,6 +105,7 @@ def domain_rule(name: str, **changes: Any) -> DomainRule:
         quorum_ppm=500_000,
         k_min_hosts=1,
         k_min_tenants=1,
+        history_windows=3,
     )
     return replace(base, **changes)
 

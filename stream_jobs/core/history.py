@@ -1,0 +1,251 @@
+"""Histories: what the hosts of a domain claimed in the windows before, rebuilt from the log by every reader.
+
+A window's references are a function of the first revisions of the windows that start in the H window lengths before
+it, and of nothing else (H = `DomainRule.history_windows`): raw claims only, never weights or other references, so that
+the reader of a log needs to begin no more than H windows earlier (`docs/adr/0020`).
+
+References come from the older half of that span. A level that a host has held for less than half of it is not yet its
+own: liars gain nothing by what they claimed a minute ago, and a new job is a level of its own after H / 2 windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from power_model.noise import discrete_laplace_variance
+from schemas.contract import PANE_SUM_QUANTUM_MW
+
+if TYPE_CHECKING:
+    from stream_jobs.core.windows import ClassSum, Window
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+ClassKey = tuple[str, str]
+"""GPU model and sampler mode."""
+
+PROVEN_WINDOWS = 5
+"""Claims in the older half of its history that give a host references of its own; fewer where that half is shorter."""
+
+COMPACT_ABOVE = 1024
+"""Hosts in the index from which on it is looked through for hosts that are gone."""
+
+_QUANTUM_W = PANE_SUM_QUANTUM_MW / 1000
+_SHIFTED_BITS = 24
+"""Deviations of panes are squared as integers of this many bits, so that the sum over panes fits 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the hosts of one class claim in one window, per GPU; one place per host, in the order of the class's lists.
+
+    `mean_w` W, NaN without readings; `swing_w2` variance of the panes' power around it, W^2, known noise subtracted,
+    may be negative; `window_scale_w`, `pane_scale_w`: scale of the noise of one pane sum as it enters the mean of the
+    window and of the pane, W; `stalls_w2`: variance that missing readings alone can make, W^2; `panes`: their number.
+    """
+
+    mean_w: Floats
+    swing_w2: Floats
+    window_scale_w: Floats
+    pane_scale_w: Floats
+    stalls_w2: Floats
+    panes: int
+
+
+def claims_of(total: ClassSum, ticks: int) -> Claims:
+    """Claims of one class in a window of `ticks` samples."""
+    matrix = total.pane_matrix()
+    panes = matrix.shape[1]
+    readings = np.array(total.host_readings, np.float64)
+    readings[readings == 0] = np.nan
+    scales, which = np.unique(np.array(total.pane_scales_micro, np.int64), return_inverse=True)
+    scale = (scales / 1e6)[which]
+    noise = np.array([discrete_laplace_variance(one) for one in (scales / 1e6).tolist()])[which]
+    to_w = _QUANTUM_W / readings
+    pane_to_w = to_w * panes
+    mean_w = matrix.sum(axis=1) * to_w
+    if panes > 1:
+        swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w
+    else:
+        swing_w2 = np.zeros_like(mean_w)
+    missing = 1.0 - readings / (np.array(total.host_gpus, np.float64) * ticks)
+    return Claims(
+        mean_w=mean_w,
+        swing_w2=swing_w2,
+        window_scale_w=scale * to_w,
+        pane_scale_w=scale * pane_to_w,
+        stalls_w2=missing / (1.0 - missing) * mean_w * mean_w,
+        panes=panes,
+    )
+
+
+def _variance(matrix: Ints) -> Floats:
+    """Variance of every row of int64[hosts, panes], by integers as far as they reach: no sum of floats."""
+    panes = matrix.shape[1]
+    away = matrix - (matrix.sum(axis=1) // panes)[:, np.newaxis]
+    widest = int(np.abs(away).max(initial=0))
+    shift = max(0, widest.bit_length() - _SHIFTED_BITS)
+    away >>= shift
+    rest = away.sum(axis=1)
+    squares = (away * away).sum(axis=1) - rest * (rest / panes)
+    result: Floats = np.ldexp(squares / (panes - 1), 2 * shift)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMemory:
+    """One class in one window's first revision: `rows` of the index, claims per GPU, effective capacity per GPU (W)."""
+
+    rows: npt.NDArray[np.int32]
+    mean_w: Floats
+    swing_w2: Floats
+    limit_w: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One window's first revision."""
+
+    start_ms: int
+    classes: dict[ClassKey, ClassMemory]
+
+
+@dataclass(frozen=True)
+class References:
+    """References of one class, one place per row of `index`, per GPU; NaN for hosts without enough claims.
+
+    `level_w`: median of a host's claims in the older half of the history, W; `low_w`, `high_w`: their range;
+    `swing_w`: standard deviation within windows, W, in the median; `swing_high_w2`: largest variance, W^2;
+    `limit_w`: effective capacity last seen, W.
+    """
+
+    index: Mapping[str, int]
+    level_w: Floats
+    low_w: Floats
+    high_w: Floats
+    swing_w: Floats
+    swing_high_w2: Floats
+    limit_w: Ints
+
+    @cached_property
+    def proven(self) -> npt.NDArray[np.bool_]:
+        """Rows with references of their own."""
+        return ~np.isnan(self.level_w)
+
+    def rows_of(self, host_ids: list[str]) -> npt.NDArray[np.int64]:
+        """Rows of some hosts, -1 for one the history has not met."""
+        rows = np.array([self.index.get(host_id, -1) for host_id in host_ids], np.int64)
+        return np.where(rows < len(self.level_w), rows, -1)  # the index has grown since
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a window's judgement rests on: `references` by class, `windows` the number of windows remembered."""
+
+    references: dict[ClassKey, References]
+    windows: int
+
+
+@dataclass(slots=True)
+class Histories:
+    """First revisions of a domain's closed windows, as many as later windows need."""
+
+    _memories: dict[int, Memory] = field(default_factory=dict)
+    _index: dict[str, int] = field(default_factory=dict)
+
+    def close(self, window: Window) -> None:
+        """At the first close of `window`: give it its history, and keep its claims for the windows after it.
+
+        To be called in the order of the log, windows that close together by start.
+        """
+        span = window.rule.history_windows
+        width = window.rule.window_ms
+        first = window.start_ms - span * width
+        starts = sorted(start for start in self._memories if first <= start < window.start_ms)[
+            -span or len(self._memories) :
+        ]
+        older = [self._memories[start] for start in starts if start < window.start_ms - span // 2 * width]
+        needed = min(PROVEN_WINDOWS, span - span // 2)
+        keys = sorted({key for memory in older for key in memory.classes})
+        window.history = History(
+            references={
+                key: _references(self._index, [m.classes[key] for m in older if key in m.classes], needed)
+                for key in keys
+            },
+            windows=len(starts) if span else 0,
+        )
+        if span:
+            self._memories[window.start_ms] = self._remember(window)
+
+    def forget(self, before_ms: int) -> None:
+        """Drop windows that start before `before_ms`, and hosts that none of the others knows."""
+        for start in [start for start in self._memories if start < before_ms]:
+            del self._memories[start]
+        if not self._memories:
+            self._index = {}
+        elif len(self._index) > COMPACT_ABOVE:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Number the hosts anew once most of the index is of hosts that are gone."""
+        used = np.zeros(len(self._index), np.bool_)
+        for memory in self._memories.values():
+            for one in memory.classes.values():
+                used[one.rows] = True
+        if 2 * int(used.sum()) > len(self._index):
+            return
+        rows = (np.cumsum(used) - 1).astype(np.int32)
+        self._index = {host_id: int(rows[row]) for host_id, row in self._index.items() if used[row]}
+        for start, memory in self._memories.items():
+            moved = {
+                key: ClassMemory(rows[one.rows], one.mean_w, one.swing_w2, one.limit_w)
+                for key, one in memory.classes.items()
+            }
+            self._memories[start] = Memory(start, moved)
+
+    def _remember(self, window: Window) -> Memory:
+        ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
+        classes = {}
+        for key, total in window.sums.items():
+            claims = claims_of(total, ticks)
+            rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
+            limits = np.array(total.host_effective_w, np.int64) // np.maximum(1, np.array(total.host_gpus, np.int64))
+            classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits)
+        return Memory(window.start_ms, classes)
+
+
+def _references(index: dict[str, int], memories: list[ClassMemory], needed: int) -> References:
+    """References from the claims of the older windows, in order of time."""
+    hosts = 1 + max((int(one.rows.max(initial=-1)) for one in memories), default=-1)
+    means = np.full((hosts, len(memories)), np.nan)
+    swings = np.full((hosts, len(memories)), np.nan)
+    limit_w = np.zeros(hosts, np.int64)
+    for place, one in enumerate(memories):
+        means[one.rows, place] = one.mean_w
+        swings[one.rows, place] = one.swing_w2
+        limit_w[one.rows] = one.limit_w
+    means.sort(axis=1)
+    swings.sort(axis=1)
+    known = np.count_nonzero(~np.isnan(means), axis=1)
+    enough = known >= needed
+    last = np.maximum(known, 1) - 1
+
+    def at(ordered: Floats, place: npt.NDArray[np.int64]) -> Floats:
+        taken = np.take_along_axis(ordered, place[:, np.newaxis], axis=1)[:, 0]
+        result: Floats = np.where(enough, taken, np.nan)
+        return result
+
+    return References(
+        index=index,
+        level_w=(at(means, last // 2) + at(means, (last + 1) // 2)) / 2,
+        low_w=at(means, np.zeros_like(last)),
+        high_w=at(means, last),
+        swing_w=np.sqrt(np.maximum(0.0, (at(swings, last // 2) + at(swings, (last + 1) // 2)) / 2)),
+        swing_high_w2=np.maximum(0.0, at(swings, last)),
+        limit_w=limit_w,
+    )
