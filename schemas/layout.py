@@ -233,18 +233,17 @@ class ReportLayout:
         known = numbers.known
         for block in self._blocks:
             if block.free:
-                piece = value[pos : pos + 10]
-                end = 0
-                for byte in piece:
-                    end += 1
+                end = pos + 1
+                for byte in value[pos : pos + 9]:
                     if byte < 0x80:
                         break
-                data = piece[:end]
+                    end += 1
+                data = value[pos:end]
                 number = known.get(data)
                 if number is None and (number := numbers.read(data)) is None:
                     return None
                 values.append(number)
-                pos += end
+                pos = end
             if len(value) - pos < block.size:
                 return None
             found = block.unpack(value, pos)

@@ -6,8 +6,9 @@ Whatever does not fit is answered with None and takes the usual way, so that thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
 from hashlib import sha256
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,9 @@ from schemas.records import SessionEvidence, WindowReport
 
 MAX_LAYOUTS = 2
 """Layouts kept per session: the usual one, and one of windows with a gap."""
+
+MAX_RECENT = 4
+"""Layouts learned last, tried for every session: hosts of a kind change theirs together."""
 
 SIGNATURE_BYTES = 64
 
@@ -41,10 +45,24 @@ class _Known:
     head: bytes
     body_at: int
     fields: tuple[str, str, bytes]
-    layouts: list[ReportLayout] = field(default_factory=list)
+    layouts: tuple[ReportLayout, ...] = ()
     tail_digest: bytes | None = None
     evidence: SessionEvidence | None = None
     binding_bytes: bytes | None = None
+
+    def use(self, layout: ReportLayout) -> None:
+        """Put `layout` first."""
+        if self.layouts and self.layouts[0] is layout:
+            return
+        self.layouts = (layout, *(one for one in self.layouts if one is not layout))[:MAX_LAYOUTS]
+
+    def take_evidence(self, value: bytes, decoded: DecodedRecord) -> None:
+        """Remember the evidence that `value` carries."""
+        if decoded.evidence is None or decoded.evidence_absent_reason is not None:
+            return  # evidence, and a reason why there is none: legal, and nobody writes it
+        after = self.body_at + len(decoded.preimage) - len(_PREFIX) + SIGNATURE_BYTES
+        self.tail_digest = sha256(value[after:]).digest()
+        self.evidence, self.binding_bytes = decoded.evidence, decoded.binding_bytes
 
 
 class RepeatDecoder:
@@ -53,6 +71,7 @@ class RepeatDecoder:
     def __init__(self) -> None:
         self._sessions: dict[bytes, _Known] = {}
         self._layouts: WeakValueDictionary[object, ReportLayout] = WeakValueDictionary()
+        self._recent: deque[ReportLayout] = deque(maxlen=MAX_RECENT)
         self._numbers = Numbers()
 
     def __len__(self) -> int:
@@ -66,14 +85,13 @@ class RepeatDecoder:
         known = self._session_of(value)
         if known is None:
             return None
-        for layout in known.layouts:
+        for layout in (*known.layouts, *self._recent):
             read = layout.read(value, len(known.head), self._numbers, known.fields)
             if read is not None:
                 break
         else:
             return None
-        if layout is not known.layouts[0]:
-            known.layouts.reverse()
+        known.use(layout)
         report, end = read
         after = end + SIGNATURE_BYTES
         if len(value) < after:
@@ -99,58 +117,60 @@ class RepeatDecoder:
         """The learned session that `value` begins like."""
         if len(value) > MAX_VALUE_BYTES:
             return None
-        at = 11 if value[:2] == SINGLE_OBJECT_MARKER else 6  # behind the framing and the branch byte
         try:
+            at = 11 if value.startswith(SINGLE_OBJECT_MARKER) else 6  # behind the framing and the branch byte
             for _ in ("host_id", "domain"):
-                size = value[at]
-                at += 1
-                if size > 0x7F:
-                    size += (value[at] << 7) - 0x80
+                if (size := value[at]) > 0x7F:
                     at += 1
-                at += size >> 1
+                    size += (value[at] << 7) - 0x80
+                at += 1 + (size >> 1)
         except IndexError:
             return None
         # Whatever was skipped: a session counts only if all that lies before its id is what it was.
         known = self._sessions.get(value[at : at + _SESSION_ID_BYTES])
         return known if known is not None and value.startswith(known.head) else None
 
-    def learn(self, value: bytes, decoded: DecodedRecord, *, evidence_counts: bool) -> None:
-        """Learn from an accepted report. `decoded` is what `value` decodes to.
+    def learn(self, value: bytes, decoded: DecodedRecord, *, evidence_counts: bool) -> ReportLayout | None:
+        """Learn from an accepted report, which `value` decodes to; returns its layout, if it has one.
 
         `evidence_counts`: its evidence is what its session now stands on; other evidence is not remembered.
         """
         report = decoded.body
         if not isinstance(report, WindowReport):
-            return
-        known = self._sessions.get(report.session_id)
-        if decoded.layout is None:
-            known = self._learn_layout(value, decoded.preimage[len(_PREFIX) :], report, known)
-        if known is None or not evidence_counts or decoded.evidence is None or decoded.evidence is known.evidence:
-            return
-        if decoded.evidence_absent_reason is not None:
-            return  # evidence, and a reason why there is none: legal, and nobody writes it
-        body_size = len(decoded.preimage) - len(_PREFIX)
-        known.tail_digest = sha256(value[known.body_at + body_size + SIGNATURE_BYTES :]).digest()
-        known.evidence = decoded.evidence
-        known.binding_bytes = decoded.binding_bytes
-
-    def _learn_layout(self, value: bytes, body: bytes, report: WindowReport, known: _Known | None) -> _Known | None:
-        layout = layout_of(body, report)
+            return None
+        known, layout = self._sessions.get(report.session_id), decoded.layout
         if layout is None:
-            return known
-        layout = self._layouts.setdefault(layout.key, layout)
+            body = decoded.preimage[len(_PREFIX) :]
+            if (layout := layout_of(body, report)) is None:
+                return None
+            layout = self._layouts.setdefault(layout.key, layout)
+            if layout not in self._recent:
+                self._recent.appendleft(layout)
+            known = self._take(value, body, report, layout)
+        if known is not None and evidence_counts and decoded.evidence is not known.evidence:
+            known.take_evidence(value, decoded)
+        return layout
+
+    def _take(self, value: bytes, body: bytes, report: WindowReport, layout: ReportLayout) -> _Known:
         body_at = 10 if value[:2] == SINGLE_OBJECT_MARKER else 5
         head = value[: body_at + head_size(body)]
+        known = self._sessions.get(report.session_id)
         if known is None or known.head != head:
             known = _Known(head, body_at, (report.host_id, report.domain, report.session_id))
             self._sessions[report.session_id] = known
-        known.layouts = [layout, *(one for one in known.layouts if one is not layout)][:MAX_LAYOUTS]
+        known.use(layout)
         return known
 
-    def retain(self, lives: Callable[[str, bytes], bool]) -> None:
-        """Forget every session for which `lives(domain, session_id)` is false."""
-        for session_id in [one for one, known in self._sessions.items() if not lives(known.fields[1], one)]:
+    def retain(self, domain: str, session_ids: Collection[bytes]) -> list[bytes]:
+        """Forget every session of `domain` but those named; returns the forgotten ones."""
+        gone = [
+            session_id
+            for session_id, known in self._sessions.items()
+            if session_id not in session_ids and known.fields[1] == domain
+        ]
+        for session_id in gone:
             del self._sessions[session_id]
+        return gone
 
 
 def _tail(value: bytes, start: int, tail: bytes, known: _Known) -> _Tail:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from power_model.noise import discrete_laplace_bound
 from schemas.contract import FIRST_MILE_GRADES, PANE_SUM_QUANTUM_MW, group_size_of
 from schemas.records import (
     ClassEnrolment,
     DomainRule,
     GpuClass,
     HostEnrolment,
+    ModelRule,
     PrivacyParameters,
     PrivacyRelease,
     SessionBinding,
@@ -21,10 +26,18 @@ from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.refusals import Refused
 
 NOISE_TAIL = 1e-9
-"""Probability with which an honest report may exceed a bound of the physics layer through noise alone, per bound."""
+"""Probability with which an honest report may exceed a bound of the physics layer through noise alone, per bound.
+
+A bound on every count or every pane is one bound: it holds for all of them together.
+"""
 
 SENSITIVITY_L1 = {"transitions": 4}
 """Fixed L1 sensitivities to replacing one reading (design, section 8); a pane sum's is its clip range."""
+
+MAX_LIMIT_FACTOR = 4
+"""Enforced power limits beyond this multiple of the enrolled capacity are no limits of these GPUs."""
+
+_INT32 = np.dtype("<i4")
 
 CC_ON = "on"
 """`ConfidentialCompute.gpu_cc_mode` of GPUs in production; the others are "off" and "devtools"."""
@@ -80,7 +93,7 @@ def _scale(privacy: PrivacyParameters, release: str, sensitivity: int) -> float:
     """Noise scale of `release` after checking that it delivers the privacy it states."""
     for stated in privacy.releases:
         if stated.release == release:
-            if stated.sensitivity_l1 != sensitivity or stated.epsilon_micro <= 0:
+            if stated.sensitivity_l1 != sensitivity or min(stated.epsilon_micro, stated.scale_micro) <= 0:
                 raise Refused("PRIVACY_REFUSED", f"{release}: sensitivity {stated.sensitivity_l1}, not {sensitivity}")
             # Scale = sensitivity / epsilon, rounded to the millionth on the host. A larger one would buy influence.
             if abs(stated.scale_micro * stated.epsilon_micro - sensitivity * 10**12) > 2 * stated.epsilon_micro:
@@ -114,41 +127,103 @@ def check_privacy(privacy: PrivacyParameters, max_epsilon_micro: int, sensor_gro
         raise Refused("PRIVACY_REFUSED", f"epsilon {stated_total:g}, policy allows {max_epsilon_micro / 1e6:g}")
 
 
+@lru_cache(maxsize=1024)
 def noise_bound(scale: float, count: int) -> float:
-    """Bound that the sum of `count` discrete Laplace draws exceeds with probability at most `NOISE_TAIL`.
+    """Bound that the sum of `count` discrete Laplace draws exceeds, on either side, with at most `NOISE_TAIL`.
 
-    Bernstein's inequality for sums of sub-exponential variables; the discrete law's tails lie below the continuous
-    one's for the same scale up to one unit per draw, which the second term covers.
+    Chernoff's bound for the continuous law, whose moments of exponentials are larger than the discrete one's: with s
+    in units of 1 / scale, P(sum >= x) <= exp(-s x) (1 - s^2)^-count, least at x = 2 count s / (1 - s^2).
     """
-    log = math.log(2 / NOISE_TAIL)
-    return scale * (2 * math.sqrt(count * log) + 2 * log) + count
+    wanted = math.log(2 / NOISE_TAIL) / count
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        s = (low + high) / 2
+        if s < 1 and math.log1p(-s * s) + 2 * s * s / (1 - s * s) < wanted:
+            low = s
+        else:
+            high = s
+    return scale * 2 * count * high / (1 - high * high)
+
+
+def draw_bound(scale: float, count: int) -> int:
+    """Bound that any of `count` discrete Laplace draws exceeds, on either side, with at most `NOISE_TAIL`."""
+    return discrete_laplace_bound(NOISE_TAIL / count, scale)
+
+
+def energy_residual_l1(models: Iterable[ModelRule], sample_hz: int) -> int:
+    """Sensitivity of energy residuals, mJ: the widest class's (`producers.privacy` has the proof); `sample_hz` > 0.
+
+    One reading moves a GPU's integrated energy by the clip range over a tick, in a window that has nine in ten of its
+    readings at least, and the counter by the energy of one update of the sensor, a quarter longer than a tick.
+    """
+    tick_ms = 1000 // sample_hz
+    update_ms = -(-max(tick_ms, 100) * 5 // 4)
+    return max(
+        -(-(one.clip_high_w - one.clip_low_w) * tick_ms * 100 // 90) + one.clip_high_w * update_ms for one in models
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """What the numbers of one class are held against: schedule, enrolled range, and the stated noise at its largest.
+
+    `cells`: k + 2. `readings`: most readings. `counts`, `counts_slack`: sum of the transition counts, and how far the
+    noise moves it; `count_low`, `count_high`: each of them. `pane_low`, `pane_high`: each pane sum. `reading_low`,
+    `reading_high`, `window_slack`: the sum of all panes, per reading taken, and its noise. `residual_mj`: the energy
+    residual's size, None where none is stated. Sums of power are in units of 0.1 W times sample.
+    """
+
+    ticks: int
+    cells: int
+    readings: int
+    counts: int
+    counts_slack: int
+    count_low: int
+    count_high: int
+    pane_low: int
+    pane_high: int
+    reading_low: int
+    reading_high: int
+    window_slack: int
+    residual_mj: int | None
+
+
+BOUNDS_PER_CLASS = 4
+"""Bounds of `ClassPlan` that noise can break: sum of counts, each count, each pane, sum of panes; and the residual."""
+
+
+def physics_false_reject(report: WindowReport) -> float:
+    """Probability, at most, with which the physics layer refuses an honest `report` on account of its noise."""
+    bounds = sum(BOUNDS_PER_CLASS + (one.energy_residual_mj is not None) for one in report.classes)
+    return NOISE_TAIL * bounds
+
+
+def effective_capacity_w(stated: GpuClass, enrolled: ClassEnrolment) -> int:
+    """Capacity that counts, W: as enrolled, or the enforced limits' sum where that is lower (design, section 9)."""
+    limit = stated.enforced_limit_w
+    return enrolled.capacity_w if limit is None else min(limit, enrolled.capacity_w)
 
 
 def class_arrays(stated: GpuClass) -> tuple[np.ndarray, np.ndarray]:
     """Transition counts [k+2, k+2] and pane sums [panes] as int64. Raises Refused SHAPE_INVALID."""
+    cells = _check_shapes(stated)
+    counts = np.frombuffer(stated.transitions, _INT32).astype(np.int64).reshape(cells, cells)
+    return counts, np.frombuffer(stated.pane_sums, _INT32).astype(np.int64)
+
+
+def _check_shapes(stated: GpuClass) -> int:
+    """Lengths fit shapes, shapes the grid; returns k + 2."""
     cells = len(stated.edges_w) + 2
     panes = stated.pane_sums_shape[0] if len(stated.pane_sums_shape) == 1 else -1
     if stated.transitions_shape != (cells, cells) or len(stated.transitions) != 4 * cells * cells:
         raise Refused("SHAPE_INVALID", "transitions", field="transitions")
     if panes < 1 or len(stated.pane_sums) != 4 * panes:
         raise Refused("SHAPE_INVALID", "pane sums", field="pane_sums")
-    counts = np.frombuffer(stated.transitions, "<i4").astype(np.int64).reshape(cells, cells)
-    return counts, np.frombuffer(stated.pane_sums, "<i4").astype(np.int64)
+    return cells
 
 
-def check_class(
-    stated: GpuClass,
-    enrolled: ClassEnrolment,
-    view: PolicyView,
-    report: WindowReport,
-    *,
-    rule: DomainRule,
-    widest: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One GPU class against enrolment, model rule, schedule and physics; returns its arrays (see `class_arrays`).
-
-    `widest`: largest clip range on the host, units of 0.1 W: the sensitivity of its pane sums.
-    """
+def _check_claims(stated: GpuClass, enrolled: ClassEnrolment, view: PolicyView) -> None:
+    """The class is the one enrolled, with the model's grid and range."""
     model = view.models[stated.model]
     if (
         stated.gpus != enrolled.gpus
@@ -159,33 +234,55 @@ def check_class(
         or stated.sampler_mode not in view.policy.accepted_sampler_modes
     ):
         raise Refused("CLASS_MISMATCH", f"class {stated.model} differs from enrolment or policy", field="classes")
-    counts, sums = class_arrays(stated)
+    limit = stated.enforced_limit_w
+    if limit is not None and not 0 < limit <= MAX_LIMIT_FACTOR * enrolled.capacity_w:
+        raise Refused("CLASS_MISMATCH", f"an enforced limit of {limit} W", field="enforced_limit_w")
+
+
+def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models: Sequence[ModelRule]) -> ClassPlan:
+    """Shapes and schedule of one class fit; returns what its numbers are held against.
+
+    `models`: of all classes of the host, which share one noise scale per release, that of the widest.
+    """
+    cells = _check_shapes(stated)
+    panes = stated.pane_sums_shape[0]
     ticks = report.sample_hz * rule.window_ms // 1000
-    ticks_per_pane = report.sample_hz * report.pane_ms // 1000
-    if len(sums) * report.pane_ms != rule.window_ms or report.samples_scheduled != ticks:
+    if ticks < 1 or panes * report.pane_ms != rule.window_ms or report.samples_scheduled != ticks:
         raise Refused("SHAPE_INVALID", "panes and samples do not fill the window", field="pane_sums")
-    if not 0 <= stated.readings_taken <= stated.gpus * ticks or not 0 <= report.samples_taken <= ticks:
-        raise Refused("COUNTS_IMPLAUSIBLE", "readings taken exceed the schedule", field="readings_taken")
-    scale = _scale(report.privacy, "transitions", SENSITIVITY_L1["transitions"])
-    excess = abs(int(counts.sum()) - stated.gpus * (ticks - 1))
-    if excess > noise_bound(scale, counts.size) or int(np.abs(counts).max()) > stated.gpus * ticks + noise_bound(
-        scale, 1
-    ):
-        raise Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
+    count_scale = _scale(report.privacy, "transitions", SENSITIVITY_L1["transitions"])
+    pane_scale = _scale(report.privacy, "pane_sums", max(one.clip_high_w - one.clip_low_w for one in models) * 10)
     units = 1000 // stated.pane_sum_quantum_mw
-    slack = noise_bound(_scale(report.privacy, "pane_sums", widest), 1)
-    top = stated.gpus * ticks_per_pane * stated.clip_high_w * units
-    # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
-    floor = min(0, stated.gpus * ticks_per_pane * stated.clip_low_w * units)
-    if int(sums.max()) > top + slack or int(sums.min()) < floor - slack:
-        raise Refused("POWER_IMPLAUSIBLE", "pane sums lie outside the enrolled range", field="pane_sums")
-    return counts, sums
+    per_pane = stated.gpus * (report.sample_hz * report.pane_ms // 1000) * units
+    count, pane = draw_bound(count_scale, cells * cells), draw_bound(pane_scale, panes)
+    residual = None
+    if stated.energy_residual_mj is not None:
+        slack = draw_bound(_scale(report.privacy, "energy_residual", energy_residual_l1(models, report.sample_hz)), 1)
+        residual = stated.gpus * (stated.clip_high_w - stated.clip_low_w) * rule.window_ms + slack
+    return ClassPlan(
+        ticks=ticks,
+        cells=cells,
+        readings=stated.gpus * ticks,
+        counts=stated.gpus * (ticks - 1),
+        counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
+        count_low=-count,
+        count_high=stated.gpus * (ticks - 1) + count,
+        # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
+        pane_low=min(0, per_pane * stated.clip_low_w) - pane,
+        pane_high=per_pane * stated.clip_high_w + pane,
+        reading_low=stated.clip_low_w * units,
+        reading_high=stated.clip_high_w * units,
+        window_slack=math.floor(noise_bound(pane_scale, panes)),
+        residual_mj=residual,
+    )
 
 
-def check_classes(
+def plan_classes(
     report: WindowReport, binding: SessionBinding, host: HostEnrolment, view: PolicyView, rule: DomainRule
-) -> list[tuple[GpuClass, np.ndarray, np.ndarray]]:
-    """All GPU classes of a report; returns (class, transitions, pane sums) in the report's order."""
+) -> tuple[ClassPlan, ...]:
+    """Check all of a report's classes but their numbers; returns what those are held against, in the report's order.
+
+    Rests on nothing that changes from window to window (`schemas.layout.VARIABLE`).
+    """
     enrolled = {one.model: one for one in host.classes}
     keys = [(one.model, one.sampler_mode) for one in report.classes]
     if keys != sorted(set(keys)) or {model for model, _ in keys} != set(enrolled) or len(keys) != len(enrolled):
@@ -197,11 +294,44 @@ def check_classes(
     for one in report.classes:
         if one.model not in view.models:
             raise Refused("CLASS_MISMATCH", f"the policy has no rule for model {one.model}", field="classes")
-    ranges = [view.models[one.model].clip_high_w - view.models[one.model].clip_low_w for one in report.classes]
-    widest = max(ranges, default=0) * 10
-    result = []
-    for one in report.classes:
         if one.sampler_mode != binding.sampler_mode:
             raise Refused("BINDING_MISMATCH", "sampler mode differs from the session binding", field="sampler_mode")
-        result.append((one, *check_class(one, enrolled[one.model], view, report, rule=rule, widest=widest)))
-    return result
+        _check_claims(one, enrolled[one.model], view)
+    models = [view.models[one.model] for one in report.classes]
+    return tuple(_plan_class(one, report, rule, models) for one in report.classes)
+
+
+def check_numbers(report: WindowReport, plans: Sequence[ClassPlan]) -> list[tuple[GpuClass, np.ndarray, np.ndarray]]:
+    """Hold a report's numbers against its plans; returns (class, transitions, pane sums) in the report's order.
+
+    Transitions are int64[k+2, k+2], pane sums int64[panes].
+    """
+    return [
+        (stated, *_check_class(stated, report.samples_taken, plan))
+        for stated, plan in zip(report.classes, plans, strict=True)
+    ]
+
+
+def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple[np.ndarray, np.ndarray]:
+    taken = stated.readings_taken
+    if not 0 <= taken <= plan.readings or not 0 <= samples_taken <= plan.ticks:
+        raise Refused("COUNTS_IMPLAUSIBLE", "readings taken exceed the schedule", field="readings_taken")
+    both = np.frombuffer(stated.transitions + stated.pane_sums, _INT32).astype(np.int64)
+    size = plan.cells * plan.cells
+    counts, sums = both[:size], both[size:]
+    # One reduction and four searches: on arrays this small a call costs more than its work.
+    counted, total = np.add.reduceat(both, (0, size)).tolist()
+    excess = abs(counted - plan.counts)
+    if (
+        excess > plan.counts_slack
+        or counts.item(counts.argmax()) > plan.count_high
+        or counts.item(counts.argmin()) < plan.count_low
+    ):
+        raise Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
+    if sums.item(sums.argmax()) > plan.pane_high or sums.item(sums.argmin()) < plan.pane_low:
+        raise Refused("POWER_IMPLAUSIBLE", "pane sums lie outside the enrolled range", field="pane_sums")
+    if not taken * plan.reading_low - plan.window_slack <= total <= taken * plan.reading_high + plan.window_slack:
+        raise Refused("POWER_IMPLAUSIBLE", "the readings taken cannot add up to the pane sums", field="pane_sums")
+    if plan.residual_mj is not None and abs(stated.energy_residual_mj or 0) > plan.residual_mj:
+        raise Refused("ENERGY_IMPLAUSIBLE", "the energy residual exceeds the clip range", field="energy_residual_mj")
+    return counts.reshape(plan.cells, plan.cells), sums

@@ -24,12 +24,13 @@ from schemas.codec import SINGLE_OBJECT, DecodedRecord, Framing, decode_signed_r
 from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord, DomainRule, WindowReport
 from stream_jobs.core.aggregate import add_report
-from stream_jobs.core.checks import check_binding, check_classes, check_confidential_compute, check_window
+from stream_jobs.core.checks import check_binding, check_confidential_compute, check_numbers, check_window, plan_classes
 from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
 from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
+from stream_jobs.core.routine import Routine
 from stream_jobs.core.sessions import SessionVerifier, link, prove_session
 from stream_jobs.core.windows import DomainState, Tally, Window
 from stream_jobs.log_record import LogRecord
@@ -62,6 +63,7 @@ class PartitionCore:
         self.domains: dict[str, DomainState] = {}
         self.orphans = Tally()
         self._counting_from_start = True
+        self._routine = Routine()
 
     @property
     def resume_offset(self) -> int | None:
@@ -82,7 +84,9 @@ class PartitionCore:
         try:
             if record.value is None:
                 raise Refused("TOMBSTONE", "record without a value")
-            decoded = decode_signed_record(record.value, self.config.framing)  # (1)
+            decoded = self._routine.decode(record.value)  # (1)
+            if decoded is None:
+                decoded = decode_signed_record(record.value, self.config.framing)
             if isinstance(decoded.body, ControlRecord):
                 return self._control(decoded, decoded.body, record)
             return self._report(decoded, decoded.body, record)
@@ -131,6 +135,7 @@ class PartitionCore:
             state.start_counting()
             state.last_output = None
             state.forget()
+            self._routine.forget(state)
         return effects
 
     def _report(self, decoded: DecodedRecord, body: WindowReport, record: LogRecord) -> list[Effect]:
@@ -155,9 +160,12 @@ class PartitionCore:
         session, verified = prove_session(  # (6)
             self.config.verify, state, view, decoded, body, offset=record.offset, append_ms=record.timestamp_ms
         )
-        check_binding(body, verified.binding, verified.first_mile)  # (7)
-        check_confidential_compute(body, verified.first_mile)
-        classes = check_classes(body, verified.binding, host, view, rule)
+        known = plans = self._routine.plans(decoded, body, view, verified)  # (7)
+        if plans is None:
+            check_binding(body, verified.binding, verified.first_mile)
+            check_confidential_compute(body, verified.first_mile)
+            plans = plan_classes(body, verified.binding, host, view, rule)
+        classes = check_numbers(body, plans)
         if earlier is not None:  # (8)
             raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier.offset}")
         if window is None:  # (9)
@@ -165,6 +173,9 @@ class PartitionCore:
             state.windows[body.window_start_ms] = window
         flags = link(session, body, decoded.digest, state.freshness_ms(view))
         add_report(window, body, classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
+        if known is None or decoded.evidence is not None:
+            value = record.value or b""
+            self._routine.accepted(value, decoded, session, view=view, verified=verified, plans=plans)
         state.seen(body.window_start_ms, record.offset)
         if state.advance(body.host_id, body.window_end_ms):
             return self._publish_due(state, record.offset, "watermark")
@@ -191,6 +202,7 @@ class PartitionCore:
             effects.append(made)
         if due:
             state.forget(min(window.end_ms for window in due))
+            self._routine.forget(state)
         return effects
 
     def _take_orphans(self, state: DomainState) -> None:

@@ -24,6 +24,7 @@ CODES: dict[str, str] = {
     "SHAPE_INVALID": "Lengths and shapes of the statistics do not fit the grid and the window.",
     "COUNTS_IMPLAUSIBLE": "Counts cannot come from the schedule, even with the noise at its largest.",
     "POWER_IMPLAUSIBLE": "Power sums cannot come from the enrolled GPUs, even with the noise at its largest.",
+    "ENERGY_IMPLAUSIBLE": "The energy residual exceeds what clipped readings and a clipped counter can differ by.",
     "PRIVACY_REFUSED": "Mode, budget or noise scale differ from what the policy allows.",
     "FIRST_MILE_OVERCLAIMED": "The report claims a better first mile than its evidence proves.",
     "DEVICE_MODE": "GPUs of an attested session must be in confidential mode, with developer tools off.",

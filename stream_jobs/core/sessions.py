@@ -170,6 +170,12 @@ def _refresh(
     evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
     if evidence is None or binding_bytes is None or body.window_start_ms <= session.evidence_window_ms:
         return
+    verified = session.verified.get(view.digest)
+    if evidence is session.evidence and verified is not None and _certain(verified, now_ms):
+        # The same again, as nearly always: a verdict depends on nothing but its arguments.
+        session.evidence_window_ms = body.window_start_ms
+        session.verified = {view.digest: verified}
+        return
     try:
         verified = verify_evidence(
             verify,
@@ -187,12 +193,17 @@ def _refresh(
     session.verified = {view.digest: verified}
 
 
+def _certain(verified: Verified, now_ms: int) -> bool:
+    """Whether the verdict holds at `now_ms`, whenever it was reached."""
+    return verified.valid_from_ms <= now_ms <= verified.expires_ms
+
+
 def _under(
     verify: SessionVerifier, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
 ) -> Verified:
     """The session as judged under `view` at `now_ms`; a policy switch judges its evidence anew."""
     verified = session.verified.get(view.digest)
-    if verified is None or not verified.valid_from_ms <= now_ms <= verified.expires_ms:
+    if verified is None or not _certain(verified, now_ms):
         verified = verify_evidence(
             verify,
             session.evidence,
