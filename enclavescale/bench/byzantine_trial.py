@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -16,12 +17,12 @@ import numpy.typing as npt
 
 from enclavescale.bench.byzantine_strategies import STRATEGIES, Lie, Scene
 from enclavescale.bench.estimators import of_output, upper_quantile
-from enclavescale.bench.margin_core import CoreFleet, HostReport
+from enclavescale.bench.margin_core import CoreFleet, HostReport, exact_report
 from enclavescale.bench.margin_trial import NAMEPLATE_MW, TICKS_PER_S, Noise
 from enclavescale.bench.trace_fleet import Pools, TraceFleet, draw_fleet
 from power_model.grid import Grid
-from producers.config import ClassProfile, Schedule
-from producers.distil import distil
+from producers.config import Schedule
+from producers.distil import Distilled, distil
 from producers.privacy import MICRO, Budget, default_budget, privacy_parameters
 from schemas.records import FleetPower, ModelRule, SessionBinding
 from stream_jobs.core.checks import check_numbers, plan_classes
@@ -70,7 +71,7 @@ class Branch:
 
 
 class Trial:
-    """A fleet with its honest reports; `honest`: what the core makes of them while the attacks run."""
+    """A fleet, what its hosts report when they are honest, and every attack on it."""
 
     def __init__(self, spec: ByzantineSpec, pools: Pools, rules: dict[str, ModelRule], index: int) -> None:
         self.spec, self._index = spec, index
@@ -88,8 +89,15 @@ class Trial:
         core = self.core()
         self.profiles, self.rule = core.profiles, core.rule
         self._privacy = [privacy_parameters(spec.budget, [one], spec.schedule) for one in core.profiles]
-        self._after_history = self._through_history(core)
-        self.honest = self._branch(self._after_history.fork())
+
+    @cached_property
+    def honest(self) -> Branch:
+        """What the core makes of the fleet while no host lies."""
+        return self._branch(self._after_history.fork())
+
+    @cached_property
+    def _after_history(self) -> CoreFleet:
+        return self._through_history(self.core())
 
     def _through_history(self, core: CoreFleet) -> CoreFleet:
         for window in range(self.spec.history):
@@ -159,12 +167,12 @@ class Trial:
 
     def report(self, host: int, window: int, power_w: npt.NDArray[np.float64]) -> HostReport:
         """Distil readings and add the noise of this host and window: the same for truth and lies."""
-        profile: ClassProfile = self.profiles[host]
-        exact = distil(
-            power_w, Grid(profile.edges_w), profile.clip_low_w, profile.clip_high_w, self.spec.schedule.ticks_per_pane
-        )
         noise = Noise(np.random.default_rng([self.spec.seed, self._index, window, host]))
-        return noise.report(exact, self._privacy[host])
+        return noise.report(self._exact(host, power_w), self._privacy[host])
+
+    def _exact(self, host: int, power_w: npt.NDArray[np.float64]) -> Distilled:
+        profile, panes = self.profiles[host], self.spec.schedule.ticks_per_pane
+        return distil(power_w, Grid(profile.edges_w), profile.clip_low_w, profile.clip_high_w, panes)
 
     def _scene(self, host: int, number: int, step: float) -> Scene:
         profile, window = self.profiles[host], self.spec.history + number
@@ -183,14 +191,7 @@ class Trial:
         """The report of a lie as the core admits it. Raises `Refused` where physics refuses it."""
         report = self.report(host, window, lie.readings_w)
         if lie.push:
-            exact = distil(
-                lie.readings_w,
-                Grid(self.profiles[host].edges_w),
-                self.profiles[host].clip_low_w,
-                self.profiles[host].clip_high_w,
-                self.spec.schedule.ticks_per_pane,
-            )
-            plain = replace(report, transitions=exact.transitions, pane_sums=exact.pane_sums)
+            plain = exact_report(self._exact(host, lie.readings_w), self._privacy[host])
             push = self._pushes.get((host, lie.push))
             if push is None:
                 push = self._pushes[host, lie.push] = strongest_push(core, host, plain, lie.push)

@@ -23,6 +23,8 @@ from stream_jobs.core.refusals import Refused
 
 HOSTS, WINDOWS = 128, 100
 """Hosts and windows of one fleet; larger counts are made of several."""
+FIRST = 1_000_000
+"""Number of the first fleet: none of those that are attacked."""
 MEAN_WINDOWS = 20.0
 """How long a job runs, or its hosts stand idle, on average."""
 MEAN_JOB_HOSTS = 4.0
@@ -75,7 +77,7 @@ def fleets_for(host_windows: int) -> int:
 def honest_fleet(spec: ByzantineSpec, pools: Pools, rules: dict[str, ModelRule], index: int) -> HonestCount:
     """Run one honest fleet through physics and core and count."""
     fleet_spec = replace(spec, hosts=HOSTS, windows=WINDOWS, history=0)
-    trial = Trial(fleet_spec, pools, rules, -1 - index)
+    trial = Trial(fleet_spec, pools, rules, FIRST + index)
     work = Work(trial, np.random.default_rng([spec.seed, index, HOSTS]))
     core, count = trial.core(), HonestCount()
     for window in range(WINDOWS):

@@ -15,6 +15,7 @@ from enclavescale.bench.host_screen import bench_screen
 from enclavescale.bench.margin import MODE_CHOICES, bench_margin
 from enclavescale.bench.margin_screen import margin_screen
 from enclavescale.bench.margin_trial import NOISES, MarginSpec
+from enclavescale.cli.bench_byzantine import byzantine
 from enclavescale.cli.common import EXIT_CODES, errors, json_option, say
 
 
@@ -152,3 +153,6 @@ def margin(
             say(result)
         else:
             Console().print(margin_screen(result))
+
+
+bench_group.add_command(byzantine)
