@@ -226,32 +226,35 @@ def estimates(output: FleetPower) -> dict[str, Any]:
 def in_order(told: Told, view: PolicyView) -> Told:
     """The accepted reports of `told` once more, host by host and window by window, every one with evidence.
 
-    What was in a window's first output comes before the window closes, what came later right after its close; a
-    window of which nobody reported before later ones were published comes after those again.
+    What was in a window's first output comes before the window closes. What came later comes after as many windows were
+    published as before its last revision: outputs rest on the first outputs of the windows before them. So does a
+    window of which nobody reported before later ones were published.
     """
     again, outputs = Told.begin(view), told.outputs()
+    order = [(made.output.window_start_ms, made.output.revision) for _, made in told.story.run.emissions]
     ready: list[tuple[str, int]] = []
-    waiting: list[tuple[int, tuple[str, ...], int]] = []
+    waiting: list[tuple[int, int, tuple[str, ...]]] = []
     newest = -1
     for index, (window, made) in enumerate(outputs.items()):
         first, last = told.hosts(window, made[0][0]), told.hosts(window, made[-1][0])
         if window > newest:
             ready += [(host, window) for host in first]
         else:
-            waiting.append((index, first, window))
-        waiting.append((index + 1, tuple(sorted(set(last) - set(first))), window))
+            waiting.append((index, window, first))
+        revision = order.index((T0 + window * W, made[-1][1].output.revision))
+        published = sum(number == 0 for _, number in order[:revision])
+        waiting.append((max(index + 1, published), window, tuple(sorted(set(last) - set(first)))))
         newest = max(newest, window)
     ready += [(host, window) for _, host, window in sorted(told.taken) if window not in outputs]
-    emitted: set[int] = set()
 
     def put(host: str, window: int) -> None:
-        for made in again.put(Arrival(max(end_ms(window), again.story.now_ms), 0, host, window)):
-            emitted.add(made.output.window_start_ms)
+        again.put(Arrival(max(end_ms(window), again.story.now_ms), 0, host, window))
 
     for host, window in ready:
         put(host, window)
-        for one in [one for one in waiting if one[0] <= len(emitted)]:
+        published = sum(made.output.revision == 0 for _, made in again.story.run.emissions)
+        for one in sorted(one for one in waiting if one[0] <= published):
             waiting.remove(one)
-            for late in one[1]:
-                put(late, one[2])
+            for late in one[2]:
+                put(late, one[1])
     return again
