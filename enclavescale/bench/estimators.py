@@ -16,7 +16,7 @@ import numpy.typing as npt
 from power_model.grid import Grid, midpoints_w
 from power_model.quantiles import normal_quantile
 from power_model.stationary import stationary
-from power_model.transitions import count_transitions, transition_matrix
+from power_model.transitions import count_transitions, occupancy, transition_matrix
 from producers.privacy import TRANSITIONS_L1
 from schemas.records import FleetPower, Interval, ModelRule
 
@@ -82,6 +82,7 @@ class PaperWindow:
         self._scale = TRANSITIONS_L1 / epsilon
         self._rng = rng
         self._chains: dict[tuple[int, str], npt.NDArray[np.float64]] = {}
+        self._visits: dict[tuple[int, str], npt.NDArray[np.float64]] = {}
         self._capacity_w: dict[str, int] = {}
         self._gpus: dict[str, int] = {}
         self._rules: dict[str, ModelRule] = {}
@@ -99,15 +100,19 @@ class PaperWindow:
             closed[:-1, :-1] = np.maximum(noisy, 0)
             key = states, rule.model
             self._chains[key] = self._chains.get(key, 0.0) + capacity_w * transition_matrix(closed)
+            self._visits[key] = self._visits.get(key, 0.0) + capacity_w * occupancy(closed)
 
     def estimates(self) -> dict[str, Estimate]:
         """Figures by variant, W; the p99 takes GPUs as independent and their sum as normal."""
         result = {}
         for states in PAPER_STATES:
             chains = {model: self._chains[states, model] for model in self._rules}
+            visits = {model: self._visits[states, model] for model in self._rules}
             fleet = sum(self._capacity_w.values())
-            together = stationary(_sum(list(chains.values())) / fleet)
-            by_class = {model: stationary(chain / self._capacity_w[model]) for model, chain in chains.items()}
+            together = stationary(_sum(list(chains.values())) / fleet, _sum(list(visits.values())))
+            by_class = {
+                model: stationary(chain / self._capacity_w[model], visits[model]) for model, chain in chains.items()
+            }
             for how, chosen in ((BY_CLASS, by_class), (WHOLE_FLEET, dict.fromkeys(chains, together))):
                 result[f"{states} states, {how}"] = self._figures(states, chosen)
         return result

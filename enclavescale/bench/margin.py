@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from enclavescale.bench.margin_score import estimator_figures, forecast_figures,
 from enclavescale.bench.margin_trial import Bench, MarginSpec, WindowFigures, bench_of, run_trial
 from enclavescale.bench.trace_files import AVERAGE, INSTANT, BenchTrace, read_traces
 from producers.errors import TraceError
+from producers.privacy import Budget
 
 ANY, ALL = "any", "all"
 MODE_CHOICES = (ALL, ANY, INSTANT, AVERAGE)
@@ -113,8 +115,9 @@ def bench_margin(
         "noise": spec.noise,
         "epsilon": spec.epsilon,
         "epsilon_split": {
-            "transitions": spec.budget.transitions_micro / 1e6,
-            "pane_sums": spec.budget.pane_sums_micro / 1e6,
+            one.name.removesuffix("_micro"): getattr(spec.budget, one.name) / 1e6
+            for one in fields(Budget)
+            if one.name.endswith("_micro") and getattr(spec.budget, one.name)
         },
         "skipped": [{"file": one.file, "reason": one.reason} for one in found.skipped],
     }

@@ -39,6 +39,7 @@ from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.core.windows import Tally, Window
 
 DOMAIN, TENANTS = "bench", 4
+HISTOGRAM = "histogram"
 START_MS = 1_767_225_600_000
 SAMPLER_MODES = {"instant": "instant", "average": "average"}
 """Sampler mode in reports by the kind of reading of a trace; what is unknown is `legacy`."""
@@ -78,12 +79,16 @@ _PROVEN = _Proven(cast(SessionBinding, None))
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """Statistics of one host and window as they leave it, noisy or not, and the statement that says how noisy."""
+    """Statistics of one host and window as they leave it, noisy or not, and the statement that says how noisy.
+
+    `histogram`: None where the statement releases none.
+    """
 
     transitions: npt.NDArray[np.int64]
     pane_sums: npt.NDArray[np.int64]
     readings_taken: int
     privacy: PrivacyParameters
+    histogram: npt.NDArray[np.int64] | None = None
 
 
 def profile_of(host: TraceHost, rule: ModelRule) -> ClassProfile:
@@ -100,7 +105,18 @@ def profile_of(host: TraceHost, rule: ModelRule) -> ClassProfile:
 
 def exact_report(exact: Distilled, privacy: PrivacyParameters) -> HostReport:
     """A report without noise; `privacy` must say so."""
-    return HostReport(exact.transitions, exact.pane_sums, exact.readings_taken, privacy)
+    return HostReport(
+        exact.transitions,
+        exact.pane_sums,
+        exact.readings_taken,
+        privacy,
+        exact.histogram if releases(privacy, HISTOGRAM) else None,
+    )
+
+
+def releases(privacy: PrivacyParameters, release: str) -> bool:
+    """Whether the statement names the release."""
+    return any(one.release == release for one in privacy.releases)
 
 
 class CoreFleet:
@@ -174,8 +190,9 @@ class CoreFleet:
             pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
             clip_low_w=profile.clip_low_w,
             clip_high_w=profile.clip_high_w,
-            histogram_absent_reason="not_in_budget",
-            histogram_shape=(),
+            histogram=None if report.histogram is None else report.histogram.astype("<i4").tobytes(),
+            histogram_absent_reason="not_in_budget" if report.histogram is None else None,
+            histogram_shape=() if report.histogram is None else report.histogram.shape,
             energy_residual_mj_absent_reason="no_counter",
         )
         label = self._labels[index]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +19,7 @@ LEVEL = 0.01
 NOTES = {
     "paper": "every host's counts clamped and rows normalised, chains averaged, GPUs independent",
     "edge": "this product: noise on every host, sums projected once",
-    "central": "the same statistics, noise once for the fleet",
+    "central": "the same statistics, noise once for the fleet (once per GPU class)",
     "exact": "the same statistics, no noise",
 }
 
@@ -83,9 +84,15 @@ def _estimators(estimators: Mapping[str, Any], goals: tuple[float, float | None,
 
 
 def _notes(estimators: Mapping[str, Any]) -> RenderableType:
-    lines = [f"{name:<8} {NOTES[name]}" for name in estimators]
-    lines[0] += f"; best of its kind: {estimators['paper']['parameters']}"
-    return Text("\n" + "\n".join(lines), QUIET)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style=QUIET)
+    table.add_column(style=QUIET)
+    for name in estimators:
+        best = estimators[name].get("parameters")
+        table.add_row(name, NOTES[name] + (f" (best of its kind: {best})" if best else ""))
+    table.add_row("coverage", "share of windows whose 95-% interval holds the true p99; red: less than chance allows")
+    table.add_row("width", "of that interval; p95: what 95 % of the margin's errors stay below")
+    return Padding(table, (1, 0, 0, 0))
 
 
 def _forecast(forecast: Mapping[str, Any]) -> RenderableType:

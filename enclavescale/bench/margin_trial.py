@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from enclavescale.bench.estimators import (
     of_output,
     upper_quantile,
 )
-from enclavescale.bench.margin_core import CoreFleet, HostReport, exact_report
+from enclavescale.bench.margin_core import HISTOGRAM, CoreFleet, HostReport, exact_report, releases
 from enclavescale.bench.trace_files import TICK_MS, BenchTrace
 from enclavescale.bench.trace_fleet import Pools, TraceFleet, draw_fleet, model_rules, pools_of
 from power_model.grid import Grid
@@ -35,10 +36,13 @@ from schemas.records import FleetPower, ModelRule, PrivacyParameters
 
 EDGE, CENTRAL, EXACT, PAPER = "edge", "central", "exact", "paper"
 CORE_ESTIMATORS = (EDGE, CENTRAL, EXACT)
+TRANSITIONS, PANES = "transitions", "pane_sums"
 OPENDP, SIMULATED = NOISES = ("opendp", "simulated")
 FORECAST_S = (1, 10, 60)
 NAMEPLATE_MW = 100.0
 TICKS_PER_S = 1000 // TICK_MS
+
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +70,8 @@ class MarginSpec:
     def budget(self) -> Budget:
         """The default split of a source without an energy counter, scaled to `epsilon`."""
         base = default_budget(energy=False)
-        scale = self.epsilon * MICRO / base.total_micro
-        return replace(
-            base,
-            transitions_micro=round(base.transitions_micro * scale),
-            pane_sums_micro=round(base.pane_sums_micro * scale),
-        )
+        names = [one.name for one in fields(Budget) if one.name.endswith("_micro")]
+        return replace(base, **{name: round(getattr(base, name) * self.epsilon) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,18 @@ class Noise:
         if self.rng is None:
             noisy = _privatiser(privacy).privatise(exact)
             counts, sums = noisy.transitions.astype(np.int64), noisy.pane_sums.astype(np.int64)
+            cells = None if noisy.histogram is None else noisy.histogram.astype(np.int64)
         else:
-            scale = {one.release: one.scale_micro / MICRO for one in privacy.releases}
-            counts = exact.transitions + discrete_laplace(self.rng, scale["transitions"], exact.transitions.shape)
-            sums = exact.pane_sums + discrete_laplace(self.rng, scale["pane_sums"], exact.pane_sums.shape)
-        return HostReport(counts, sums, exact.readings_taken, privacy)
+            counts, sums = (
+                self._add(exact.transitions, privacy, TRANSITIONS),
+                self._add(exact.pane_sums, privacy, PANES),
+            )
+            cells = self._add(exact.histogram, privacy, HISTOGRAM) if releases(privacy, HISTOGRAM) else None
+        return HostReport(counts, sums, exact.readings_taken, privacy, cells)
+
+    def _add(self, exact: Counts, privacy: PrivacyParameters, release: str) -> Counts:
+        scale = next(one.scale_micro for one in privacy.releases if one.release == release) / MICRO
+        return exact + discrete_laplace(cast(np.random.Generator, self.rng), scale, exact.shape)
 
 
 @cache
