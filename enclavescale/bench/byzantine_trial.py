@@ -85,7 +85,7 @@ class Trial:
         self.order: list[int] = rng.permutation(spec.hosts).tolist()
         self._total_w = self.fleet.total_w(0, count * self._ticks).reshape(count, self._ticks)
         self._reports: list[list[HostReport]] = []
-        self._pushes: dict[tuple[int, int], int] = {}
+        self.pushes: dict[tuple[int, int], int] = {}
         core = self.core()
         self.profiles, self.rule = core.profiles, core.rule
         self._privacy = [privacy_parameters(spec.budget, [one], spec.schedule) for one in core.profiles]
@@ -192,9 +192,9 @@ class Trial:
         report = self.report(host, window, lie.readings_w)
         if lie.push:
             plain = exact_report(self._exact(host, lie.readings_w), self._privacy[host])
-            push = self._pushes.get((host, lie.push))
+            push = self.pushes.get((host, lie.push))
             if push is None:
-                push = self._pushes[host, lie.push] = strongest_push(core, host, plain, lie.push)
+                push = self.pushes[host, lie.push] = strongest_push(core, host, plain, lie.push)
             report = replace(plain, pane_sums=plain.pane_sums + lie.push * push)
         physics(core, host, report, lie.capacity_factor)
         return report

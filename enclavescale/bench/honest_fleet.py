@@ -25,7 +25,7 @@ HOSTS, WINDOWS = 128, 100
 """Hosts and windows of one fleet; larger counts are made of several."""
 FIRST = 1_000_000
 """Number of the first fleet: none of those that are attacked."""
-MEAN_WINDOWS = 20.0
+MEAN_WINDOWS = 10.0
 """How long a job runs, or its hosts stand idle, on average."""
 MEAN_JOB_HOSTS = 4.0
 STATISTICAL = ("POWER_IMPLAUSIBLE", "COUNTS_IMPLAUSIBLE", "ENERGY_IMPLAUSIBLE")

@@ -44,7 +44,7 @@ def presence_trial(spec: ByzantineSpec, pools: Pools, rules: dict[str, ModelRule
     """Let jobs of 1, 2, 4 and 8 hosts of fleet `index` run or not; by hosts, as far as the fleet has such a job."""
     trial = Trial(replace(spec, windows=WINDOWS), pools, rules, index)
     members = [one for one, host in enumerate(trial.fleet.hosts) if host.group == "job-b"]
-    return {count: _seen(trial, members[:count]) for count in JOB_HOSTS if count <= len(members)}
+    return {count: watch(trial, members[:count]) for count in JOB_HOSTS if count <= len(members)}
 
 
 def idle_w(host: TraceHost) -> float:
@@ -52,7 +52,8 @@ def idle_w(host: TraceHost) -> float:
     return min(float(np.quantile(host.trace.power_w, 0.01)), IDLE_SHARE * host.trace.tdp_w)
 
 
-def _seen(trial: Trial, job: Sequence[int]) -> Seen:
+def watch(trial: Trial, job: Sequence[int]) -> Seen:
+    """What the core says while `job`, a set of hosts, stands idle, and while it runs."""
     spec = trial.spec
 
     def without(window: int) -> list[HostReport | None]:
