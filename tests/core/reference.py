@@ -106,10 +106,10 @@ class Reference:
             host = next(host for host in self.policy.hosts if host.host_id == body.host_id)
             late = any(one["window_start_ms"] == body.window_start_ms for one in self.outputs)
             self.taken.append(Taken(log_record.offset, record, body, late, self.flag(record, body), host))
-        if self.watermark() > before:
-            idle = isinstance(body, ControlRecord)
-            made = self.publish(log_record.offset, "idle_close" if idle else "watermark")
-            self.counted_from = log_record.offset + 1 if made or idle else self.counted_from
+        idle, moved = isinstance(body, ControlRecord), self.watermark() > before
+        if idle or moved:
+            made = self.publish(log_record.offset, "idle_close" if idle and moved else "watermark")
+            self.counted_from = log_record.offset + 1 if made or (idle and moved) else self.counted_from
 
     # -- what is published ---------------------------------------------------------------------------------------
 
