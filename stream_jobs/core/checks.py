@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from power_model.noise import discrete_laplace_bound
-from schemas.contract import FIRST_MILE_GRADES, PANE_SUM_QUANTUM_MW, group_size_of
+from schemas.contract import FIRST_MILE_GRADES, HISTOGRAM_BINS, HISTOGRAM_CELLS, PANE_SUM_QUANTUM_MW, group_size_of
 from schemas.records import (
     ClassEnrolment,
     DomainRule,
@@ -31,7 +31,7 @@ NOISE_TAIL = 1e-9
 A bound on every count or every pane is one bound: it holds for all of them together.
 """
 
-SENSITIVITY_L1 = {"transitions": 4}
+SENSITIVITY_L1 = {"transitions": 4, "histogram": 2}
 """Fixed L1 sensitivities to replacing one reading (design, section 8); a pane sum's is its clip range."""
 
 MAX_LIMIT_FACTOR = 4
@@ -164,17 +164,28 @@ def energy_residual_l1(models: Iterable[ModelRule], sample_hz: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramPlan:
+    """How far the stated noise moves the sum of a histogram's bins, any bin, and the cell of missing ticks."""
+
+    bins_slack: int
+    bin_slack: int
+    missing_slack: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPlan:
     """What the numbers of one class are held against: schedule, enrolled range, and the stated noise at its largest.
 
-    `cells`: k + 2. `readings`: most readings. `counts`, `counts_slack`: sum of the transition counts, and how far the
-    noise moves it; `count_low`, `count_high`: each of them. `pane_low`, `pane_high`: each pane sum. `reading_low`,
-    `reading_high`, `window_slack`: the sum of all panes, per reading taken, and its noise. `residual_mj`: the energy
-    residual's size, None where none is stated. Sums of power are in units of 0.1 W times sample.
+    `cells`: k + 2. `starts`: where transitions, pane sums, bins and the histogram's last cell begin, end to end.
+    `readings`: most readings. `counts`, `counts_slack`: sum of the transition counts, and how far the noise moves it;
+    `count_low`, `count_high`: each of them. `pane_low`, `pane_high`: each pane sum. `reading_low`, `reading_high`,
+    `window_slack`: the sum of all panes, per reading taken, and its noise. `residual_mj`: the energy residual's size.
+    `histogram`, `residual_mj`: None where none is stated. Sums of power are in units of 0.1 W times sample.
     """
 
     ticks: int
     cells: int
+    starts: tuple[int, ...]
     readings: int
     counts: int
     counts_slack: int
@@ -185,16 +196,24 @@ class ClassPlan:
     reading_low: int
     reading_high: int
     window_slack: int
+    histogram: HistogramPlan | None
     residual_mj: int | None
 
 
 BOUNDS_PER_CLASS = 4
-"""Bounds of `ClassPlan` that noise can break: sum of counts, each count, each pane, sum of panes; and the residual."""
+"""Bounds of `ClassPlan` that noise can break: sum of counts, every count, every pane, sum of panes."""
+
+BOUNDS_PER_HISTOGRAM = 3
+"""Sum of the bins, every bin, and the cell of ticks without a reading."""
 
 
 def physics_false_reject(report: WindowReport) -> float:
     """Probability, at most, with which the physics layer refuses an honest `report` on account of its noise."""
-    bounds = sum(BOUNDS_PER_CLASS + (one.energy_residual_mj is not None) for one in report.classes)
+    bounds = 0
+    for one in report.classes:
+        bounds += BOUNDS_PER_CLASS
+        bounds += BOUNDS_PER_HISTOGRAM if one.histogram is not None else 0
+        bounds += 1 if one.energy_residual_mj is not None else 0
     return NOISE_TAIL * bounds
 
 
@@ -219,6 +238,9 @@ def _check_shapes(stated: GpuClass) -> int:
         raise Refused("SHAPE_INVALID", "transitions", field="transitions")
     if panes < 1 or len(stated.pane_sums) != 4 * panes:
         raise Refused("SHAPE_INVALID", "pane sums", field="pane_sums")
+    expected = () if stated.histogram is None else (HISTOGRAM_CELLS,)
+    if stated.histogram_shape != expected or len(stated.histogram or b"") != 4 * sum(expected):
+        raise Refused("SHAPE_INVALID", "histogram", field="histogram")
     return cells
 
 
@@ -254,6 +276,11 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
     units = 1000 // stated.pane_sum_quantum_mw
     per_pane = stated.gpus * (report.sample_hz * report.pane_ms // 1000) * units
     count, pane = draw_bound(count_scale, cells * cells), draw_bound(pane_scale, panes)
+    first = cells * cells
+    starts: tuple[int, ...] = (0, first)
+    histogram = _plan_histogram(stated, report.privacy)
+    if histogram is not None:
+        starts = (0, first, first + panes, first + panes + HISTOGRAM_BINS)
     residual = None
     if stated.energy_residual_mj is not None:
         slack = draw_bound(_scale(report.privacy, "energy_residual", energy_residual_l1(models, report.sample_hz)), 1)
@@ -261,6 +288,7 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
     return ClassPlan(
         ticks=ticks,
         cells=cells,
+        starts=starts,
         readings=stated.gpus * ticks,
         counts=stated.gpus * (ticks - 1),
         counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
@@ -272,7 +300,22 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
         reading_low=stated.clip_low_w * units,
         reading_high=stated.clip_high_w * units,
         window_slack=math.floor(noise_bound(pane_scale, panes)),
+        histogram=histogram,
         residual_mj=residual,
+    )
+
+
+def _plan_histogram(stated: GpuClass, privacy: PrivacyParameters) -> HistogramPlan | None:
+    """A histogram comes with a statement of its noise, and the statement with a histogram."""
+    if stated.histogram is None:
+        if any(one.release == "histogram" for one in privacy.releases):
+            raise Refused("SHAPE_INVALID", "no histogram where one is stated", field="histogram")
+        return None
+    scale = _scale(privacy, "histogram", SENSITIVITY_L1["histogram"])
+    return HistogramPlan(
+        bins_slack=math.floor(noise_bound(scale, HISTOGRAM_BINS)),
+        bin_slack=draw_bound(scale, HISTOGRAM_BINS),
+        missing_slack=draw_bound(scale, 1),
     )
 
 
@@ -316,11 +359,11 @@ def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple
     taken = stated.readings_taken
     if not 0 <= taken <= plan.readings or not 0 <= samples_taken <= plan.ticks:
         raise Refused("COUNTS_IMPLAUSIBLE", "readings taken exceed the schedule", field="readings_taken")
-    both = np.frombuffer(stated.transitions + stated.pane_sums, _INT32).astype(np.int64)
-    size = plan.cells * plan.cells
-    counts, sums = both[:size], both[size:]
-    # One reduction and four searches: on arrays this small a call costs more than its work.
-    counted, total = np.add.reduceat(both, (0, size)).tolist()
+    numbers = np.frombuffer(stated.transitions + stated.pane_sums + (stated.histogram or b""), _INT32).astype(np.int64)
+    starts = plan.starts
+    # One reduction, and a search per end: on arrays this small a call costs more than its work.
+    counted, total, *binned = np.add.reduceat(numbers, starts).tolist()
+    counts, sums = numbers[: starts[1]], numbers[starts[1] : starts[2] if binned else None]
     excess = abs(counted - plan.counts)
     if (
         excess > plan.counts_slack
@@ -334,4 +377,18 @@ def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple
         raise Refused("POWER_IMPLAUSIBLE", "the readings taken cannot add up to the pane sums", field="pane_sums")
     if plan.residual_mj is not None and abs(stated.energy_residual_mj or 0) > plan.residual_mj:
         raise Refused("ENERGY_IMPLAUSIBLE", "the energy residual exceeds the clip range", field="energy_residual_mj")
+    if plan.histogram is not None:
+        missing = plan.readings - taken
+        _check_histogram(numbers[starts[2] : starts[3]], binned, taken=taken, missing=missing, plan=plan.histogram)
     return counts.reshape(plan.cells, plan.cells), sums
+
+
+def _check_histogram(bins: np.ndarray, sums: list[int], *, taken: int, missing: int, plan: HistogramPlan) -> None:
+    """`sums`: of the bins, and the cell of ticks without a reading; `taken` and `missing` are what they count."""
+    if (
+        abs(sums[0] - taken) > plan.bins_slack
+        or abs(sums[1] - missing) > plan.missing_slack
+        or bins.item(bins.argmin()) < -plan.bin_slack
+        or bins.item(bins.argmax()) > taken + plan.bin_slack
+    ):
+        raise Refused("COUNTS_IMPLAUSIBLE", "the histogram does not match the readings taken", field="histogram")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from schemas.contract import HISTOGRAM_BINS, HISTOGRAM_CELLS
 from schemas.records import PrivacyRelease
 from stream_jobs.core.checks import draw_bound, energy_residual_l1, noise_bound
 from stream_jobs.core.effects import Effect
@@ -129,14 +130,43 @@ ENERGY = PrivacyRelease(
 RESIDUAL_MJ = GPUS * (MODEL.clip_high_w - MODEL.clip_low_w) * W + draw_bound(20.0 * ENERGY_L1, 1)
 
 
-def with_energy(residual_mj: int, release: PrivacyRelease = ENERGY) -> Forge:
-    """A session whose budget holds an energy residual, and a report with this one."""
+def with_release(release: PrivacyRelease, **changes: object) -> Forge:
+    """A session whose budget holds one more release, and a report with these changes to its class."""
     sums = replace(PRIVACY.releases[1], epsilon_micro=650_000, scale_micro=4_615_384_616)
-    session = new_session(
-        "h0", "d", T0 + 77, fleet.IMAGE, privacy=replace(PRIVACY, releases=(PRIVACY.releases[0], sums, release))
+    privacy = replace(PRIVACY, releases=(PRIVACY.releases[0], sums, release))
+    session = new_session("h0", "d", T0 + 77, fleet.IMAGE, privacy=privacy)
+    return lambda story: story.report("h0", 0, session=session, classes=(gpu_class(**changes),))
+
+
+def with_energy(residual_mj: int, release: PrivacyRelease = ENERGY) -> Forge:
+    return with_release(release, energy_residual_mj=residual_mj, energy_residual_mj_absent_reason=None)
+
+
+HISTOGRAM = PrivacyRelease(
+    release="histogram",
+    unit="count",
+    sensitivity_l1=2,
+    sensitivity_l2_squared=2,
+    epsilon_micro=50_000,
+    scale_micro=40_000_000,
+)
+TAKEN = GPUS * TICKS - 3
+BINS, BIN, MISSING = int(noise_bound(40.0, HISTOGRAM_BINS)), draw_bound(40.0, HISTOGRAM_BINS), draw_bound(40.0, 1)
+assert BINS < HISTOGRAM_BINS * BIN
+
+
+def with_histogram(*bins: int, missing: int = 3, shape: tuple[int, ...] = (HISTOGRAM_CELLS,)) -> Forge:
+    """These first bins, zeros in the others."""
+    cells = panes(*bins, *(0 for _ in range(HISTOGRAM_BINS - len(bins))), missing)
+    return with_release(
+        HISTOGRAM, histogram=cells, histogram_absent_reason=None, histogram_shape=shape, readings_taken=TAKEN
     )
-    stated = gpu_class(energy_residual_mj=residual_mj, energy_residual_mj_absent_reason=None)
-    return lambda story: story.report("h0", 0, session=session, classes=(stated,))
+
+
+def bins_of(total: int) -> list[int]:
+    """Bins that sum up to `total`, spread evenly."""
+    share, rest = divmod(total, HISTOGRAM_BINS)
+    return [share + (at < rest) for at in range(HISTOGRAM_BINS)]
 
 
 REPORTS: list[tuple[str, str, Forge]] = [
@@ -197,19 +227,33 @@ REPORTS: list[tuple[str, str, Forge]] = [
         "POWER_IMPLAUSIBLE",
         classes(pane_sums=panes(FULL_PANE, WINDOW + 6_001 - FULL_PANE), readings_taken=2),
     ),
+    ("a residual nobody stated", "PRIVACY_REFUSED", classes(energy_residual_mj=5)),
+    ("a histogram nobody stated", "PRIVACY_REFUSED", classes(histogram=bytes(260), histogram_shape=(65,))),
+    ("a histogram's shape without it", "SHAPE_INVALID", classes(histogram_shape=(65,))),
+    ("a limit of nothing", "CLASS_MISMATCH", classes(enforced_limit_w=0)),
+    ("a limit of no GPU", "CLASS_MISMATCH", classes(enforced_limit_w=4 * GPUS * 300 + 1)),
+    ("a better first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="TDISP")),
+    ("an unknown first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="\0")),
+]
+
+STATED: list[tuple[str, str, Forge]] = [
     ("a large residual", "ENERGY_IMPLAUSIBLE", with_energy(RESIDUAL_MJ + 1)),
     ("a very negative residual", "ENERGY_IMPLAUSIBLE", with_energy(-RESIDUAL_MJ - 1)),
     ("the largest residual there is", "ENERGY_IMPLAUSIBLE", with_energy(2**63 - 1)),
-    ("a residual nobody stated", "PRIVACY_REFUSED", classes(energy_residual_mj=5)),
     (
         "a residual with more noise than it needs",
         "PRIVACY_REFUSED",
         with_energy(0, replace(ENERGY, sensitivity_l1=2 * ENERGY_L1, scale_micro=2 * ENERGY.scale_micro)),
     ),
-    ("a limit of nothing", "CLASS_MISMATCH", classes(enforced_limit_w=0)),
-    ("a limit of no GPU", "CLASS_MISMATCH", classes(enforced_limit_w=4 * GPUS * 300 + 1)),
-    ("a better first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="TDISP")),
-    ("an unknown first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="\0")),
+    ("a stated histogram that is not there", "SHAPE_INVALID", with_release(HISTOGRAM)),
+    ("a histogram of another shape", "SHAPE_INVALID", with_histogram(shape=(64,))),
+    ("half a histogram", "SHAPE_INVALID", with_release(HISTOGRAM, histogram=bytes(128), histogram_shape=(65,))),
+    ("more in the bins than was read", "COUNTS_IMPLAUSIBLE", with_histogram(*bins_of(TAKEN + BINS + 1))),
+    ("less in the bins than was read", "COUNTS_IMPLAUSIBLE", with_histogram(*bins_of(TAKEN - BINS - 1))),
+    ("all in a bin, and more", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN + BIN + 1, -BIN)),
+    ("a very negative bin", "COUNTS_IMPLAUSIBLE", with_histogram(-BIN - 1, TAKEN)),
+    ("ticks missing that were read", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN, missing=4 + MISSING)),
+    ("missing ticks hidden", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN, missing=2 - MISSING)),
 ]
 
 CONTROLS: list[tuple[str, str, Forge]] = [
@@ -227,7 +271,9 @@ CONTROLS: list[tuple[str, str, Forge]] = [
 
 
 @pytest.mark.parametrize(
-    ("code", "forge"), [case[1:] for case in REPORTS + CONTROLS], ids=[c[0] for c in REPORTS + CONTROLS]
+    ("code", "forge"),
+    [case[1:] for case in REPORTS + STATED + CONTROLS],
+    ids=[c[0] for c in REPORTS + STATED + CONTROLS],
 )
 def test_the_forged_record_is_refused_with_its_code(code: str, forge: Forge) -> None:
     assert code_of(forge(begun())) == code
@@ -245,6 +291,9 @@ def test_the_forged_record_is_refused_with_its_code(code: str, forge: Forge) -> 
         classes(enforced_limit_w=4 * GPUS * 300),
         with_energy(RESIDUAL_MJ),
         with_energy(-RESIDUAL_MJ),
+        with_histogram(*bins_of(TAKEN + BINS)),
+        with_histogram(*bins_of(TAKEN - BINS), missing=3 + MISSING),
+        with_histogram(TAKEN + BIN, -BIN, missing=3 - MISSING),
     ],
 )
 def test_what_lies_on_a_bound_is_accepted(forge: Forge) -> None:
@@ -265,7 +314,7 @@ def test_windows_after_a_policy_s_end_are_refused() -> None:
 
 def test_every_code_is_reached() -> None:
     elsewhere = {"DEVICE_MODE"}  # tests/core/test_device_mode.py
-    reached = {case[1] for case in REPORTS + CONTROLS} | {"NO_POLICY", "POLICY_EXPIRED"} | elsewhere
+    reached = {case[1] for case in REPORTS + STATED + CONTROLS} | {"NO_POLICY", "POLICY_EXPIRED"} | elsewhere
     assert reached == set(CODES)
 
 
@@ -273,9 +322,7 @@ def test_a_refused_record_changes_nothing_that_an_honest_one_meets() -> None:
     """All forged reports that do not need history, then an honest window."""
     story, clean = begun(), begun()
     for name, _, forge in REPORTS:
-        if name in {"late", "duplicate", "equivocation", "superseded", "stale evidence", "the future"}:
-            continue
-        if "residual" not in name:  # those are of a newer session, which would supersede
+        if name not in {"late", "duplicate", "equivocation", "superseded", "stale evidence", "the future"}:
             forge(story)
     for one in (story, clean):
         everyone(one, 0, 1, 2)
