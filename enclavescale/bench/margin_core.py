@@ -35,6 +35,7 @@ from schemas.records import (
 )
 from stream_jobs.core.aggregate import add_report
 from stream_jobs.core.emit import emission
+from stream_jobs.core.history import Histories
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.core.windows import Tally, Window
 
@@ -135,10 +136,13 @@ class CoreFleet:
         self.rule = self.view.domains[DOMAIN]
         self._number = 0
         self._digest: bytes | None = None
+        self._histories = Histories()
 
     def fork(self) -> CoreFleet:
         """Another core with the same past, whose windows go on independently."""
-        return copy.copy(self)
+        other = copy.copy(self)
+        other._histories = copy.deepcopy(self._histories)
+        return other
 
     def output(self, reports: Sequence[HostReport | None]) -> FleetPower:
         """Close the next window on one report per host, in the fleet's order; None: the host did not report."""
@@ -158,6 +162,8 @@ class CoreFleet:
                 offset=self._number * len(reports) + index,
                 flags=(),
             )
+        self._histories.close(window)
+        self._histories.forget(start_ms - self.rule.history_windows * self.rule.window_ms)
         made = emission(
             window,
             Tally(),
