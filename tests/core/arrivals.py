@@ -66,11 +66,15 @@ def enrolment(host_id: str) -> HostEnrolment:
 
 @cache
 def mixed_policy(
-    grace_windows: int = 1, late_windows: int = 3, hosts: tuple[str, ...] = tuple(FLEET), **changes: Any
+    grace_windows: int = 1,
+    late_windows: int = 3,
+    hosts: tuple[str, ...] = tuple(FLEET),
+    quorum_ppm: int = 600_000,
+    **changes: Any,
 ) -> PolicyView:
     """A policy of the mixed fleet, or of some of its hosts."""
     limits = replace(LIMITS, lateness_ms=late_windows * W, max_epsilon_micro=20_000_000)
-    rule = fleet.domain_rule("d", grace_ms=grace_windows * W, quorum_ppm=600_000, k_min_hosts=2, k_min_tenants=2)
+    rule = fleet.domain_rule("d", grace_ms=grace_windows * W, quorum_ppm=quorum_ppm, k_min_hosts=2, k_min_tenants=2)
     return fleet.policy_of(
         [enrolment(one) for one in hosts],
         [rule],
