@@ -15,6 +15,7 @@ from power_model.stationary import stationary
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
+from stream_jobs.core.reject import Correction
 from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
 
 
@@ -94,10 +95,12 @@ def _variance_sum(scales_micro: list[int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """Figures of one class, scaled by capacity from the hosts that reported to all that are enrolled.
+    """Figures of one class, scaled by capacity from the hosts that count to all that are enrolled.
 
     `mean_w`, `panes_w` [panes]: power; `*_variance_w2`: variance of the known noise in them. `fast_w2`: variance of
-    the GPUs' movement from sample to sample, taken as independent. `record`: the output's sums and chain.
+    the GPUs' movement from sample to sample, taken as independent. `aside_up_w`, `aside_down_w`: how far the mean would
+    lie higher and lower with the claims that are set aside, `aside_panes_w` [panes] what they would add to the panes.
+    `record`: the output's sums and chain.
     """
 
     mean_w: float
@@ -105,6 +108,9 @@ class ClassFigures:
     panes_w: tuple[float, ...]
     pane_variance_w2: float
     fast_w2: float
+    aside_up_w: float
+    aside_down_w: float
+    aside_panes_w: tuple[float, ...]
     record: OutputClass
 
 
@@ -121,8 +127,13 @@ def _fast_variance_w2(projected: np.ndarray, middles: np.ndarray) -> float:
     return math.fsum(moved) / total / 2 if total else 0.0
 
 
-def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int) -> ClassFigures:
-    """Derive one class's figures; floats are summed exactly (fsum) so that order and SIMD width do not matter."""
+def class_figures(
+    window: Window, key: tuple[str, str], enrolled_capacity_w: int, correction: Correction
+) -> ClassFigures:
+    """Derive one class's figures; floats are summed exactly (fsum) so that order and SIMD width do not matter.
+
+    Hosts that count at their references without a claim add to the level, not to the swing.
+    """
     total = window.sums[key]
     policy = window.view.policy
     ticks = policy.sample_hz * window.rule.window_ms // 1000
@@ -130,12 +141,15 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
     model = window.view.models[key[0]]
     projected = project_counts(total.transitions, total.gpus * (ticks - 1))
     matrix = transition_matrix(projected)
-    factor = enrolled_capacity_w / total.capacity_w if total.capacity_w else 1.0
     watts = PANE_SUM_QUANTUM_MW / 1000
-    taken = total.readings_taken / (total.gpus * ticks) if total.gpus else 0.0
+    taken = correction.readings / (correction.gpus * ticks) if correction.gpus else 0.0
+    factor = enrolled_capacity_w / correction.capacity_w if taken else 0.0  # of the swing
+    level = correction.factor
     variance = _variance_sum(total.pane_scales_micro)
     pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
-    mean_w = pane_w / len(total.pane_sums)
+    panes = len(total.pane_sums)
+    mean_w = math.fsum(correction.pane_sums) * pane_w / panes
+    shift_w = (mean_w + correction.absent_w) * level - mean_w * factor
     record = OutputClass(
         model=key[0],
         sampler_mode=key[1],
@@ -157,12 +171,15 @@ def class_figures(window: Window, key: tuple[str, str], enrolled_capacity_w: int
         stationary_ppm=to_ppm(stationary(matrix, occupancy(projected))).astype("<i4").tobytes(),
     )
     return ClassFigures(
-        mean_w=int(total.pane_sums.sum()) * mean_w * factor,
-        mean_variance_w2=len(total.pane_sums) * variance * mean_w * mean_w * factor * factor,
-        panes_w=tuple(int(one) * pane_w * factor for one in total.pane_sums),
-        pane_variance_w2=variance * pane_w * pane_w * factor * factor,
+        mean_w=(mean_w + correction.absent_w) * level,
+        mean_variance_w2=correction.pane_variance / panes * pane_w * pane_w * level * level,
+        panes_w=tuple(float(one) * pane_w * factor + shift_w for one in correction.pane_sums),
+        pane_variance_w2=correction.pane_variance * pane_w * pane_w * factor * factor,
         fast_w2=_fast_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w))
         * total.gpus
         * factor,
+        aside_up_w=correction.aside_up_w,
+        aside_down_w=correction.aside_down_w,
+        aside_panes_w=tuple(float(one) * pane_w * level for one in correction.aside),
         record=record,
     )

@@ -12,12 +12,14 @@ from schemas.records import (
     EpsilonStatement,
     FleetPower,
     Influence,
+    LayerResult,
     OffsetRange,
     OutputSource,
     PowerShare,
     WindowManifest,
 )
 from stream_jobs.core.aggregate import ClassFigures, class_figures
+from stream_jobs.core.checks import NOISE_TAIL
 from stream_jobs.core.effects import Emission
 from stream_jobs.core.margin import (
     CONFIDENCE,
@@ -31,10 +33,20 @@ from stream_jobs.core.margin import (
 )
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import CORE_VERSION
+from stream_jobs.core.reject import LAYERS, Judgement, judge
+from stream_jobs.core.tails import HONEST_TAIL
 from stream_jobs.core.windows import Entry, Tally, Window
 
 MANIFEST_CHUNK_DIGESTS = 8192
 """Digests per manifest record: 256 KiB, half of what the topic takes."""
+
+
+PHYSICS_HONEST_RATES = {
+    "COUNTS_IMPLAUSIBLE": 2 * NOISE_TAIL,
+    "ENERGY_IMPLAUSIBLE": NOISE_TAIL,
+    "POWER_IMPLAUSIBLE": 2 * NOISE_TAIL,
+}
+"""Probability per class, at most, with which the physics layer refuses an honest report, by code."""
 
 
 def _coverage(window: Window) -> Coverage:
@@ -70,7 +82,7 @@ def _dilution(window: Window) -> Dilution:
     )
 
 
-def _figures(window: Window) -> list[ClassFigures]:
+def _figures(window: Window, judgement: Judgement) -> list[ClassFigures]:
     enrolled: Counter[str] = Counter()
     for host in window.view.members[window.rule.domain]:
         for one in host.classes:
@@ -85,8 +97,24 @@ def _figures(window: Window) -> list[ClassFigures]:
             continue
         # A model seen in two sampler modes: each stands for its share of the enrolled capacity.
         share = enrolled[key[0]] * total.capacity_w // reported[key[0]]
-        result.append(class_figures(window, key, share))
+        result.append(class_figures(window, key, share, judgement.corrections[key]))
     return result
+
+
+def _layers(judgement: Judgement) -> tuple[LayerResult, ...]:
+    """Every check with what it found and how often it meets honest hosts; physics refuses, so that none is left."""
+    honest = {code: (layer, HONEST_TAIL) for code, layer in LAYERS.items()}
+    honest |= {code: ("physics", rate) for code, rate in PHYSICS_HONEST_RATES.items()}
+    return tuple(
+        LayerResult(
+            layer=layer,
+            code=code,
+            hosts=judgement.hosts[code],
+            capacity_w=judgement.capacity_w[code],
+            honest_rate_pico=round(rate * 1e12),
+        )
+        for layer, code, rate in sorted((layer, code, rate) for code, (layer, rate) in honest.items())
+    )
 
 
 def _shares(window: Window) -> tuple[PowerShare, ...]:
@@ -183,7 +211,8 @@ def emission(
     """Build the output of `window` at the position `close_offset`. Advances the window's revision."""
     window.revision += 1
     coverage, dilution = _coverage(window), _dilution(window)
-    figures = _figures(window)
+    judgement = judge(window)
+    figures = _figures(window, judgement)
     withheld = _withheld(coverage, dilution, figures)
     spread = margin_spread = None
     if withheld is None:
@@ -221,6 +250,9 @@ def emission(
         late_refused=tally.refused["LATE"],
         refused=_counts(tally.refused),
         flagged=_counts(flagged),
+        layers=_layers(judgement),
+        set_aside=() if withheld else judgement.set_aside,
+        history_windows=window.history.windows if window.history else 0,
         influence=_influence(window),
         dilution=dilution,
         privacy=EpsilonStatement(

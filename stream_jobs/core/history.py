@@ -69,10 +69,7 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
     to_w = _QUANTUM_W / readings
     pane_to_w = to_w * panes
     mean_w = matrix.sum(axis=1) * to_w
-    if panes > 1:
-        swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w
-    else:
-        swing_w2 = np.zeros_like(mean_w)
+    swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w if panes > 1 else np.zeros_like(mean_w)
     missing = 1.0 - readings / (np.array(total.host_gpus, np.float64) * ticks)
     return Claims(
         mean_w=mean_w,

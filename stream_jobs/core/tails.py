@@ -32,7 +32,7 @@ def sum_excess(count: int, tail: float = HONEST_TAIL) -> float:
 
 @lru_cache(maxsize=1024)
 def square_sum_excess(count: int, tail: float = HONEST_TAIL) -> float:
-    """Return x such that the sum of squares of `count` Laplace draws of scale 1 exceeds 2 count + x with at most `tail`.
+    """Return x: the sum of squares of `count` Laplace draws of scale 1 exceeds 2 count + x with at most `tail`.
 
     Chernoff's bound for the squares cut off where any draw lies with probability tail / 2 (uncut, they have no moments
     of exponentials); rounded up to three digits, so that it does not hang on the last bits of exp.
