@@ -28,7 +28,10 @@ BY_CLASS, WHOLE_FLEET = CHAINS = ("one chain per GPU class", "one chain for the 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Mean and p99 of the fleet's power with their intervals, W; NaN where the estimator gives none."""
+    """Mean and p99 of the fleet's power with their intervals, W; NaN where the estimator gives none.
+
+    `set_aside`: hosts of which a part was set aside as an outlier: here every host is honest.
+    """
 
     mean_w: float
     p99_w: float
@@ -36,6 +39,7 @@ class Estimate:
     mean_high_w: float = math.nan
     p99_low_w: float = math.nan
     p99_high_w: float = math.nan
+    set_aside: int = 0
 
 
 ABSENT = Estimate(math.nan, math.nan)
@@ -54,6 +58,7 @@ def of_output(output: FleetPower) -> Estimate:
         mean_high_w=mean.high_w,
         p99_low_w=margin.limit_w - room.high_w,
         p99_high_w=margin.limit_w - room.low_w,
+        set_aside=len(output.set_aside),
     )
 
 

@@ -28,8 +28,8 @@ from producers.privacy import Budget
 
 ANY, ALL = "any", "all"
 MODE_CHOICES = (ALL, ANY, INSTANT, AVERAGE)
-ALONE_SHARE = 4
-"""Fleets of one kind of reading are measured in a quarter of the windows of the mixed ones."""
+ALONE_SHARE, MOST_ALONE = 4, 240
+"""Fleets of one kind of reading are measured in a quarter of the windows of the mixed ones, and no more than these."""
 FEW_REPORTS = 2_000
 """Fewer reports than this are made sooner in this process than in new ones."""
 
@@ -129,7 +129,7 @@ def _plan(traces: Sequence[BenchTrace], spec: MarginSpec, mode: str) -> list[tup
         return [(mode, spec.windows)]
     plan: list[tuple[str | None, int]] = [(None, spec.windows)]
     if mode == ALL:
-        alone = max(-(-spec.windows // ALONE_SHARE), spec.per_fleet)
+        alone = max(min(-(-spec.windows // ALONE_SHARE), MOST_ALONE), spec.per_fleet)
         for kind in (INSTANT, AVERAGE):
             if any(one.mode == kind and one.workload in {"training", "inference"} for one in traces):
                 plan.append((kind, alone))

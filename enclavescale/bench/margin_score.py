@@ -64,6 +64,7 @@ def _figures(windows: Sequence[WindowFigures], estimates: Sequence[Estimate], se
         "margin_width_mw": _mean(np.array([one.p99_high_w - one.p99_low_w for one in estimates]) * scale),
         "missed_low": _mean(np.array([one.p99_high_w < w.p99_w for one, w in zip(estimates, windows, strict=True)])),
         "withheld": int(np.count_nonzero(np.isnan(mean))),
+        "set_aside_hosts": sum(one.set_aside for one in estimates),
         "coverage_test": coverage_test(covered_p99, [one.block for one in windows], seed),
         "mean_coverage_test": coverage_test(covered_mean, [one.block for one in windows], seed),
     }

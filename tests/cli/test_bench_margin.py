@@ -146,7 +146,7 @@ def test_the_binomial_tail_is_scipy_s(count: int, part: float, share: float) -> 
 
 
 def test_errors_are_those_of_mean_and_margin_in_mw() -> None:
-    off = Estimate(401_000, 503_000, 400_500, 402_000, 501_000, 504_000)
+    off = Estimate(401_000, 503_000, 400_500, 402_000, 501_000, 504_000, set_aside=3)
     windows = [window(), window(estimates={"edge": off, "central": ABSENT, "exact": off})]
     found = estimator_figures(windows, seed=1)
     edge, central = found["edge"], found["central"]
@@ -156,7 +156,7 @@ def test_errors_are_those_of_mean_and_margin_in_mw() -> None:
     assert (edge["coverage"], edge["mean_coverage"], edge["withheld"]) == (0.5, 0.5, 0)
     assert edge["coverage"] == edge["margin_coverage"]
     assert edge["margin_width_mw"] == pytest.approx((4.0 + 0.3) / 2)
-    assert edge["missed_low"] == 0.0
+    assert (edge["missed_low"], edge["set_aside_hosts"], central["set_aside_hosts"]) == (0.0, 3, 0)
     assert (central["withheld"], central["coverage"], central["mean_rmse_mw"]) == (1, 1.0, 0.0)
     assert found["paper"]["parameters"] == "y"
     assert found["paper"]["mean_rmse_mw"] == pytest.approx(1.0)
@@ -225,7 +225,7 @@ def measured(spec: MarginSpec) -> list[WindowFigures]:
 
 def test_a_trial_knows_the_truth_and_the_estimators_differ_by_their_noise() -> None:
     """Truth recomputed tick by tick; errors of the means against the noise that the statements promise."""
-    spec = replace(SPEC, windows=45)
+    spec = replace(SPEC, windows=30)
     windows = measured(spec)
     again = bench_of(spec, MADE, [None])
     rng = np.random.default_rng([spec.seed, 0, 0])
@@ -252,7 +252,7 @@ def test_a_trial_knows_the_truth_and_the_estimators_differ_by_their_noise() -> N
 
 
 def test_more_epsilon_is_less_error() -> None:
-    rough, fine = (estimator_figures(measured(replace(SPEC, windows=30, epsilon=epsilon)), 1) for epsilon in (0.5, 8.0))
+    rough, fine = (estimator_figures(measured(replace(SPEC, windows=15, epsilon=epsilon)), 1) for epsilon in (0.5, 8.0))
     assert fine["edge"]["mean_rmse_mw"] < 0.15 * rough["edge"]["mean_rmse_mw"]
     assert fine["exact"]["mean_rmse_mw"] == pytest.approx(rough["exact"]["mean_rmse_mw"], rel=1e-9)
 
