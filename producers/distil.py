@@ -1,4 +1,4 @@
-"""From one window of readings to exact integers: counts, clipped sums, energy residual, spikes. Not private yet.
+"""One window of readings as exact integers: counts, clipped sums, histogram, energy residual, spikes. Not private yet.
 
 How far replacing one reading moves each of them is proved in `producers.privacy`; whether a reading is there at all
 must never depend on its value, so every choice made here (which GPUs, which ticks) rests on presence alone.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from power_model.grid import Grid
 from power_model.transitions import count_transitions
 from producers.sample.source import EnergySpan, Readings
+from schemas.contract import HISTOGRAM_BINS, HISTOGRAM_CELLS
 
 STALL_TICKS = 5
 """Ticks in a row without any reading that make a stall: half a second at 10 Hz, five updates of the sensor."""
@@ -32,13 +33,15 @@ SPIKES_PER_RANGE = 8
 class Distilled:
     """Exact statistics of one GPU class in one window; never leave the host without noise.
 
-    `transitions` int64[k+2, k+2] counts, `pane_sums` int64[panes] in 100 mW times sample, `readings_taken` (public:
-    it depends on which ticks were read, not on values), `energy_residual_mj` mJ or None with the public reason beside
-    it ("no_counter", "incomplete"), `glitches` isolated upward spikes of one sample.
+    `transitions` int64[k+2, k+2] counts, `pane_sums` int64[panes] in 100 mW times sample, `histogram` int64[65]
+    readings by bin (`schemas.contract.histogram_edges_w`), last the ticks without one; `readings_taken` (public: it
+    depends on which ticks were read, not on values), `energy_residual_mj` mJ or None with the public reason beside it
+    ("no_counter", "incomplete"), `glitches` isolated upward spikes of one sample.
     """
 
     transitions: npt.NDArray[np.int64]
     pane_sums: npt.NDArray[np.int64]
+    histogram: npt.NDArray[np.int64]
     readings_taken: int
     energy_residual_mj: int | None = None
     energy_absent_reason: str | None = "no_counter"
@@ -73,11 +76,22 @@ def distil(
     return Distilled(
         transitions=count_transitions(grid.assign(readings), grid.cells),
         pane_sums=deciwatts.reshape(gpus, -1, ticks_per_pane).sum(axis=(0, 2)),
+        histogram=_histogram(deciwatts, missing, 10 * clip_low_w, 10 * clip_high_w),
         readings_taken=taken,
         energy_residual_mj=residual,
         energy_absent_reason=reason,
         glitches=_spikes(deciwatts, missing, 10 * (clip_high_w - clip_low_w)),
     )
+
+
+def _histogram(
+    deciwatts: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_], low: int, high: int
+) -> npt.NDArray[np.int64]:
+    """Readings per bin of equal width over low..high, in 0.1 W like the clipped readings; the last cell: missing."""
+    cells = (deciwatts - low) * HISTOGRAM_BINS // (high - low)
+    np.minimum(cells, HISTOGRAM_BINS - 1, out=cells)
+    cells[missing] = HISTOGRAM_BINS
+    return np.bincount(cells.ravel(), minlength=HISTOGRAM_CELLS).astype(np.int64, copy=False)
 
 
 def _energy_residual(

@@ -7,6 +7,8 @@ sensor's update behind that reading, which the energy counter sees. How far each
   two counts fall by one and two rise by one. L2 squared is 6 where both old transitions were the same cell
   (a,a,a -> a,b,a) and 4 otherwise. m readings in a row: at most m + 1 transitions, 2 (m + 1).
 - `pane_sums`, the clip range R = high - low in units of 0.1 W: a reading is in one pane, clipped. m readings: m R.
+- `histogram`, 2. A reading is in one bin, a tick without one in the last cell: one count falls by one and another rises
+  by one, or none does. L2 squared is 2. m readings: 2 m.
 - `energy_residual`, 100/90 R tick + high event, in mJ (W times ms). The residual of a GPU is S D / n - C: S the sum of
   its n present clipped readings, D = T tick the span's duration, C the counter's difference clipped to [low D, high D].
   S moves by at most R and n not at all, and a GPU counts only if n >= 0.9 T, so S D / n moves by R T tick / n
@@ -42,8 +44,10 @@ from schemas.records import PrivacyParameters, PrivacyRelease
 MICRO = 1_000_000
 TRANSITIONS_L1 = 4
 TRANSITIONS_L2_SQUARED = 6
+HISTOGRAM_L1 = 2
+HISTOGRAM_L2_SQUARED = 2
 GLITCHES_L1 = 2
-RELEASES = ("transitions", "pane_sums", "energy_residual", "glitches")
+RELEASES = ("transitions", "pane_sums", "histogram", "energy_residual", "glitches")
 """Every statistic that may be released, in the order of the statement."""
 MIN_EPSILON_MICRO = 10_000
 """Smallest budget of one release that a worker accepts, millionths: less drowns its physics checks in noise."""
@@ -57,11 +61,12 @@ MAX_INT64 = 2**63 - 1
 class Budget:
     """Privacy loss per reading and window in millionths of epsilon, per release; windows of the w-event statement.
 
-    0 for `energy_residual_micro` or `glitches_micro`: not released. `default_budget` says how the defaults are split.
+    0 for all but transitions and pane sums: not released. `default_budget` says how the defaults are split.
     """
 
-    transitions_micro: int = 300_000
-    pane_sums_micro: int = 700_000
+    transitions_micro: int = 100_000
+    pane_sums_micro: int = 550_000
+    histogram_micro: int = 350_000
     w_event_windows: int = 1
     energy_residual_micro: int = 0
     glitches_micro: int = 0
@@ -69,13 +74,14 @@ class Budget:
     def __post_init__(self) -> None:
         if min(self.transitions_micro, self.pane_sums_micro, self.w_event_windows) <= 0:
             raise ConfigError("transitions and pane sums need a positive epsilon; w is at least 1", field="budget")
-        if min(self.energy_residual_micro, self.glitches_micro) < 0:
+        if min(self.histogram_micro, self.energy_residual_micro, self.glitches_micro) < 0:
             raise ConfigError("an epsilon is never negative; 0 releases nothing", field="budget")
 
     @property
     def total_micro(self) -> int:
         """Loss of one reading over all releases, millionths."""
-        return self.transitions_micro + self.pane_sums_micro + self.energy_residual_micro + self.glitches_micro
+        small = self.energy_residual_micro + self.glitches_micro
+        return self.transitions_micro + self.pane_sums_micro + self.histogram_micro + small
 
 
 def default_budget(*, energy: bool) -> Budget:
@@ -91,7 +97,11 @@ def default_budget(*, energy: bool) -> Budget:
     if not energy:
         return Budget()
     return Budget(
-        transitions_micro=300_000, pane_sums_micro=620_000, energy_residual_micro=50_000, glitches_micro=30_000
+        transitions_micro=100_000,
+        pane_sums_micro=500_000,
+        histogram_micro=320_000,
+        energy_residual_micro=50_000,
+        glitches_micro=30_000,
     )
 
 
@@ -159,7 +169,7 @@ def check_budget(parameters: PrivacyParameters, policy_max_epsilon_micro: int) -
                 f"{MIN_EPSILON_MICRO / MICRO:g}",
                 code="BUDGET_TOO_SMALL",
                 field=f"budget.{release.release}_micro",
-                remedy="Give the release more of the budget; 0 leaves out the energy residual or the glitches.",
+                remedy="Give the release more of the budget; 0 leaves out histogram, energy residual or glitches.",
             )
 
 
@@ -171,6 +181,11 @@ def _releases(budget: Budget, classes: Sequence[ClassProfile], schedule: Schedul
         _check_fits(transitions, item.source.gpus * (schedule.ticks - 1), MAX_INT32)
         _check_fits(pane_sums, item.source.gpus * schedule.ticks_per_pane * item.clip_high_w * 10, MAX_INT32)
     yield from (transitions, pane_sums)
+    if budget.histogram_micro:
+        histogram = _release("histogram", "count", HISTOGRAM_L1, HISTOGRAM_L2_SQUARED, budget.histogram_micro)
+        for item in classes:
+            _check_fits(histogram, item.source.gpus * schedule.ticks, MAX_INT32)
+        yield histogram
     if budget.energy_residual_micro:
         l1 = max(energy_residual_l1(c.clip_low_w, c.clip_high_w, schedule.tick_ms) for c in classes)
         energy = _release("energy_residual", "millijoule", l1, l1**2, budget.energy_residual_micro)

@@ -35,13 +35,14 @@ NOT_IN_BUDGET = "not_in_budget"
 class Noisy:
     """Private statistics of one GPU class: little-endian int32 in the shape of `Distilled`; may be negative.
 
-    `energy_residual_mj` (mJ) is None with a reason where it is not released, `glitches` None where the budget gives
-    it nothing. There is no field for glitches: a metric carries them, and like everything here they may leave the
-    process only once the window is in the spool.
+    `histogram` and `glitches` are None where the budget gives them nothing, `energy_residual_mj` (mJ) is None with a
+    reason where it is not released. There is no field for glitches: a metric carries them, and like everything here
+    they may leave the process only once the window is in the spool.
     """
 
     transitions: npt.NDArray[np.int32]
     pane_sums: npt.NDArray[np.int32]
+    histogram: npt.NDArray[np.int32] | None = None
     energy_residual_mj: int | None = None
     energy_absent_reason: str | None = NOT_IN_BUDGET
     glitches: int | None = None
@@ -69,6 +70,11 @@ class Privatiser:
         return Noisy(
             transitions=self.add_noise("transitions", exact.transitions).astype("<i4"),
             pane_sums=self.add_noise("pane_sums", exact.pane_sums).astype("<i4"),
+            histogram=(
+                self.add_noise("histogram", exact.histogram).astype("<i4")
+                if "histogram" in self._measurements
+                else None
+            ),
             energy_residual_mj=None if residual is None else self._one("energy_residual", residual),
             energy_absent_reason=reason if residual is None else None,
             glitches=self._one("glitches", exact.glitches) if "glitches" in self._measurements else None,

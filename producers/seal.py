@@ -11,7 +11,7 @@ from typing import Protocol
 
 from producers.config import ClassProfile, HostProfile, Schedule, check_binding, session_facts
 from producers.distil import Gaps
-from producers.privatise import Noisy
+from producers.privatise import NOT_IN_BUDGET, Noisy
 from producers.sample.source import NO_CONDITIONS, Conditions
 from schemas.codec import SINGLE_OBJECT, Framing, encode_body, encode_signed_record, record_digest, record_preimage
 from schemas.contract import PANE_SUM_QUANTUM_MW
@@ -189,7 +189,7 @@ def agent_version() -> str:
 
 
 def _gpu_class(item: ClassWindow) -> GpuClass:
-    profile, noisy = item.profile, item.noisy
+    profile, noisy, counts = item.profile, item.noisy, item.noisy.histogram
     limit = profile.enforced_limit_w if item.conditions.enforced_limit_w is None else item.conditions.enforced_limit_w
     return GpuClass(
         model=profile.model,
@@ -207,8 +207,9 @@ def _gpu_class(item: ClassWindow) -> GpuClass:
         pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
         clip_low_w=profile.clip_low_w,
         clip_high_w=profile.clip_high_w,
-        histogram_absent_reason="not_in_budget",
-        histogram_shape=(),
+        histogram=None if counts is None else counts.astype("<i4").tobytes(),
+        histogram_absent_reason=NOT_IN_BUDGET if counts is None else None,
+        histogram_shape=() if counts is None else counts.shape,
         energy_residual_mj=noisy.energy_residual_mj,
         energy_residual_mj_absent_reason=noisy.energy_absent_reason,
     )

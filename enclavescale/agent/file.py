@@ -78,6 +78,7 @@ class BudgetSpec:
 
     transitions_micro: int = 0
     pane_sums_micro: int = 0
+    histogram_micro: int = 0
     energy_residual_micro: int = 0
     glitches_micro: int = 0
     w_event_windows: int = 1

@@ -227,7 +227,8 @@ class PipelineBench:
         report = decode_signed_record(sealed.value).body
         preimage = record_preimage(timer("encode", lambda: encode_body(report)))
         timer("sign", lambda: self._host.session.sign(preimage))
-        self._draws = exact.transitions.size + exact.pane_sums.size + len(self._privacy.releases) - 2
+        arrays = (exact.transitions, exact.pane_sums, exact.histogram)
+        self._draws = sum(one.size for one in arrays) + len(self._privacy.releases) - len(arrays)
         self._start_ms = sealed.window_end_ms
 
     def _result(self, timer: _Timer, reports: int, wall_s: float, sizes: int) -> Pipeline:

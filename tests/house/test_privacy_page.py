@@ -25,7 +25,12 @@ ROOMS = ("producers", "attester", "enclavescale")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 KINDS = {"noise", "public"}
 """Of rows that are compared: with noise and its release, or public and why."""
-NOISY_FIELDS = {"GpuClass.transitions", "GpuClass.pane_sums", "GpuClass.energy_residual_mj"}
+NOISY_FIELDS = {
+    "GpuClass.transitions",
+    "GpuClass.pane_sums",
+    "GpuClass.histogram",
+    "GpuClass.energy_residual_mj",
+}
 NOT_FROM_HOSTS = {"ControlRecord", "ControlSubject"}
 SECRET = {"power_w", "power_mw", "energy_mj", "delta_mj", "deciwatts", "exact", "readings", "reading", "residual"}
 """Names that hold readings or what is not private yet: none of them stands in a log statement."""

@@ -84,6 +84,7 @@ class Host:
         return {
             "transitions": np.concatenate([one.transitions.ravel() for one in exact]),
             "pane_sums": np.concatenate([one.pane_sums for one in exact]),
+            "histogram": np.concatenate([one.histogram for one in exact]),
             "energy_residual": np.array([one for one in residuals if one is not None], dtype=np.int64),
             "glitches": np.array([one.glitches for one in exact], dtype=np.int64),
         }

@@ -69,7 +69,7 @@ def _over_the_edge() -> Neighbours:
 GAPS = dict.fromkeys((0, 5, AT - 3, AT - 2, AT + 3, AT + 5, 60, 61, 98), NAN)
 """Nine ticks missing in the span of 98, three of them in the pane that differs: as many as the residual bears."""
 
-COUNTS_AND_SUMS = ("transitions", "pane_sums")
+COUNTS_AND_SUMS = ("transitions", "pane_sums", "histogram")
 EVENT = _pair("a reading from end to end", {AT - 1: 150.0, AT + 1: 250.0}, -math.inf, math.inf)
 SPIKES = _pair("two spikes or none", {AT - 1: 300.0, AT + 1: 300.0}, 0.0, 290.0, ("glitches",))
 HELD = _pair("before a stale tick", {AT + 1: NAN}, -math.inf, math.inf, COUNTS_AND_SUMS)
@@ -88,7 +88,7 @@ NEIGHBOURS = (
 
 AVERAGES = (
     _average("average: eleven readings in zigzag", (20.0, 380.0), ("transitions", "glitches")),
-    _average("average: eleven readings from end to end", (0.0, 0.0), ("pane_sums", "energy_residual")),
+    _average("average: eleven readings from end to end", (0.0, 0.0), ("pane_sums", "histogram", "energy_residual")),
 )
 """One event of 100 ms where the sensor averages over a second."""
 

@@ -24,7 +24,7 @@ from producers.privacy import (
     privacy_parameters,
 )
 from producers.privatise import NOT_IN_BUDGET, Noisy, Privatiser
-from schemas.contract import group_size_of
+from schemas.contract import HISTOGRAM_CELLS, group_size_of
 from schemas.errors import ConfigError
 from schemas.records import PrivacyParameters
 from stream_jobs.core import checks
@@ -37,6 +37,7 @@ BUDGETS = st.builds(
     Budget,
     transitions_micro=st.integers(9_000, 2_000_000),
     pane_sums_micro=st.integers(9_000, 2_000_000),
+    histogram_micro=st.just(0) | st.integers(9_000, 2_000_000),
     energy_residual_micro=st.just(0) | st.integers(9_000, 500_000),
     glitches_micro=st.just(0) | st.integers(9_000, 500_000),
     w_event_windows=st.integers(1, 5),
@@ -59,10 +60,10 @@ def refusal(of: PrivacyParameters, limit: int) -> str | None:
 def test_the_defaults_add_up_to_one_and_a_worker_takes_them(energy: bool) -> None:
     parameters = stated(default_budget(energy=energy))
     assert parameters.epsilon_total_micro == MICRO
-    assert {one.release for one in parameters.releases} == set(RELEASES if energy else RELEASES[:2])
+    assert {one.release for one in parameters.releases} == set(RELEASES if energy else RELEASES[:3])
     assert refusal(parameters, MICRO) is None
     checks.check_privacy(parameters, MICRO, 1)
-    assert default_budget(energy=energy).transitions_micro == 300_000, "what one grid of counts gets, everywhere"
+    assert default_budget(energy=energy).transitions_micro == 100_000, "what one grid of counts gets, everywhere"
 
 
 def test_one_millionth_too_much_does_not_start() -> None:
@@ -91,7 +92,7 @@ def test_a_release_with_too_little_is_named(release: str) -> None:
 
 
 def test_negative_budgets_are_refused() -> None:
-    for name in ("energy_residual_micro", "glitches_micro", "transitions_micro"):
+    for name in ("histogram_micro", "energy_residual_micro", "glitches_micro", "transitions_micro"):
         with pytest.raises(ConfigError):
             Budget(**{name: -1})
 
@@ -128,13 +129,15 @@ def test_an_update_behind_a_reading_is_never_shorter_than_the_slowest_sensor() -
 
 def exact(residual: int | None = 5_000, reason: str | None = None, glitches: int = 3) -> Distilled:
     side = np.zeros((5, 5), np.int64)
-    return Distilled(side, np.zeros(2, np.int64), 50, residual, reason, glitches)
+    return Distilled(side, np.zeros(2, np.int64), np.zeros(HISTOGRAM_CELLS, np.int64), 50, residual, reason, glitches)
 
 
 def test_what_is_not_in_the_budget_is_not_drawn_and_says_so() -> None:
-    noisy = Privatiser(stated(default_budget(energy=False))).privatise(exact())
+    noisy = Privatiser(stated(replace(default_budget(energy=False), histogram_micro=0))).privatise(exact())
+    assert noisy.histogram is None
     assert (noisy.energy_residual_mj, noisy.energy_absent_reason, noisy.glitches) == (None, NOT_IN_BUDGET, None)
     live = Privatiser(stated(default_budget(energy=True)))
+    assert live.privatise(exact()).histogram is not None
     for reason in ("no_counter", "incomplete"):
         absent = live.privatise(exact(None, reason))
         assert (absent.energy_residual_mj, absent.energy_absent_reason) == (None, reason)
@@ -144,9 +147,9 @@ def test_what_is_not_in_the_budget_is_not_drawn_and_says_so() -> None:
 
 def test_an_unknown_release_is_refused() -> None:
     parameters = stated(default_budget(energy=True))
-    odd = replace(parameters.releases[3], release="peaks")
+    odd = replace(parameters.releases[4], release="peaks")
     with pytest.raises(ValueError, match="releases"):
-        Privatiser(replace(parameters, releases=(*parameters.releases[:3], odd)))
+        Privatiser(replace(parameters, releases=(*parameters.releases[:4], odd)))
 
 
 def test_residual_and_spikes_carry_the_noise_they_state() -> None:

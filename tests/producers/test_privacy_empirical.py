@@ -44,11 +44,16 @@ ENOUGH = 0.9999
 """Confidence of every bound: a sound host fails one check in ten thousand."""
 CONFIDENCE = {"test": 1.0 - 1e-6}.get(TIER, ENOUGH)
 LOUD = Budget(
-    transitions_micro=3 * MICRO, pane_sums_micro=3 * MICRO, energy_residual_micro=3 * MICRO, glitches_micro=3 * MICRO
+    transitions_micro=3 * MICRO,
+    pane_sums_micro=3 * MICRO,
+    histogram_micro=3 * MICRO,
+    energy_residual_micro=3 * MICRO,
+    glitches_micro=3 * MICRO,
 )
 LOUD_GROUP = Budget(
     transitions_micro=MICRO // 4,
     pane_sums_micro=MICRO // 4,
+    histogram_micro=MICRO // 4,
     energy_residual_micro=MICRO // 4,
     glitches_micro=MICRO // 4,
 )
@@ -118,12 +123,13 @@ def half(release: str) -> Host:
 
 
 BROKEN = (
-    *(("half the sensitivity", half(one), EVENT, one) for one in RELEASES[:3]),
+    *(("half the sensitivity", half(one), EVENT, one) for one in RELEASES[:4]),
     ("half the sensitivity", half("glitches"), SPIKES, "glitches"),
     ("state carried over the edge", CarriesTheState(BUDGET), NEXT_WINDOW, "transitions"),
     ("noise drawn again after a crash", DrawsAgain(BUDGET), SAME_CELL, "transitions"),
     ("noise drawn again after a crash", DrawsAgain(BUDGET), EVENT, "pane_sums"),
     ("stale tick held", HoldsTheReading(BUDGET), HELD, "pane_sums"),
+    ("stale tick held", HoldsTheReading(BUDGET), HELD, "histogram"),
     ("averages stated as instants", Host(BUDGET, "average"), replace(AVERAGES[1], readings=1), "pane_sums"),
 )
 """What is wrong, the host, where it shows; claimed is what is stated for the readings of the pair."""
@@ -156,6 +162,8 @@ def test_the_attack_draws_what_the_host_draws() -> None:
     assert isinstance(exact, Distilled)
     assert (noisy.transitions == exact.transitions + 1).all()
     assert (noisy.pane_sums == exact.pane_sums + 1).all()
+    assert noisy.histogram is not None
+    assert (noisy.histogram == exact.histogram + 1).all()
     assert exact.energy_residual_mj is not None
     assert (noisy.energy_residual_mj, noisy.glitches) == (exact.energy_residual_mj + 1, exact.glitches + 1)
 

@@ -25,12 +25,15 @@ from producers.privacy import (
     privacy_parameters,
 )
 from producers.privatise import Noisy, Privatiser
+from schemas.contract import HISTOGRAM_CELLS
 from schemas.errors import ConfigError
 from schemas.records import PrivacyParameters, PrivacyRelease
 from tests.producers.forge import SCHEDULE, FakeSource, gpu_class
 
 SIGNIFICANCE = 1e-6
 DRAWS = 100_000
+COUNTS, BINS = 4 / 0.1, 2 / 0.35
+"""Scales of transitions and histogram in the default budget."""
 
 
 def parameters(budget: Budget | None = None, schedule: Schedule = SCHEDULE) -> PrivacyParameters:
@@ -39,7 +42,8 @@ def parameters(budget: Budget | None = None, schedule: Schedule = SCHEDULE) -> P
 
 def draw(privatiser: Privatiser, counts: int, sums: int = 1) -> Noisy:
     side = math.isqrt(counts)
-    return privatiser.privatise(Distilled(np.zeros((side, side), np.int64), np.zeros(sums, np.int64), 0))
+    nothing = np.zeros(HISTOGRAM_CELLS, np.int64)
+    return privatiser.privatise(Distilled(np.zeros((side, side), np.int64), np.zeros(sums, np.int64), nothing, 0))
 
 
 def with_scale(of: PrivacyParameters, name: str, factor: float) -> PrivacyParameters:
@@ -76,19 +80,19 @@ def transition_noise() -> np.ndarray:
 
 def test_transition_noise_is_the_discrete_laplace_it_claims() -> None:
     noise = transition_noise()
-    assert p_value(noise, 4 / 0.3) > SIGNIFICANCE
+    assert p_value(noise, COUNTS) > SIGNIFICANCE
 
 
 def test_a_mutant_with_half_the_sensitivity_is_caught() -> None:
     mutant = with_scale(parameters(), "transitions", 0.5)
     noise = draw(Privatiser(mutant), DRAWS).transitions.ravel()
-    assert p_value(noise, 4 / 0.3) < SIGNIFICANCE
-    assert p_value(noise, 2 / 0.3) > SIGNIFICANCE
+    assert p_value(noise, COUNTS) < SIGNIFICANCE
+    assert p_value(noise, COUNTS / 2) > SIGNIFICANCE
 
 
 def test_a_mutant_that_clamps_at_zero_is_caught() -> None:
     noise = np.maximum(transition_noise(), 0)
-    assert p_value(noise, 4 / 0.3) < SIGNIFICANCE
+    assert p_value(noise, COUNTS) < SIGNIFICANCE
 
 
 def test_pane_sum_noise_has_the_stated_mean_variance_and_shape() -> None:
@@ -112,10 +116,13 @@ def test_pane_sum_mutants_are_caught(factor: float) -> None:
 
 def test_release_is_unbiased_around_the_exact_values() -> None:
     privatiser = Privatiser(parameters())
-    exact = Distilled(np.arange(25, dtype=np.int64).reshape(5, 5), np.array([7, 800_000]), 50)
+    bins = np.arange(HISTOGRAM_CELLS, dtype=np.int64)
+    exact = Distilled(np.arange(25, dtype=np.int64).reshape(5, 5), np.array([7, 800_000]), bins, 50)
     runs = [privatiser.privatise(exact) for _ in range(2000)]
     counts = np.mean([found.transitions for found in runs], axis=0)
-    assert np.abs(counts - exact.transitions).max() < 6 * math.sqrt(discrete_laplace_variance(4 / 0.3) / 2000)
+    assert np.abs(counts - exact.transitions).max() < 6 * math.sqrt(discrete_laplace_variance(COUNTS) / 2000)
+    readings = np.mean([found.histogram for found in runs], axis=0)
+    assert np.abs(readings - bins).max() < 6 * math.sqrt(discrete_laplace_variance(BINS) / 2000)
     assert min(int(found.transitions.min()) for found in runs) < 0  # raw: nothing is clamped
     assert runs[0].transitions.dtype == np.dtype("<i4")
     assert runs[0].transitions.shape == (5, 5)
@@ -146,15 +153,15 @@ def test_an_unsound_scale_is_refused_by_opendp_itself() -> None:
     stated = parameters()
     unsound = replace(stated.releases[0], scale_micro=stated.releases[0].scale_micro - 10)
     with pytest.raises(ValueError, match="epsilon"):
-        Privatiser(replace(stated, releases=(unsound, stated.releases[1])))
+        Privatiser(replace(stated, releases=(unsound, *stated.releases[1:])))
     with pytest.raises(ValueError, match="releases"):
         Privatiser(replace(stated, releases=stated.releases[:1]))
 
 
 def test_statement_of_instant_and_average_mode() -> None:
     stated = parameters()
-    assert [r.sensitivity_l1 for r in stated.releases] == [4, 4000]
-    assert [r.sensitivity_l2_squared for r in stated.releases] == [6, 4000**2]
+    assert [r.sensitivity_l1 for r in stated.releases] == [4, 4000, 2]
+    assert [r.sensitivity_l2_squared for r in stated.releases] == [6, 4000**2, 2]
     assert (stated.epsilon_total_micro, stated.group_size) == (1_000_000, 1)
     for mode in ("average", "legacy"):
         average = privacy_parameters(Budget(), [gpu_class(FakeSource(sampler_mode=mode))], SCHEDULE)
@@ -164,7 +171,7 @@ def test_statement_of_instant_and_average_mode() -> None:
 def test_event_cost_agrees_with_one_reading_and_grows_with_the_event() -> None:
     budget = Budget(w_event_windows=2)
     assert event_epsilon_micro(budget, 1) == 1_000_000
-    assert event_epsilon_micro(budget, 100) == 101 * 150_000 + 100 * 700_000
+    assert event_epsilon_micro(budget, 100) == 101 * 50_000 + 100 * (550_000 + 350_000)
     assert parameters(budget).w_event_epsilon_micro == event_epsilon_micro(budget, 200)
 
 
@@ -172,7 +179,7 @@ def test_the_widest_clip_range_sets_the_scale_of_all_classes() -> None:
     classes = [gpu_class(high=400), gpu_class(high=700, model="H100")]
     for order in (classes, classes[::-1]):
         found = privacy_parameters(default_budget(energy=True), order, SCHEDULE).releases
-        assert [one.sensitivity_l1 for one in found] == [4, 7000, energy_residual_l1(0, 700, 100), 2]
+        assert [one.sensitivity_l1 for one in found] == [4, 7000, 2, energy_residual_l1(0, 700, 100), 2]
 
 
 def test_a_configuration_that_may_overflow_is_refused() -> None:
