@@ -162,11 +162,10 @@ class Numbers:
 class _Block:
     """Bytes of constant length: pieces that never change, and others between them.
 
-    `free`: a number of any length lies before it. `numbers` and `contents`: indexes of the pieces that are varints,
-    and all that are not constant, in their order.
+    `free`: a number of any length lies before it. `numbers`: indexes of the pieces that are varints.
     """
 
-    __slots__ = ("constants", "contents", "expected", "free", "key", "size", "unpack")
+    __slots__ = ("constants", "expected", "free", "key", "numbers", "size", "unpack")
 
     def __init__(self, pieces: Sequence[tuple[bytes, Leaf | None]], free: bool) -> None:
         layout = struct.Struct("".join(f"{len(data)}s" for data, _ in pieces))
@@ -175,9 +174,9 @@ class _Block:
         fixed = [at for at, (_, leaf) in enumerate(pieces) if leaf is None]
         self.constants: Callable[[Any], Any] = itemgetter(*fixed) if fixed else len
         self.expected = self.constants([data for data, _ in pieces])
-        self.contents = [(at, leaf.kind in _MAX_BYTES) for at, (_, leaf) in enumerate(pieces) if leaf is not None]
+        self.numbers = [at for at, (_, leaf) in enumerate(pieces) if leaf is not None and leaf.kind in _MAX_BYTES]
         self.free = free
-        self.key = (layout.format, self.expected, tuple(self.contents), free)
+        self.key = (layout.format, self.expected, tuple(self.numbers), free)
 
 
 class _Maker:
@@ -229,7 +228,7 @@ class ReportLayout:
 
     def read(self, value: bytes, pos: int, numbers: Numbers, head: tuple[Any, ...]) -> tuple[WindowReport, int] | None:
         """The report whose head ends at `pos`, and where it ends; None if it does not fit. `head`: fields of `HEAD`."""
-        values: list[Any] = []
+        values: list[Any] = [*head]
         known = numbers.known
         for block in self._blocks:
             if block.free:
@@ -249,17 +248,15 @@ class ReportLayout:
             found = block.unpack(value, pos)
             if block.constants(found) != block.expected:
                 return None
-            for at, is_number in block.contents:
-                one = found[at]
-                if is_number:
-                    number = known.get(one)
-                    if number is None and (number := numbers.read(one)) is None:
-                        return None
-                    values.append(number)
-                else:
-                    values.append(one)
+            base = len(values)
+            values += found
+            for at in block.numbers:
+                data = found[at]
+                number = known.get(data)
+                if number is None and (number := numbers.read(data)) is None:
+                    return None
+                values[base + at] = number
             pos += block.size
-        values += head
         return cast(WindowReport, self._maker.make(values)), pos
 
 
@@ -277,22 +274,25 @@ def layout_of(body: bytes, report: WindowReport) -> ReportLayout | None:
     changing = [leaf for leaf in leaves if leaf.pattern in VARIABLE]
     if any(leaf.end - leaf.start > _MAX_BYTES.get(leaf.kind, len(body)) for leaf in changing):
         return None
-    pos = next(leaf.end for leaf in leaves if leaf.path == HEAD[-1])
+    places: dict[Path, int] = {path: at for at, path in enumerate(HEAD)}
+    at = len(HEAD)
     blocks: list[_Block] = []
     pieces: list[tuple[bytes, Leaf | None]] = []
     free = False
+    pos = next(leaf.end for leaf in leaves if leaf.path == HEAD[-1])
     for leaf in changing:
         if leaf.start > pos:
             pieces.append((body[pos : leaf.start], None))
+            at += 1
         if leaf.pattern in ANY_LENGTH:
             if pieces or free:
                 blocks.append(_Block(pieces, free))
             pieces, free = [], True
         else:
             pieces.append((body[leaf.start : leaf.end], leaf))
+        places[leaf.path] = at
+        at += 1
         pos = leaf.end
     pieces.append((body[pos:], None))
     blocks.append(_Block(pieces, free))
-    places: dict[Path, int] = {leaf.path: at for at, leaf in enumerate(changing)}
-    places.update({path: len(changing) + at for at, path in enumerate(HEAD)})
     return ReportLayout(blocks, _Maker(report, (), places))
