@@ -44,6 +44,8 @@ TELEPORT = 1e-6
 """Share of every transition that follows the occupancy: every pane can be reached, at a price."""
 BALANCE_ROUNDS = 30
 MEDIAN_TO_STD = 1.4826
+DOUBT = 4.0
+"""How far above the known noise the quiet panes must move, in units of 1 / sqrt(their number)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +101,16 @@ def fine_chain(
 
 
 def _density(mass: Floats, values: Floats, states: Integers, pane_w: Floats, bandwidth_w: float) -> Floats:
-    """Share of readings per fine cell: the pane means' distribution inside each state, a Gaussian kernel per pane."""
+    """Share of readings per fine cell: inside each state the distribution of the pane means.
+
+    The kernel falls off as the fourth power: in a state that is left before a pane ends, no pane mean lies, and where
+    they are beyond its edges still says on which side of it the readings are.
+    """
     seen = np.zeros(values.size)
     for part in np.array_split(pane_w, max(1, pane_w.size // 1000)):
-        seen += np.exp(-0.5 * ((values[:, None] - part) / bandwidth_w) ** 2).sum(axis=1)
-    inside = np.bincount(states, seen)
+        seen += (1 / (1 + ((values[:, None] - part) / bandwidth_w) ** 2) ** 2).sum(axis=1)
     even = 1.0 / np.bincount(states)
-    share = np.where(inside[states] > 1e-9 * seen.sum(), seen / np.maximum(inside[states], 1e-300), even[states])
+    share = seen / np.bincount(states, seen)[states]
     return np.asarray(mass[states] * ((1 - DENSITY_FLOOR) * share + DENSITY_FLOOR * even[states]))
 
 
@@ -142,8 +147,10 @@ def _jitter(pane_w: Floats, noise_w2: float, bounds_w: Floats, ticks_per_pane: i
     for state in range(bounds_w.size - 1):
         of_state = second[at == state]
         median = float(np.median(of_state if of_state.size > 5 else second))
-        # White noise of variance v per pane has second differences of variance 6 v.
-        found.append(math.sqrt(max(0.0, (MEDIAN_TO_STD * median) ** 2 / 6 - noise_w2) * ticks_per_pane))
+        # White noise of variance v per pane has second differences of variance 6 v. A median of n of them is uncertain
+        # by about 3 / sqrt(n); tick by tick an excess over the known noise would count ten times: only a clear one may.
+        clear = 1 + DOUBT / math.sqrt(of_state.size if of_state.size > 5 else second.size)
+        found.append(math.sqrt(max(0.0, (MEDIAN_TO_STD * median) ** 2 / 6 - noise_w2 * clear) * ticks_per_pane))
     return np.array(found)
 
 

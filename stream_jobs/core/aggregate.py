@@ -12,16 +12,18 @@ import numpy as np
 from power_model.grid import midpoints_w
 from power_model.noise import discrete_laplace_variance
 from power_model.stationary import stationary
+from power_model.swing import ClassRows
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
 from stream_jobs.core.reject import Correction
+from stream_jobs.core.rows import class_rows, histogram_matrix, reconciled_mean
 from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
 
 
 def scale_micro_of(report: WindowReport, release: str) -> int:
-    """Noise scale of one release, millionths of its unit. The checks have made sure that it is stated."""
-    return next(stated.scale_micro for stated in report.privacy.releases if stated.release == release)
+    """Noise scale of one release, millionths of its unit; 0 if it is not stated. The checks demand what must be."""
+    return next((stated.scale_micro for stated in report.privacy.releases if stated.release == release), 0)
 
 
 def add_report(
@@ -38,6 +40,7 @@ def add_report(
     """Add one admitted report to its window: integer sums per class, and what is kept per host."""
     transition_scale = scale_micro_of(report, "transitions") if classes else 0
     pane_scale = scale_micro_of(report, "pane_sums") if classes else 0
+    histogram_scale = scale_micro_of(report, "histogram") if classes else 0
     mean_w, variance_w2 = [], []
     for stated, counts, sums in classes:
         total = window.sums.get((stated.model, stated.sampler_mode))
@@ -53,6 +56,8 @@ def add_report(
         total.host_effective_w.append(stated.capacity_w if limit_w is None else min(limit_w, stated.capacity_w))
         total.host_readings.append(stated.readings_taken)
         total.panes.append(stated.pane_sums)
+        total.histograms.append(stated.histogram)
+        total.histogram_scales_micro.append(histogram_scale)
         total.labels.append(report.group_label)
         total.transition_scales_micro.append(transition_scale)
         total.pane_scales_micro.append(pane_scale)
@@ -97,8 +102,8 @@ def _variance_sum(scales_micro: list[int]) -> float:
 class ClassFigures:
     """Figures of one class, scaled by capacity from the hosts that count to all that are enrolled.
 
-    `mean_w`, `panes_w` [panes]: power; `*_variance_w2`: variance of the known noise in them. `fast_w2`: variance of
-    the GPUs' movement from sample to sample, taken as independent. `aside_up_w`, `aside_down_w`: how far the mean would
+    `mean_w`, `panes_w` [panes]: power; `*_variance_w2`: variance of the known noise in them. `rows`: what the swing is
+    estimated from. `aside_up_w`, `aside_down_w`: how far the mean would
     lie higher and lower with the claims that are set aside, `aside_panes_w` [panes] what they would add to the panes.
     `record`: the output's sums and chain.
     """
@@ -107,14 +112,14 @@ class ClassFigures:
     mean_variance_w2: float
     panes_w: tuple[float, ...]
     pane_variance_w2: float
-    fast_w2: float
+    rows: ClassRows
     aside_up_w: float
     aside_down_w: float
     aside_panes_w: tuple[float, ...]
     record: OutputClass
 
 
-def _fast_variance_w2(projected: np.ndarray, middles: np.ndarray) -> float:
+def _step_variance_w2(projected: np.ndarray, middles: np.ndarray) -> float:
     """Half the mean squared step between successive readings of one GPU, W^2 (0 without transitions)."""
     mass, moved = [], []
     for i, from_w in enumerate(middles):
@@ -150,6 +155,17 @@ def class_figures(
     panes = len(total.pane_sums)
     mean_w = math.fsum(correction.pane_sums) * pane_w / panes
     shift_w = (mean_w + correction.absent_w) * level - mean_w * factor
+    rows = class_rows(
+        total,
+        correction,
+        model,
+        ticks_per_pane=ticks_per_pane,
+        pane_w=pane_w,
+        scale=factor,
+        step_w2=_step_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w)),
+    )
+    moved_w, spared_w2 = reconciled_mean(rows)
+    histograms = histogram_matrix(total)
     record = OutputClass(
         model=key[0],
         sampler_mode=key[1],
@@ -166,18 +182,17 @@ def class_figures(
         pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
         transitions_noise_variance_micro=round(_variance_sum(total.transition_scales_micro) * 1e6),
         pane_noise_variance_w2=round(variance * pane_w * pane_w),
-        histogram_sum_absent_reason="not released by the hosts",
+        histogram_sum=None if histograms is None else histograms.sum(axis=0).astype("<i8").tobytes(),
+        histogram_sum_absent_reason="not released by every host" if histograms is None else None,
         transition_matrix_ppm=to_ppm(matrix).astype("<i4").tobytes(),
         stationary_ppm=to_ppm(stationary(matrix, occupancy(projected))).astype("<i4").tobytes(),
     )
     return ClassFigures(
-        mean_w=(mean_w + correction.absent_w) * level,
-        mean_variance_w2=correction.pane_variance / panes * pane_w * pane_w * level * level,
+        mean_w=(mean_w + moved_w + correction.absent_w) * level,
+        mean_variance_w2=max(0.0, correction.pane_variance / panes * pane_w * pane_w - spared_w2) * level * level,
         panes_w=tuple(float(one) * pane_w * factor + shift_w for one in correction.pane_sums),
         pane_variance_w2=correction.pane_variance * pane_w * pane_w * factor * factor,
-        fast_w2=_fast_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w))
-        * total.gpus
-        * factor,
+        rows=rows,
         aside_up_w=correction.aside_up_w,
         aside_down_w=correction.aside_down_w,
         aside_panes_w=tuple(float(one) * pane_w * level for one in correction.aside),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ MAX_LIMIT_FACTOR = 4
 """Enforced power limits beyond this multiple of the enrolled capacity are no limits of these GPUs."""
 
 _INT32 = np.dtype("<i4")
+_LEAST, _MOST = -(2**31), 2**31 - 1
 
 CC_ON = "on"
 """`ConfidentialCompute.gpu_cc_mode` of GPUs in production; the others are "off" and "devtools"."""
@@ -163,40 +165,30 @@ def energy_residual_l1(models: Iterable[ModelRule], sample_hz: int) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramPlan:
-    """How far the stated noise moves the sum of a histogram's bins, any bin, and the cell of missing ticks."""
-
-    bins_slack: int
-    bin_slack: int
-    missing_slack: int
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ClassPlan:
     """What the numbers of one class are held against: schedule, enrolled range, and the stated noise at its largest.
 
-    `cells`: k + 2. `starts`: where transitions, pane sums, bins and the histogram's last cell begin, end to end.
-    `readings`: most readings. `counts`, `counts_slack`: sum of the transition counts, and how far the noise moves it;
-    `count_low`, `count_high`: each of them. `pane_low`, `pane_high`: each pane sum. `reading_low`, `reading_high`,
-    `window_slack`: the sum of all panes, per reading taken, and its noise. `residual_mj`: the energy residual's size.
-    `histogram`, `residual_mj`: None where none is stated. Sums of power are in units of 0.1 W times sample.
+    Transitions, pane sums and, if it is stated, the histogram's bins and its last cell are checked end to end: each
+    part begins at one of `starts`, and every number lies between `low` and `high` (int32). `cells`: k + 2. `readings`:
+    most readings. `counts`: sum of the transitions. `reading_low`, `reading_high`: sum of the panes per reading taken,
+    units of 0.1 W times sample. `*_slack`: how far noise moves a sum. `residual_mj`: the energy residual's size, None
+    where none is stated.
     """
 
     ticks: int
     cells: int
-    starts: tuple[int, ...]
     readings: int
+    starts: tuple[int, ...]
+    low: np.ndarray
+    high: np.ndarray
     counts: int
     counts_slack: int
-    count_low: int
-    count_high: int
-    pane_low: int
-    pane_high: int
     reading_low: int
     reading_high: int
     window_slack: int
-    histogram: HistogramPlan | None
+    bins_slack: int
+    missing_slack: int
     residual_mj: int | None
 
 
@@ -275,48 +267,56 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
     pane_scale = _scale(report.privacy, "pane_sums", max(one.clip_high_w - one.clip_low_w for one in models) * 10)
     units = 1000 // stated.pane_sum_quantum_mw
     per_pane = stated.gpus * (report.sample_hz * report.pane_ms // 1000) * units
+    readings = stated.gpus * ticks
     count, pane = draw_bound(count_scale, cells * cells), draw_bound(pane_scale, panes)
-    first = cells * cells
-    starts: tuple[int, ...] = (0, first)
-    histogram = _plan_histogram(stated, report.privacy)
-    if histogram is not None:
-        starts = (0, first, first + panes, first + panes + HISTOGRAM_BINS)
+    # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
+    floor = min(0, per_pane * stated.clip_low_w) - pane
+    parts = [
+        (cells * cells, -count, stated.gpus * (ticks - 1) + count),
+        (panes, floor, per_pane * stated.clip_high_w + pane),
+    ]
+    bins_slack = missing_slack = 0
+    scale = _histogram_scale(stated, report.privacy)
+    if scale is not None:
+        one = draw_bound(scale, HISTOGRAM_BINS)
+        bins_slack, missing_slack = math.floor(noise_bound(scale, HISTOGRAM_BINS)), draw_bound(scale, 1)
+        parts += [(HISTOGRAM_BINS, -one, readings + one), (1, -missing_slack, readings + missing_slack)]
     residual = None
     if stated.energy_residual_mj is not None:
         slack = draw_bound(_scale(report.privacy, "energy_residual", energy_residual_l1(models, report.sample_hz)), 1)
         residual = stated.gpus * (stated.clip_high_w - stated.clip_low_w) * rule.window_ms + slack
+    sizes = [size for size, _, _ in parts]
     return ClassPlan(
         ticks=ticks,
         cells=cells,
-        starts=starts,
-        readings=stated.gpus * ticks,
+        readings=readings,
+        starts=tuple(itertools.accumulate(sizes, initial=0))[:-1],
+        low=_bounds(sizes, [low for _, low, _ in parts]),
+        high=_bounds(sizes, [high for _, _, high in parts]),
         counts=stated.gpus * (ticks - 1),
         counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
-        count_low=-count,
-        count_high=stated.gpus * (ticks - 1) + count,
-        # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
-        pane_low=min(0, per_pane * stated.clip_low_w) - pane,
-        pane_high=per_pane * stated.clip_high_w + pane,
         reading_low=stated.clip_low_w * units,
         reading_high=stated.clip_high_w * units,
         window_slack=math.floor(noise_bound(pane_scale, panes)),
-        histogram=histogram,
+        bins_slack=bins_slack,
+        missing_slack=missing_slack,
         residual_mj=residual,
     )
 
 
-def _plan_histogram(stated: GpuClass, privacy: PrivacyParameters) -> HistogramPlan | None:
-    """A histogram comes with a statement of its noise, and the statement with a histogram."""
-    if stated.histogram is None:
-        if any(one.release == "histogram" for one in privacy.releases):
-            raise Refused("SHAPE_INVALID", "no histogram where one is stated", field="histogram")
-        return None
-    scale = _scale(privacy, "histogram", SENSITIVITY_L1["histogram"])
-    return HistogramPlan(
-        bins_slack=math.floor(noise_bound(scale, HISTOGRAM_BINS)),
-        bin_slack=draw_bound(scale, HISTOGRAM_BINS),
-        missing_slack=draw_bound(scale, 1),
-    )
+def _bounds(sizes: list[int], bounds: list[int]) -> np.ndarray:
+    """One bound per number; what no int32 exceeds is none."""
+    held = [min(max(bound, _LEAST), _MOST) for bound in bounds]
+    return np.repeat(np.array(held, _INT32), sizes)
+
+
+def _histogram_scale(stated: GpuClass, privacy: PrivacyParameters) -> float | None:
+    """Noise scale of the histogram. It comes with a statement of its noise, and the statement with a histogram."""
+    if stated.histogram is not None:
+        return _scale(privacy, "histogram", SENSITIVITY_L1["histogram"])
+    if any(one.release == "histogram" for one in privacy.releases):
+        raise Refused("SHAPE_INVALID", "no histogram where one is stated", field="histogram")
+    return None
 
 
 def plan_classes(
@@ -359,36 +359,32 @@ def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple
     taken = stated.readings_taken
     if not 0 <= taken <= plan.readings or not 0 <= samples_taken <= plan.ticks:
         raise Refused("COUNTS_IMPLAUSIBLE", "readings taken exceed the schedule", field="readings_taken")
-    numbers = np.frombuffer(stated.transitions + stated.pane_sums + (stated.histogram or b""), _INT32).astype(np.int64)
-    starts = plan.starts
-    # One reduction, and a search per end: on arrays this small a call costs more than its work.
-    counted, total, *binned = np.add.reduceat(numbers, starts).tolist()
-    counts, sums = numbers[: starts[1]], numbers[starts[1] : starts[2] if binned else None]
-    excess = abs(counted - plan.counts)
-    if (
-        excess > plan.counts_slack
-        or counts.item(counts.argmax()) > plan.count_high
-        or counts.item(counts.argmin()) < plan.count_low
-    ):
+    raw = stated.transitions + stated.pane_sums + (stated.histogram or b"")
+    as_stated = np.frombuffer(raw, _INT32)
+    # On arrays this small a call costs more than its work: as few as can be.
+    if np.count_nonzero(as_stated > plan.high) or np.count_nonzero(as_stated < plan.low):
+        raise _outside(as_stated, plan)
+    numbers = as_stated.astype(np.int64)
+    counted, total, *binned = np.add.reduceat(numbers, plan.starts).tolist()
+    if abs(counted - plan.counts) > plan.counts_slack:
         raise Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
-    if sums.item(sums.argmax()) > plan.pane_high or sums.item(sums.argmin()) < plan.pane_low:
-        raise Refused("POWER_IMPLAUSIBLE", "pane sums lie outside the enrolled range", field="pane_sums")
     if not taken * plan.reading_low - plan.window_slack <= total <= taken * plan.reading_high + plan.window_slack:
         raise Refused("POWER_IMPLAUSIBLE", "the readings taken cannot add up to the pane sums", field="pane_sums")
-    if plan.residual_mj is not None and abs(stated.energy_residual_mj or 0) > plan.residual_mj:
-        raise Refused("ENERGY_IMPLAUSIBLE", "the energy residual exceeds the clip range", field="energy_residual_mj")
-    if plan.histogram is not None:
-        missing = plan.readings - taken
-        _check_histogram(numbers[starts[2] : starts[3]], binned, taken=taken, missing=missing, plan=plan.histogram)
-    return counts.reshape(plan.cells, plan.cells), sums
-
-
-def _check_histogram(bins: np.ndarray, sums: list[int], *, taken: int, missing: int, plan: HistogramPlan) -> None:
-    """`sums`: of the bins, and the cell of ticks without a reading; `taken` and `missing` are what they count."""
-    if (
-        abs(sums[0] - taken) > plan.bins_slack
-        or abs(sums[1] - missing) > plan.missing_slack
-        or bins.item(bins.argmin()) < -plan.bin_slack
-        or bins.item(bins.argmax()) > taken + plan.bin_slack
+    if binned and (
+        abs(binned[0] - taken) > plan.bins_slack or abs(binned[1] - (plan.readings - taken)) > plan.missing_slack
     ):
         raise Refused("COUNTS_IMPLAUSIBLE", "the histogram does not match the readings taken", field="histogram")
+    if plan.residual_mj is not None and abs(stated.energy_residual_mj or 0) > plan.residual_mj:
+        raise Refused("ENERGY_IMPLAUSIBLE", "the energy residual exceeds the clip range", field="energy_residual_mj")
+    first, second = plan.starts[1], plan.starts[2] if binned else None
+    return numbers[:first].reshape(plan.cells, plan.cells), numbers[first:second]
+
+
+def _outside(numbers: np.ndarray, plan: ClassPlan) -> Refused:
+    """Why: the first part that has a number beyond its bounds."""
+    at = int(np.flatnonzero((numbers > plan.high) | (numbers < plan.low))[0])
+    if at < plan.starts[1]:
+        return Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
+    if len(plan.starts) == 2 or at < plan.starts[2]:
+        return Refused("POWER_IMPLAUSIBLE", "pane sums lie outside the enrolled range", field="pane_sums")
+    return Refused("COUNTS_IMPLAUSIBLE", "the histogram does not match the readings taken", field="histogram")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 
 from schemas.codec import encode_manifest, encode_output, output_preimage, record_digest
@@ -11,27 +12,31 @@ from schemas.records import (
     Dilution,
     EpsilonStatement,
     FleetPower,
+    Forecast,
     Influence,
     LayerResult,
     OffsetRange,
     OutputSource,
     PowerShare,
+    Ramp,
     WindowManifest,
 )
 from stream_jobs.core.aggregate import ClassFigures, class_figures
 from stream_jobs.core.checks import NOISE_TAIL
 from stream_jobs.core.effects import Emission
+from stream_jobs.core.history import enrolled_shares
 from stream_jobs.core.margin import (
-    CONFIDENCE,
+    Estimate,
     coverage_variance_w2,
     entries_mean_w,
+    estimate_of,
     margin_of,
     mean_interval,
     quantiles,
-    ramps,
-    spread_of,
+    synchrony_of,
 )
 from stream_jobs.core.merkle import MerkleTree
+from stream_jobs.core.outlook import PaneHistory, forecasts, ramps
 from stream_jobs.core.policies import CORE_VERSION
 from stream_jobs.core.reject import LAYERS, Judgement, judge
 from stream_jobs.core.tails import HONEST_TAIL
@@ -83,22 +88,29 @@ def _dilution(window: Window) -> Dilution:
 
 
 def _figures(window: Window, judgement: Judgement) -> list[ClassFigures]:
-    enrolled: Counter[str] = Counter()
-    for host in window.view.members[window.rule.domain]:
-        for one in host.classes:
-            enrolled[one.model] += one.capacity_w
-    reported: Counter[str] = Counter()
-    for (model, _), total in window.sums.items():
-        reported[model] += total.capacity_w
-    result = []
-    for key in sorted(window.sums):
-        total = window.sums[key]
-        if not (total.gpus and total.capacity_w and total.readings_taken):
-            continue
-        # A model seen in two sampler modes: each stands for its share of the enrolled capacity.
-        share = enrolled[key[0]] * total.capacity_w // reported[key[0]]
-        result.append(class_figures(window, key, share, judgement.corrections[key]))
-    return result
+    return [
+        class_figures(window, key, share_w, judgement.corrections[key]) for key, _, share_w in enrolled_shares(window)
+    ]
+
+
+def _outlook(
+    window: Window, figures: list[ClassFigures], estimate: Estimate, coverage: Coverage
+) -> tuple[tuple[Forecast, ...], tuple[Ramp, ...]]:
+    """Forecasts and ramps."""
+    panes_w = tuple(math.fsum(column) for column in zip(*(one.panes_w for one in figures), strict=True))
+    noise_w2 = math.fsum(one.pane_variance_w2 for one in figures)
+    now = PaneHistory(window.start_ms, window.rule.pane_ms, panes_w, noise_w2)
+    coming = forecasts(
+        window.history.panes if window.history else (),
+        now,
+        fast_w=estimate.swing.fast_w,
+        capacity_w=coverage.enrolled_capacity_w,
+        horizons_ms=window.rule.forecast_horizons_ms,
+        coverage_w2=estimate.coverage_w2,
+    )
+    missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
+    missing_ppm = missing_w * 1_000_000 // max(1, coverage.enrolled_capacity_w)
+    return coming, ramps(now, hosts=coverage.reporting_hosts, missing_ppm=missing_ppm)
 
 
 def _layers(judgement: Judgement) -> tuple[LayerResult, ...]:
@@ -214,13 +226,16 @@ def emission(
     judgement = judge(window)
     figures = _figures(window, judgement)
     withheld = _withheld(coverage, dilution, figures)
-    spread = margin_spread = None
+    estimate: Estimate | None = None
+    coming: tuple[Forecast, ...] = ()
+    moving: tuple[Ramp, ...] = ()
     if withheld is None:
         missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
         missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
         coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
-        spread = spread_of(figures, coverage_w2, CONFIDENCE)
-        margin_spread = spread_of(figures, coverage_w2, window.rule.confidence_ppm / 1e6)
+        ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
+        estimate = estimate_of(figures, coverage_w2, ticks_per_pane)
+        coming, moving = _outlook(window, figures, estimate, coverage)
     margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
     entries = list(window.entries.values())
     flagged: Counter[str] = Counter(flag for entry in entries for flag in entry.flags)
@@ -236,12 +251,12 @@ def emission(
         prev_output_digest=prev_output,
         prev_output_digest_absent_reason=None if prev_output else "first output of the domain, or since it was idle",
         classes=() if withheld else tuple(one.record for one in figures),
-        mean=mean_interval(spread) if spread else None,
+        mean=mean_interval(estimate) if estimate else None,
         mean_absent_reason=withheld,
-        quantiles=quantiles(spread) if spread else (),
-        ramps=ramps(figures, window.rule.pane_ms) if spread else (),
-        margin=margin_of(window, margin_spread, margin_reason),
-        forecasts=(),
+        quantiles=quantiles(estimate) if estimate else (),
+        ramps=moving,
+        margin=margin_of(window, estimate, margin_reason),
+        forecasts=coming,
         coverage=coverage,
         power_by=() if withheld else _shares(window),
         accepted=len(entries),
@@ -252,6 +267,8 @@ def emission(
         flagged=_counts(flagged),
         layers=_layers(judgement),
         set_aside=() if withheld else judgement.set_aside,
+        synchrony=synchrony_of(window, estimate) if estimate else None,
+        synchrony_absent_reason=withheld,
         history_windows=window.history.windows if window.history else 0,
         influence=_influence(window),
         dilution=dilution,

@@ -10,6 +10,8 @@ own: liars gain nothing by what they claimed a minute ago, and a new job is a le
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +22,7 @@ import numpy.typing as npt
 
 from power_model.noise import discrete_laplace_variance
 from schemas.contract import PANE_SUM_QUANTUM_MW
+from stream_jobs.core.outlook import PaneHistory
 
 if TYPE_CHECKING:
     from stream_jobs.core.windows import ClassSum, Window
@@ -106,10 +109,11 @@ class ClassMemory:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One window's first revision."""
+    """One window's first revision; `panes` is None if no class has readings."""
 
     start_ms: int
     classes: dict[ClassKey, ClassMemory]
+    panes: PaneHistory | None
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,13 @@ class References:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a window's judgement rests on: `references` by class, `windows` the number of windows remembered."""
+    """What a window's judgement and forecasts rest on: `references` by class, `windows` the number of windows
+    remembered, `panes` the domain's power in them.
+    """
 
     references: dict[ClassKey, References]
     windows: int
+    panes: tuple[PaneHistory, ...]
 
 
 @dataclass(slots=True)
@@ -175,6 +182,7 @@ class Histories:
                 for key in keys
             },
             windows=len(starts) if span else 0,
+            panes=tuple(panes for start in starts if span and (panes := self._memories[start].panes) is not None),
         )
         if span:
             self._memories[window.start_ms] = self._remember(window)
@@ -203,7 +211,7 @@ class Histories:
                 key: ClassMemory(rows[one.rows], one.mean_w, one.swing_w2, one.limit_w)
                 for key, one in memory.classes.items()
             }
-            self._memories[start] = Memory(start, moved)
+            self._memories[start] = Memory(start, moved, memory.panes)
 
     def _remember(self, window: Window) -> Memory:
         ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
@@ -213,7 +221,42 @@ class Histories:
             rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
             limits = np.array(total.host_effective_w, np.int64) // np.maximum(1, np.array(total.host_gpus, np.int64))
             classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits)
-        return Memory(window.start_ms, classes)
+        return Memory(window.start_ms, classes, _domain_panes(window))
+
+
+def _domain_panes(window: Window) -> PaneHistory | None:
+    """Raw claims of all hosts, every class scaled by capacity to all that is enrolled of it."""
+    rule = window.rule
+    panes_w, noise_w2 = [], []
+    for _, total, share_w in enrolled_shares(window):
+        panes = len(total.pane_sums)
+        unit_w = _QUANTUM_W * total.gpus * panes / total.readings_taken * share_w / total.capacity_w
+        panes_w.append([one * unit_w for one in total.pane_sums.tolist()])
+        scales = sorted(Counter(total.pane_scales_micro).items())
+        noise_w2 += [count * discrete_laplace_variance(scale / 1e6) * unit_w * unit_w for scale, count in scales]
+    if not panes_w:
+        return None
+    columns = zip(*panes_w, strict=True)
+    return PaneHistory(window.start_ms, rule.pane_ms, tuple(map(math.fsum, columns)), math.fsum(noise_w2))
+
+
+def enrolled_shares(window: Window) -> list[tuple[ClassKey, ClassSum, int]]:
+    """Classes with readings, sorted, and the enrolled capacity each stands for, W.
+
+    A model seen in two sampler modes: each stands for its share of the enrolled capacity.
+    """
+    enrolled: Counter[str] = Counter()
+    for host in window.view.members[window.rule.domain]:
+        for one in host.classes:
+            enrolled[one.model] += one.capacity_w
+    reported: Counter[str] = Counter()
+    for (model, _), total in window.sums.items():
+        reported[model] += total.capacity_w
+    return [
+        (key, total, enrolled[key[0]] * total.capacity_w // reported[key[0]])
+        for key, total in sorted(window.sums.items())
+        if total.gpus and total.capacity_w and total.readings_taken
+    ]
 
 
 def _references(index: dict[str, int], memories: list[ClassMemory], needed: int) -> References:

@@ -1,18 +1,19 @@
-"""From sums to figures: mean, quantiles, ramps and margin of one domain and window, each with its interval.
+"""From sums to figures: mean, quantiles, margin and synchrony of one domain and window, each with its interval.
 
-This is the first estimator: the slow component from pane sums with the known noise variance subtracted, the fast one
-from the chains with GPUs taken as independent, a normal law for their sum.
+`power_model.swing` says how power is distributed over the ticks; here are the intervals. They hold the known noise of
+the panes, what hosts that did not report may draw, the claims that are set aside, and the model: that what moves
+inside panes is in step as far as the histograms and panes tell. The model's part is measured on real traces.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from power_model.quantiles import normal_quantile, variance_interval
-from schemas.records import Interval, Margin, Quantile, Ramp
+from power_model.quantiles import normal_quantile
+from power_model.swing import Floats, Swing, quantile_of, swing_of, variance
+from schemas.records import Interval, Margin, Quantile, Synchrony
 from stream_jobs.core.aggregate import ClassFigures
 from stream_jobs.core.windows import Entry, Window
 
@@ -21,26 +22,52 @@ CONFIDENCE = 0.95
 
 QUANTILES_PPM = (500_000, 900_000, 950_000, 990_000, 999_000)
 
-RAMP_QUANTILE = 0.99
-"""Ramps are given as the change between panes that one in a hundred exceeds."""
+NOISE_SHARE = 0.8
+"""Standard deviation of an upper quantile for the noise of the panes, in standard deviations of one pane's."""
+MODEL_SHARE = 0.25
+"""Standard deviation of an upper quantile for the model, as a share of what moves inside panes, W to W."""
+REACH_SHARE = 0.03
+"""The same as a share of the quantile's distance from the mean."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Mean (W) with its variance, and the variance of power around it with bounds (W^2)."""
+class Estimate:
+    """Power of the enrolled domain in one window.
+
+    `mean_w` with `mean_variance_w2` of known noise, `coverage_w2` of what did not report. `values_w`: equally likely
+    powers at a tick, ascending, W. `aside_up_w`, `aside_down_w`: how far the mean would lie higher or lower with the
+    claims that are set aside; `peak_up_w`, `peak_down_w`: the most they add to a pane or take from it.
+    """
 
     mean_w: float
     mean_variance_w2: float
-    variance_w2: float
-    variance_low_w2: float
-    variance_high_w2: float
+    coverage_w2: float
+    values_w: Floats
+    swing: Swing
+    aside_up_w: float
+    aside_down_w: float
+    peak_up_w: float
+    peak_down_w: float
 
 
-def _variance(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+def estimate_of(figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int) -> Estimate:
+    """Join the classes of one domain, sorted by class."""
+    mean_w = math.fsum(one.mean_w for one in figures)
+    swing = swing_of([one.rows for one in figures], ticks_per_pane)
+    values = swing.values_w()
+    centre = math.fsum(path for path in swing.paths_w.ravel().tolist()) / swing.paths_w.size
+    aside = [math.fsum(column) for column in zip(*(one.aside_panes_w for one in figures), strict=True)]
+    return Estimate(
+        mean_w=mean_w,
+        mean_variance_w2=math.fsum(one.mean_variance_w2 for one in figures),
+        coverage_w2=coverage_w2,
+        values_w=values + (mean_w - centre),
+        swing=swing,
+        aside_up_w=math.fsum(one.aside_up_w for one in figures),
+        aside_down_w=math.fsum(one.aside_down_w for one in figures),
+        peak_up_w=max(0.0, *aside),
+        peak_down_w=max(0.0, *(-value for value in aside)),
+    )
 
 
 def coverage_variance_w2(window: Window, missing_capacity_w: int, missing_hosts: int) -> float:
@@ -57,24 +84,8 @@ def coverage_variance_w2(window: Window, missing_capacity_w: int, missing_hosts:
     else:
         share = [entry.mean_w / entry.capacity_w for entry in entries]
         noise = math.fsum(entry.mean_variance_w2 / entry.capacity_w**2 for entry in entries) / len(entries)
-        between = max(0.0, _variance(share) - noise)
+        between = max(0.0, variance(share) - noise)
     return missing_capacity_w**2 * between * (1 / max(1, missing_hosts) + 1 / max(1, len(entries)))
-
-
-def spread_of(figures: Sequence[ClassFigures], coverage_w2: float, confidence: float) -> Spread:
-    """Join the classes: panes add up across classes, fast variances add up, known noise is subtracted."""
-    panes = [math.fsum(column) for column in zip(*(one.panes_w for one in figures), strict=True)]
-    noise = math.fsum(one.pane_variance_w2 for one in figures)
-    fast = math.fsum(one.fast_w2 for one in figures)
-    seen = _variance(panes)
-    low, high = variance_interval(seen, max(1, len(panes) - 1), confidence) if seen > 0 else (0.0, noise)
-    return Spread(
-        mean_w=math.fsum(one.mean_w for one in figures),
-        mean_variance_w2=math.fsum(one.mean_variance_w2 for one in figures) + coverage_w2,
-        variance_w2=max(0.0, seen - noise) + fast,
-        variance_low_w2=max(0.0, low - noise) + fast,
-        variance_high_w2=max(0.0, high - noise) + fast,
-    )
 
 
 def interval(value: float, low: float, high: float) -> Interval:
@@ -84,55 +95,65 @@ def interval(value: float, low: float, high: float) -> Interval:
     return Interval(value_w=round(value), low_w=math.floor(low), high_w=math.ceil(high))
 
 
-def mean_interval(spread: Spread, confidence: float = CONFIDENCE) -> Interval:
+def mean_interval(estimate: Estimate, confidence: float = CONFIDENCE) -> Interval:
     """Mean with its two-sided interval."""
-    half = normal_quantile(0.5 + confidence / 2) * math.sqrt(spread.mean_variance_w2)
-    return interval(spread.mean_w, spread.mean_w - half, spread.mean_w + half)
+    half = normal_quantile(0.5 + confidence / 2) * math.sqrt(estimate.mean_variance_w2 + estimate.coverage_w2)
+    mean = estimate.mean_w
+    return interval(mean, mean - half - estimate.aside_down_w, mean + half + estimate.aside_up_w)
 
 
-def quantile_interval(spread: Spread, probability: float, confidence: float) -> Interval:
-    """Quantile of a normal law with the interval's ends of mean and variance taken together (conservative)."""
-    z = normal_quantile(probability)
-    half = normal_quantile(0.5 + confidence / 2) * math.sqrt(spread.mean_variance_w2)
-    # Few panes do not bound the variance; at the median (z = 0) nothing of it counts, not even an infinite one.
-    ends = sorted(z * math.sqrt(end) if z else 0.0 for end in (spread.variance_low_w2, spread.variance_high_w2))
-    return interval(
-        spread.mean_w + z * math.sqrt(spread.variance_w2),
-        spread.mean_w - half + ends[0],
-        spread.mean_w + half + ends[1],
+def quantile_interval(estimate: Estimate, probability: float, confidence: float) -> Interval:
+    """Quantile of the power at a tick with its two-sided interval."""
+    value = quantile_of(estimate.values_w, probability)
+    swing = estimate.swing
+    # An upper quantile hangs on few panes, the median on most of them.
+    upper = min(1.0, abs(normal_quantile(probability)) / normal_quantile(0.99))
+    inside_w = math.hypot(swing.in_step_w, swing.fast_w)
+    model = math.hypot(MODEL_SHARE * inside_w, REACH_SHARE * (value - estimate.mean_w))
+    error_w2 = (
+        estimate.mean_variance_w2
+        + estimate.coverage_w2
+        + (0.5 + upper) ** 2 / 2.25 * ((NOISE_SHARE * swing.noise_w) ** 2 + model**2)
+    )
+    half = normal_quantile(0.5 + confidence / 2) * math.sqrt(error_w2)
+    return interval(value, value - half - estimate.peak_down_w, value + half + estimate.peak_up_w)
+
+
+def quantiles(estimate: Estimate) -> tuple[Quantile, ...]:
+    """p50 to p99.9; neither values nor ends decrease."""
+    result: list[Quantile] = []
+    low = -(2**62)
+    for ppm in QUANTILES_PPM:
+        one = quantile_interval(estimate, ppm / 1e6, CONFIDENCE)
+        low = max(low, one.low_w)
+        high = max(one.high_w, result[-1].estimate.high_w if result else one.high_w)
+        result.append(
+            Quantile(quantile_ppm=ppm, estimate=Interval(value_w=one.value_w, low_w=min(low, one.value_w), high_w=high))
+        )
+    return tuple(result)
+
+
+def synchrony_of(window: Window, estimate: Estimate) -> Synchrony:
+    """How far the domain swings in step."""
+    swing = estimate.swing
+    gpus = max(1, sum(entry.gpus for entry in window.entries.values()))
+    return Synchrony(
+        groups=len(swing.groups),
+        grouped_capacity_ppm=sum(swing.groups) * 1_000_000 // gpus,
+        largest_group_ppm=max(swing.groups, default=0) * 1_000_000 // gpus,
+        slow_w=round(swing.slow_w),
+        fast_w=round(swing.fast_w),
+        lag_ms=0,
     )
 
 
-def quantiles(spread: Spread) -> tuple[Quantile, ...]:
-    """p50 to p99.9."""
-    return tuple(
-        Quantile(quantile_ppm=ppm, estimate=quantile_interval(spread, ppm / 1e6, CONFIDENCE)) for ppm in QUANTILES_PPM
-    )
-
-
-def ramps(figures: Sequence[ClassFigures], pane_ms: int) -> tuple[Ramp, ...]:
-    """Change of power from pane to pane that one in a hundred exceeds, both ways, W/s; noise subtracted."""
-    panes = [math.fsum(column) for column in zip(*(one.panes_w for one in figures), strict=True)]
-    if len(panes) < 3:
-        reason = "needs at least three panes"
-        return tuple(Ramp(direction=way, rate_w_per_s_absent_reason=reason) for way in ("up", "down"))
-    steps = [later - earlier for earlier, later in itertools.pairwise(panes)]
-    noise = 2 * math.fsum(one.pane_variance_w2 for one in figures)
-    spread = math.sqrt(max(0.0, math.fsum(step * step for step in steps) / len(steps) - noise))
-    rate = round(normal_quantile(RAMP_QUANTILE) * spread * 1000 / pane_ms)
-    return (Ramp(direction="up", rate_w_per_s=rate), Ramp(direction="down", rate_w_per_s=rate))
-
-
-def margin_of(window: Window, spread: Spread | None, reason: str | None) -> Margin:
-    """Limit minus quantile with the policy's confidence, which `spread` must have been made with, too.
-
-    Without figures a reason instead of a number.
-    """
+def margin_of(window: Window, estimate: Estimate | None, reason: str | None) -> Margin:
+    """Limit minus quantile with the policy's confidence; without figures a reason instead of a number."""
     rule = window.rule
-    estimate = None
-    if spread is not None and reason is None:
-        power = quantile_interval(spread, rule.quantile_ppm / 1e6, rule.confidence_ppm / 1e6)
-        estimate = Interval(
+    margin = None
+    if estimate is not None and reason is None:
+        power = quantile_interval(estimate, rule.quantile_ppm / 1e6, rule.confidence_ppm / 1e6)
+        margin = Interval(
             value_w=rule.limit_w - power.value_w,
             low_w=rule.limit_w - power.high_w,
             high_w=rule.limit_w - power.low_w,
@@ -142,7 +163,7 @@ def margin_of(window: Window, spread: Spread | None, reason: str | None) -> Marg
         quantile_ppm=rule.quantile_ppm,
         confidence_ppm=rule.confidence_ppm,
         horizon_ms=rule.horizon_ms,
-        margin=estimate,
+        margin=margin,
         margin_absent_reason=reason,
     )
 

@@ -4,8 +4,8 @@ Nobody is refused here, and the integer sums hold every accepted claim. A claim 
 other hosts bear out counts in part: the rest is the host's reference. What is set aside is published, and the intervals
 reach to the claim.
 
-**Borne out.** Of the hosts that deviate from their references in one direction, those with the largest deviations per
-capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As far as others deviate, too, their claims
+**Borne out.** Of the hosts that leave their own band in one direction, those with the largest deviations per
+capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As far as others leave theirs, too, their claims
 count in full: a job that starts on more hosts than may collude is real, at any speed, and liars who ride on it gain
 no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in all,
 `drift_cap_ppm` of the enrolled capacity: for rising power, for falling power and for swing.
@@ -62,6 +62,9 @@ SWING_GROWTH = 1.21
 MIN_READINGS_SHARE = 0.5
 """A host with references that has taken fewer of its readings counts as absent."""
 
+CAP_SIGMAS = 3.0
+"""The drift cap holds what hosts gain over their true level: known noise, this many deviations of it, is taken off."""
+
 COHORT_HOSTS = 3
 """Hosts with references that make a cohort."""
 
@@ -112,7 +115,7 @@ class _Class:
     """One class under judgement; arrays by place in the class's lists, powers per host in W.
 
     `claim_w`, `swing_w`: mean and standard deviation of the panes, NaN without readings; the mean is held inside the
-    range. `level_w`, `swing_level_w`: references, NaN without. `codes`: hosts by code. `weights`, `flat_w`, `reason`:
+    range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without. `codes`: hosts by code. `weights`, `flat_w`, `reason`:
     see `Correction`, and the code of the lowest weight, empty where all counts.
     """
 
@@ -121,6 +124,7 @@ class _Class:
     gpus: Floats
     capacity_w: Ints
     claim_w: Floats
+    noise_w: Floats
     swing_w: Floats
     level_w: Floats
     swing_level_w: Floats
@@ -191,6 +195,7 @@ def _flag(window: Window, key: ClassKey) -> _Class:
         gpus=gpus,
         capacity_w=np.array(total.host_capacity_w, np.int64),
         claim_w=claims.mean_w * gpus,
+        noise_w=claims.window_scale_w * math.sqrt(2 * claims.panes) * gpus,
         swing_w=np.sqrt(np.maximum(0.0, claims.swing_w2)) * gpus,
         level_w=np.full(hosts, np.nan),
         swing_level_w=np.full(hosts, np.nan),
@@ -307,19 +312,22 @@ def _weigh(
     `moved`: deviation of every host's claim from its reference, W, in the direction asked about, NaN without a
     reference; `base`: what the weight acts on beside it. `limit_w`: capacity that may collude, W.
     """
-    shares = [
-        np.maximum(0.0, np.nan_to_num(m)) / np.maximum(1, one.capacity_w) for m, one in zip(moved, classes, strict=True)
-    ]
     flags = [np.logical_or.reduce([one.codes[code] for code in codes]) for one in classes]
     if not any(flag.any() for flag in flags):
         return
+    shares = [
+        np.where(flag, np.maximum(0.0, by), 0.0) / np.maximum(1, one.capacity_w)
+        for one, flag, by in zip(classes, flags, moved, strict=True)
+    ]
     borne = _borne_out([one.capacity_w for one in classes], shares, limit_w)
-    within, beyond, under = [], [], []
+    within, beyond, under, noise = [], [], [], []
     for one, share, flag, below in zip(classes, shares, flags, base, strict=True):
         watts = one.capacity_w[flag] * one.factor
         within += (np.minimum(share[flag], borne) * watts).tolist()
         beyond += (np.maximum(share[flag] - borne, 0.0) * watts).tolist()
         under += (below[flag] * one.factor).tolist()
+        noise += ((one.noise_w[flag] * one.factor) ** 2).tolist()
+    cap_w = max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(noise)))
     rest_w = math.fsum(beyond)
     if rest_w <= cap_w:
         return

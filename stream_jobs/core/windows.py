@@ -101,7 +101,9 @@ class ClassSum:
 
     `transitions` [k+2, k+2] and `pane_sums` [panes] are int64 sums of noisy integers. `panes`: each host's noisy pane
     sums as they came, little-endian int32. `*_scales_micro`: scale of the noise each host states, millionths of its
-    unit. `labels`: pseudonymous group labels. `host_effective_w`: capacity, lowered to the enforced limit if stated, W.
+    unit, 0 where there is no such release. `histograms`: noisy counts per cell, little-endian int32, None if a host
+    releases none. `labels`: pseudonymous group labels. `host_effective_w`: capacity, lowered to the enforced limit if
+    stated, W.
     """
 
     edges_w: tuple[int, ...]
@@ -113,7 +115,9 @@ class ClassSum:
     host_effective_w: list[int] = field(default_factory=list)
     host_readings: list[int] = field(default_factory=list)
     panes: list[bytes] = field(default_factory=list)
+    histograms: list[bytes | None] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
+    histogram_scales_micro: list[int] = field(default_factory=list)
     transition_scales_micro: list[int] = field(default_factory=list)
     pane_scales_micro: list[int] = field(default_factory=list)
 

@@ -1,0 +1,181 @@
+"""Hosts that swing in step, found in their noisy pane series.
+
+Every host's series is divided by the standard deviation of its known noise. Directions in time in which the hosts
+together move more than noise can (Marchenko and Pastur 1967) are kept, and hosts are grouped by the direction of
+their coordinates there. All products are of integers, hence exact in any order and on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+MAX_DIRECTIONS = 8
+"""Directions in time that are kept: jobs of one domain whose swings differ."""
+EDGE = 1.1
+"""Factor on the noise's largest eigenvalue above which a direction counts."""
+COSINE = 0.9
+"""Hosts of a group are at most this far from its direction, their noise taken off."""
+MIN_HOSTS = 4
+"""Fewer hosts in step are not called a group: among hundreds of series some look alike by chance."""
+ALIKE = 2.5
+"""Hosts of a group swing at most so many times as far as its median, and at least one such part of it."""
+MAX_GROUPS = 12
+ROUNDS = 16
+"""Rounds of subspace iteration with the fourth power of the matrix; a fixed number, so that every machine stops at the
+same place."""
+_UNIT = 256
+_CLIP = 1 << 20
+_VECTOR_UNIT = 4096
+
+
+def synchronised_groups(panes: Floats, noise_std: Floats, labels: Sequence[str | None] | None = None) -> list[Counts]:
+    """Return groups of rows in step, each int64[members] ascending, largest swing first; no row is in two.
+
+    `panes` [rows, panes] (any unit), `noise_std` [rows] > 0: standard deviation of the known noise of one pane.
+    `labels`: pseudonymous names of jobs; rows with the same one are a group, whatever their panes look like. The
+    rows' order does not matter but for ties; pass them sorted.
+    """
+    free = np.ones(len(panes), dtype=np.bool_)
+    result: list[Counts] = []
+    by_label: dict[str, list[int]] = {}
+    for row, label in enumerate(labels or ()):
+        if label is not None:
+            by_label.setdefault(label, []).append(row)
+    for _, rows in sorted(by_label.items()):
+        if len(rows) > 1:
+            result.append(np.array(rows, dtype=np.int64))
+            free[rows] = False
+    others = np.flatnonzero(free)
+    if others.size >= MIN_HOSTS and panes.shape[1] >= 4:
+        result += [others[found] for found in _found(panes[others], noise_std[others])]
+    return result
+
+
+def _found(panes: Floats, noise_std: Floats) -> list[Counts]:
+    coordinates = _coordinates(panes, noise_std)
+    directions = coordinates.shape[1]
+    if not directions:
+        return []
+    energy = _squares(coordinates)
+    moving = energy > directions + 6 + 4 * math.sqrt(2 * directions)
+    free = np.ones(len(panes), dtype=np.bool_)
+    groups: list[Counts] = []
+    while len(groups) < MAX_GROUPS:
+        candidates = np.flatnonzero(free & moving)
+        if candidates.size < MIN_HOSTS:
+            break
+        seed = int(candidates[np.argmax(energy[candidates])])
+        members = _members(coordinates, energy, candidates, seed)
+        free[seed] = False
+        if members.size >= MIN_HOSTS:
+            free[members] = False
+            groups.append(members)
+    return groups
+
+
+def _coordinates(panes: Floats, noise_std: Floats) -> Floats:
+    """Coordinates [rows, directions] in the directions that noise cannot make; unit: standard deviations."""
+    rows, count = panes.shape
+    total = panes[:, 0].copy()
+    for pane in range(1, count):
+        total += panes[:, pane]
+    scaled = (panes - (total / count)[:, None]) * (_UNIT / noise_std)[:, None]
+    whole = np.clip(np.rint(scaled), -_CLIP, _CLIP).astype(np.int64)
+    gram = _product(whole, whole).astype(np.float64) / _UNIT**2
+    vectors = _subspace(gram, min(MAX_DIRECTIONS, count - 1))
+    largest = EDGE * (math.sqrt(rows) + math.sqrt(count - 1)) ** 2
+    kept = []
+    for column in range(vectors.shape[1]):
+        vector = vectors[:, column]
+        image = _image(gram, vector[:, None])[:, 0]
+        if math.fsum(a * b for a, b in zip(vector.tolist(), image.tolist(), strict=True)) > largest:
+            kept.append(column)
+    if not kept:
+        return np.zeros((rows, 0), dtype=np.float64)
+    whole_vectors = np.rint(vectors[:, kept] * _VECTOR_UNIT).astype(np.int64)
+    return np.asarray(_product(whole.T, whole_vectors).astype(np.float64) / (_UNIT * _VECTOR_UNIT))
+
+
+def _product(left: Counts, right: Counts) -> Counts:
+    """left transposed times right, exact: sums of integer products in blocks that fit the cache."""
+    result = np.zeros((left.shape[1], right.shape[1]), dtype=np.int64)
+    for begin in range(0, left.shape[0], 4096):
+        a, b = left[begin : begin + 4096], right[begin : begin + 4096]
+        result += np.einsum("ti,tj->ij", a, b, optimize=False)
+    return result
+
+
+def _image(matrix: Floats, vectors: Floats) -> Floats:
+    """matrix times vectors, row after row of the sum."""
+    result: Floats = matrix[:, 0, None] * vectors[0]
+    for row in range(1, matrix.shape[0]):
+        result += matrix[:, row, None] * vectors[row]
+    return result
+
+
+def _subspace(matrix: Floats, directions: int) -> Floats:
+    """Leading eigenvectors [n, directions] of a symmetric non-negative matrix by subspace iteration."""
+    n = matrix.shape[0]
+    # A fixed start that no natural series is orthogonal to.
+    start = (np.arange(n * directions, dtype=np.int64) * 2654435761 % 4294967296).astype(np.float64)
+    vectors = _orthonormal((start / 2147483648.0 - 1.0).reshape(n, directions))
+    scale = max(float(matrix[i, i]) for i in range(n)) or 1.0
+    squared = _image(matrix / scale, matrix / scale)
+    fourth = _image(squared, squared)
+    for _ in range(ROUNDS):
+        vectors = _orthonormal(_image(fourth, vectors))
+    return vectors
+
+
+def _orthonormal(vectors: Floats) -> Floats:
+    """Gram and Schmidt, twice; a column that vanishes stays 0."""
+    columns: list[Floats] = []
+    for index in range(vectors.shape[1]):
+        column = vectors[:, index]
+        for _ in range(2):
+            for other in columns:
+                column = column - math.fsum((column * other).tolist()) * other
+        length = math.sqrt(math.fsum((column * column).tolist()))
+        columns.append(column / length if length > 1e-9 else np.zeros_like(column))
+    return np.stack(columns, axis=1)
+
+
+def _squares(coordinates: Floats) -> Floats:
+    total = np.zeros(len(coordinates), dtype=np.float64)
+    for column in range(coordinates.shape[1]):
+        total += coordinates[:, column] * coordinates[:, column]
+    return total
+
+
+def _members(coordinates: Floats, energy: Floats, candidates: Counts, seed: int) -> Counts:
+    """Candidates in the seed's direction, which is found anew from them a few times."""
+    directions = coordinates.shape[1]
+    centre = coordinates[seed]
+    members = np.array([seed], dtype=np.int64)
+    slack = directions - 1 + 2.5 * math.sqrt(2 * max(1, directions - 1)) + 2
+    for _ in range(4):
+        length = math.sqrt(math.fsum((centre * centre).tolist()))
+        along = np.zeros(candidates.size, dtype=np.float64)
+        for column in range(directions):
+            along += coordinates[candidates, column] * (centre[column] / length)
+        signal = np.maximum(energy[candidates] - directions, 1e-9)
+        near = (along * along - 1.0) / signal > COSINE**2
+        # What is left across the direction is no more than noise: a weak host in step.
+        near |= energy[candidates] - along * along < slack
+        near &= along > 3.0
+        if not near.any():
+            break
+        # As far in step as wide: one host that swings ten times as far would speak for all in the group's tail.
+        usual = float(np.sort(along[near])[int(near.sum()) // 2])
+        near &= (along > usual / ALIKE) & (along < usual * ALIKE)
+        members = candidates[near]
+        centre = np.array([math.fsum(coordinates[members, column].tolist()) for column in range(directions)])
+        centre = centre / members.size
+    return members

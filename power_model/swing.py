@@ -1,0 +1,282 @@
+"""A domain's power tick by tick, as far as summed noisy statistics tell: who swings in step, how far, how fast.
+
+1. Rows (the GPUs of one class on one host) that swing in step are found in their pane series, or named by a label.
+2. A group's slow part runs straight through its pane means. What single readings do beyond it is in their histogram:
+   inside a group readings are taken as comonotone, so that the group's power has the quantiles of a reading times its
+   GPUs. The k-th highest tick of the slow part, jittered by what panes do not explain, gets the k-th highest quantile.
+   That leaves noise of the panes in the order of the ticks only, not in the size of the swing, and no shape is assumed.
+3. Where the pane means of the result would move more than the panes did, readings are not in step that far: the swing
+   is scaled down to what the panes show.
+4. Everything else adds its pane sums, shrunk by the known noise, and the movement of single GPUs, independent of each
+   other.
+
+Jitter is a fixed sequence: the same statistics give the same figures everywhere. Floats are added in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from power_model.groups import synchronised_groups
+from power_model.interpolation import pane_means, to_ticks
+from power_model.marginal import project_histogram, quantile_function
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+PATHS = 4
+"""Paths per group; more do not change the error on real traces."""
+JITTER = 0.7
+"""Share of the spread that the panes do not explain which reorders ticks: the rest is taken to follow the panes."""
+LEAST_IN_STEP = 0.2
+"""A group's swing is never scaled down further: its pane means hang on noise, too."""
+TAIL_NOISE = 0.3
+"""Largest standard deviation of the noise in a group's upper percent of readings, as a share of that percent."""
+TAIL_RUN = 8
+"""Cells that a tail is taken to stretch over, when its noise is judged."""
+UNLIKE = 0.007
+"""Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
+it, it must not split a group."""
+ATOMS = 33
+"""Equally likely values that stand for the normal law of what moves independently."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRows:
+    """Statistics of one GPU class, one row per host that counts in full.
+
+    `panes_w` [rows, panes]: mean power of a row's GPUs; `noise_w` [rows] > 0: standard deviation of the known noise in
+    one of them; `gpus`, `readings` [rows]. `histograms` int64 [rows, cells] over `edges_w` [cells+1] with noise of
+    standard deviation `histogram_noise` [rows] per cell, or None where it is not released. `step_w2`: half the mean
+    squared step of one GPU from tick to tick. `total_w` [panes]: power of the whole class, with what does not count in
+    full; `total_noise_w2`: variance of its noise. `scale`: from the rows to the enrolled capacity. `labels`: names of
+    jobs, None for most. Rows come sorted by host.
+    """
+
+    panes_w: Floats
+    noise_w: Floats
+    gpus: Counts
+    readings: Counts
+    histograms: Counts | None
+    histogram_noise: Floats
+    edges_w: Floats
+    step_w2: float
+    total_w: Floats
+    total_noise_w2: float
+    scale: float
+    labels: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """Power of the domain in one window, scaled to its enrolment.
+
+    `paths_w` [PATHS, ticks]: equally likely courses of what is slow or in step; `independent_w`: standard deviation of
+    the rest. `slow_w`: of the panes, noise subtracted; `fast_w`: of everything inside panes. `in_step_w`: of what is
+    inside panes and in step. `noise_w`: of the known noise in one pane. `groups`: capacity in GPUs of each group,
+    largest swing first.
+    """
+
+    paths_w: Floats
+    independent_w: float
+    slow_w: float
+    fast_w: float
+    in_step_w: float
+    noise_w: float
+    groups: tuple[int, ...]
+
+    def values_w(self) -> Floats:
+        """Equally likely values of the power at a tick, W, ascending."""
+        atoms = np.array([NormalDist().inv_cdf((i + 0.5) / ATOMS) for i in range(ATOMS)], dtype=np.float64)
+        return np.sort((self.paths_w.ravel()[:, None] + self.independent_w * atoms).ravel())
+
+
+def quantile_of(values: Floats, probability: float) -> float:
+    """Return the smallest of the ascending `values` that at least `probability` of them do not exceed."""
+    place = max(0, math.ceil(probability * values.size - 1e-9) - 1)
+    return float(values[place])
+
+
+def variance(values: Sequence[float]) -> float:
+    """Return the sample variance (n - 1), summed exactly; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
+    """Estimate the course of a domain's power from its classes, which share their panes."""
+    panes = classes[0].total_w.size
+    groups = _groups(classes)
+    paths = np.zeros((PATHS, panes * ticks_per_pane), dtype=np.float64)
+    step_variance, in_step, fast = 0.0, [], []
+    number = 0
+    rest, rest_noise = np.zeros(panes, dtype=np.float64), 0.0
+    for one, mine in zip(classes, groups, strict=True):
+        left, left_noise = one.total_w.copy(), one.total_noise_w2
+        alone = np.ones(len(one.gpus), dtype=np.bool_)
+        for rows in mine:
+            series = _total(one.panes_w[rows])
+            noise = math.fsum((one.noise_w[rows] ** 2).tolist())
+            left, left_noise = left - series, left_noise - noise
+            alone[rows] = False
+            course = _course(one, rows, series, noise, ticks_per_pane, number)
+            number += 1
+            paths += one.scale * course
+            in_step.append(one.scale * _inside_std(course, ticks_per_pane))
+        rest += one.scale * left
+        rest_noise += one.scale**2 * max(0.0, left_noise)
+        step_variance += one.scale * one.step_w2 * int(one.gpus[alone].sum())
+        fast.append(one.scale * one.step_w2 * int(one.gpus.sum()))
+    slow_rest, lost = _shrunk(rest, rest_noise)
+    paths += to_ticks(slow_rest, ticks_per_pane)
+    total = _weighted([one.total_w for one in classes], [one.scale for one in classes])
+    noise = math.fsum(one.scale**2 * one.total_noise_w2 for one in classes)
+    coherent = math.sqrt(math.fsum(value * value for value in in_step))
+    return Swing(
+        paths_w=paths,
+        independent_w=math.sqrt(lost + step_variance),
+        slow_w=math.sqrt(max(0.0, variance(total.tolist()) - noise)),
+        fast_w=math.sqrt(coherent**2 + step_variance),
+        in_step_w=coherent,
+        noise_w=math.sqrt(noise),
+        groups=_sizes(classes, groups),
+    )
+
+
+def _groups(classes: Sequence[ClassRows]) -> list[list[Counts]]:
+    """Groups per class; hosts of several classes may swing in one group, which then has a part in each."""
+    panes = np.concatenate([one.panes_w for one in classes])
+    alike = [UNLIKE * one.edges_w[-1] * one.gpus for one in classes]
+    noise = np.concatenate([np.sqrt(one.noise_w**2 + own**2) for one, own in zip(classes, alike, strict=True)])
+    labels = [label for one in classes for label in one.labels]
+    found = synchronised_groups(panes, noise, labels)
+    result, begin = [], 0
+    for one in classes:
+        end = begin + len(one.gpus)
+        parts = (rows[(rows >= begin) & (rows < end)] - begin for rows in found)
+        result.append([rows for rows in parts if rows.size])
+        begin = end
+    return result
+
+
+def _sizes(classes: Sequence[ClassRows], groups: Sequence[Sequence[Counts]]) -> tuple[int, ...]:
+    sizes = [int(one.gpus[rows].sum()) for one, mine in zip(classes, groups, strict=True) for rows in mine]
+    return tuple(sorted(sizes, reverse=True))
+
+
+def _total(rows: Floats) -> Floats:
+    """Sum over the rows, in their order."""
+    result = np.zeros(rows.shape[1], dtype=np.float64)
+    for row in rows:
+        result += row
+    return result
+
+
+def _weighted(series: Sequence[Floats], scales: Sequence[float]) -> Floats:
+    result = np.zeros(series[0].size, dtype=np.float64)
+    for one, scale in zip(series, scales, strict=True):
+        result += scale * one
+    return result
+
+
+def _mean(values: Floats) -> float:
+    return math.fsum(values.ravel().tolist()) / values.size
+
+
+def _shrunk(series: Floats, noise_w2: float) -> tuple[Floats, float]:
+    """Wiener's estimate of a noisy series about its mean, and the variance that it leaves out."""
+    seen = variance(series.tolist())
+    true = max(0.0, seen - noise_w2)
+    share = true / seen if seen > 0.0 else 0.0
+    mean = _mean(series)
+    return mean + (series - mean) * share, true * (1.0 - share)
+
+
+def _course(one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks_per_pane: int, number: int) -> Floats:
+    """Paths [PATHS, ticks] of a group's power, W."""
+    ticks = series.size * ticks_per_pane
+    slow_w2 = max(0.0, variance(series.tolist()) - noise_w2)
+    level = _mean(series)
+    quantiles = _quantiles(one, rows, ticks)
+    jitter = jitter_of(number, ticks)
+    if quantiles is None:
+        shrunk, lost = _shrunk(series, noise_w2)
+        inside = math.sqrt(one.step_w2) * int(one.gpus[rows].sum())
+        return to_ticks(shrunk, ticks_per_pane) + jitter * math.sqrt(inside**2 + lost)
+    quantiles = quantiles - _mean(quantiles)
+    unexplained = math.sqrt(max(0.0, _mean(quantiles * quantiles) - slow_w2))
+    order = np.argsort(to_ticks(series, ticks_per_pane) + jitter * (JITTER * unexplained), axis=1, kind="stable")
+    course = np.empty((PATHS, ticks), dtype=np.float64)
+    for path in range(PATHS):
+        course[path, order[path]] = quantiles
+    moved = [variance(path.tolist()) for path in pane_means(course, ticks_per_pane)]
+    shown = math.fsum(moved) / len(moved)
+    share = min(1.0, max(LEAST_IN_STEP, math.sqrt(slow_w2 / shown))) if shown > 0.0 else 1.0
+    return level + course * share
+
+
+def _quantiles(one: ClassRows, rows: Counts, ticks: int) -> Floats | None:
+    """Quantiles of the group's power were all its readings comonotone, W [ticks]; None if noise drowns the tail."""
+    if one.histograms is None:
+        return None
+    readings, gpus = int(one.readings[rows].sum()), int(one.gpus[rows].sum())
+    noise = math.sqrt(math.fsum((one.histogram_noise[rows] ** 2).tolist()))
+    if readings <= 0 or noise * math.sqrt(TAIL_RUN) > TAIL_NOISE * readings / 100:
+        return None
+    width = float(one.edges_w[1] - one.edges_w[0])
+    summed, first = _aligned(one, one.histograms, rows, width)
+    edges = float(one.edges_w[0]) + width * np.arange(first, first + summed.size + 1, dtype=np.float64)
+    return quantile_function(project_histogram(summed, noise, readings), edges, ticks) * gpus
+
+
+def _aligned(one: ClassRows, histograms: Counts, rows: Counts, width_w: float) -> tuple[Counts, int]:
+    """Sum of the rows' histograms, each moved by whole bins to the group's mean, and the number of its first bin.
+
+    Hosts of one job differ in their level, and a host that is in step by chance in everything: that is no swing.
+    """
+    means = [
+        math.fsum(row.tolist()) / row.size / gpus
+        for row, gpus in zip(one.panes_w[rows], one.gpus[rows].tolist(), strict=True)
+    ]
+    weights = one.readings[rows].tolist()
+    level = math.fsum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)
+    moves = [round((level - mean) / width_w) for mean in means]
+    cells = histograms.shape[1]
+    first = min(moves)
+    result = np.zeros(cells + max(moves) - first, dtype=np.int64)
+    for row, move in zip(rows.tolist(), moves, strict=True):
+        result[move - first : move - first + cells] += histograms[row]
+    return result, first
+
+
+def _inside_std(course: Floats, ticks_per_pane: int) -> float:
+    """Standard deviation of the ticks around their pane means, unit kept."""
+    means = np.repeat(pane_means(course, ticks_per_pane), ticks_per_pane, axis=1)
+    return math.sqrt(_mean((course - means) ** 2))
+
+
+@lru_cache(maxsize=64)
+def jitter_of(number: int, ticks: int) -> Floats:
+    """Return standard normal values [PATHS, ticks], the same for the same group number, independent between numbers.
+
+    The integers are those of the SplitMix64 generator (Steele, Lea and Flood 2014), started at `number`.
+    """
+    index = np.arange(1, PATHS * ticks + 1, dtype=np.uint64)
+    z = np.uint64((number + 1) * 0xD1342543DE82EF95 % 2**64) + index * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    law = NormalDist()
+    values = [law.inv_cdf((word + 0.5) / 2**32) for word in (z >> np.uint64(32)).tolist()]
+    result = np.array(values, dtype=np.float64).reshape(PATHS, ticks)
+    result.setflags(write=False)
+    return result
