@@ -159,16 +159,17 @@ def synthesise(
 
 
 def synchrony_of(pane_w: Floats, noise_w2: float, single_w2: float, gpus: int) -> float:
-    """Share f of a class of `gpus` GPUs that moves in step, 0 to 1, from the variance of its pane means, W^2.
+    """Share f of a class of n = `gpus` GPUs that moves in step, 0 to 1, from the variance of its pane means, W^2.
 
-    f GPUs in a hundred in step and the others independent give f^2 V + (1 - f) V / n, V = `single_w2`: the variance
-    of one GPU's pane means; the (1 - f) is taken as 1. `noise_w2`: known noise in a pane mean.
+    f n of them in step and the others independent give (f^2 + (1 - f) / n) V, V = `single_w2`: the variance of one
+    GPU's pane means. `noise_w2`: known noise in a pane mean. A group of one is none: 0.
     """
     seen = max(0.0, float(pane_w.var()) - noise_w2)
     if gpus == 1:
         return 1.0
-    own = single_w2 / gpus
-    return math.sqrt(min(1.0, max(0.0, (seen - own) / (single_w2 - own)))) if single_w2 > 0 else 0.0
+    ratio = min(1.0, seen / single_w2) if single_w2 > 0 else 0.0
+    share = (1 / gpus + math.sqrt(max(0.0, 1 / gpus**2 - 4 * (1 / gpus - ratio)))) / 2
+    return share if share * gpus >= 1.5 else 0.0
 
 
 def _timeline(
