@@ -263,40 +263,68 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
     ticks = report.sample_hz * rule.window_ms // 1000
     if ticks < 1 or panes * report.pane_ms != rule.window_ms or report.samples_scheduled != ticks:
         raise Refused("SHAPE_INVALID", "panes and samples do not fill the window", field="pane_sums")
-    count_scale = _scale(report.privacy, "transitions", SENSITIVITY_L1["transitions"])
-    pane_scale = _scale(report.privacy, "pane_sums", max(one.clip_high_w - one.clip_low_w for one in models) * 10)
-    units = 1000 // stated.pane_sum_quantum_mw
-    per_pane = stated.gpus * (report.sample_hz * report.pane_ms // 1000) * units
-    readings = stated.gpus * ticks
+    statement = report.privacy
+    residual_scale = None
+    if stated.energy_residual_mj is not None:
+        residual_scale = _scale(statement, "energy_residual", energy_residual_l1(models, report.sample_hz))
+    return _class_plan(
+        stated.gpus,
+        (stated.clip_low_w, stated.clip_high_w),
+        cells=cells,
+        panes=panes,
+        ticks=ticks,
+        window_ms=rule.window_ms,
+        count_scale=_scale(statement, "transitions", SENSITIVITY_L1["transitions"]),
+        pane_scale=_scale(statement, "pane_sums", max(one.clip_high_w - one.clip_low_w for one in models) * 10),
+        histogram_scale=_histogram_scale(stated, statement),
+        residual_scale=residual_scale,
+    )
+
+
+@lru_cache(maxsize=256)
+def _class_plan(
+    gpus: int,
+    clip_w: tuple[int, int],
+    *,
+    cells: int,
+    panes: int,
+    ticks: int,
+    window_ms: int,
+    count_scale: float,
+    pane_scale: float,
+    histogram_scale: float | None,
+    residual_scale: float | None,
+) -> ClassPlan:
+    """The plan of a class, the same object for all hosts of a kind. Scales are of noise, in their release's unit."""
+    low, high = (bound * 1000 // PANE_SUM_QUANTUM_MW for bound in clip_w)
+    per_pane, readings = gpus * -(-ticks // panes), gpus * ticks
     count, pane = draw_bound(count_scale, cells * cells), draw_bound(pane_scale, panes)
-    # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
-    floor = min(0, per_pane * stated.clip_low_w) - pane
     parts = [
-        (cells * cells, -count, stated.gpus * (ticks - 1) + count),
-        (panes, floor, per_pane * stated.clip_high_w + pane),
+        (cells * cells, -count, gpus * (ticks - 1) + count),
+        # Missing readings add nothing, so the floor is the lower clip bound only for the readings taken.
+        (panes, min(0, per_pane * low) - pane, per_pane * high + pane),
     ]
     bins_slack = missing_slack = 0
-    scale = _histogram_scale(stated, report.privacy)
-    if scale is not None:
-        one = draw_bound(scale, HISTOGRAM_BINS)
-        bins_slack, missing_slack = math.floor(noise_bound(scale, HISTOGRAM_BINS)), draw_bound(scale, 1)
+    if histogram_scale is not None:
+        one = draw_bound(histogram_scale, HISTOGRAM_BINS)
+        bins_slack = math.floor(noise_bound(histogram_scale, HISTOGRAM_BINS))
+        missing_slack = draw_bound(histogram_scale, 1)
         parts += [(HISTOGRAM_BINS, -one, readings + one), (1, -missing_slack, readings + missing_slack)]
     residual = None
-    if stated.energy_residual_mj is not None:
-        slack = draw_bound(_scale(report.privacy, "energy_residual", energy_residual_l1(models, report.sample_hz)), 1)
-        residual = stated.gpus * (stated.clip_high_w - stated.clip_low_w) * rule.window_ms + slack
+    if residual_scale is not None:
+        residual = gpus * (clip_w[1] - clip_w[0]) * window_ms + draw_bound(residual_scale, 1)
     sizes = [size for size, _, _ in parts]
     return ClassPlan(
         ticks=ticks,
         cells=cells,
         readings=readings,
         starts=tuple(itertools.accumulate(sizes, initial=0))[:-1],
-        low=_bounds(sizes, [low for _, low, _ in parts]),
-        high=_bounds(sizes, [high for _, _, high in parts]),
-        counts=stated.gpus * (ticks - 1),
+        low=_bounds(sizes, [one for _, one, _ in parts]),
+        high=_bounds(sizes, [one for _, _, one in parts]),
+        counts=gpus * (ticks - 1),
         counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
-        reading_low=stated.clip_low_w * units,
-        reading_high=stated.clip_high_w * units,
+        reading_low=low,
+        reading_high=high,
         window_slack=math.floor(noise_bound(pane_scale, panes)),
         bins_slack=bins_slack,
         missing_slack=missing_slack,
@@ -306,8 +334,9 @@ def _plan_class(stated: GpuClass, report: WindowReport, rule: DomainRule, models
 
 def _bounds(sizes: list[int], bounds: list[int]) -> np.ndarray:
     """One bound per number; what no int32 exceeds is none."""
-    held = [min(max(bound, _LEAST), _MOST) for bound in bounds]
-    return np.repeat(np.array(held, _INT32), sizes)
+    held = np.repeat(np.array([min(max(bound, _LEAST), _MOST) for bound in bounds], _INT32), sizes)
+    held.flags.writeable = False
+    return held
 
 
 def _histogram_scale(stated: GpuClass, privacy: PrivacyParameters) -> float | None:

@@ -250,7 +250,7 @@ STATED: list[tuple[str, str, Forge]] = [
     ("half a histogram", "SHAPE_INVALID", with_release(HISTOGRAM, histogram=bytes(128), histogram_shape=(65,))),
     ("more in the bins than was read", "COUNTS_IMPLAUSIBLE", with_histogram(*bins_of(TAKEN + BINS + 1))),
     ("less in the bins than was read", "COUNTS_IMPLAUSIBLE", with_histogram(*bins_of(TAKEN - BINS - 1))),
-    ("all in a bin, and more", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN + BIN + 1, -BIN)),
+    ("all in a bin, and more", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN + 3 + BIN + 1, -BIN)),
     ("a very negative bin", "COUNTS_IMPLAUSIBLE", with_histogram(-BIN - 1, TAKEN)),
     ("ticks missing that were read", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN, missing=4 + MISSING)),
     ("missing ticks hidden", "COUNTS_IMPLAUSIBLE", with_histogram(TAKEN, missing=2 - MISSING)),
