@@ -36,7 +36,11 @@ SIGNIFICANT_STDS = 3.0
 """A count below so many standard deviations of its noise is taken for noise."""
 SWEEPS = 1
 """Rounds of Gibbs sampling after every group got a path: the start already knows the panes."""
+IN_STEP_STDS = 6.0
+"""How far the panes' variance must exceed that of independent GPUs, relative to it, in units of 1 / sqrt(panes): two
+standard deviations where neighbouring panes are as alike as in real traces."""
 DITHER_SHARE = 0.5
+"""White noise inside a fine cell, in what the quiet panes would allow: half of it, as for the step sizes."""
 MAX_TICKS = 10_000_000
 """Longest trace times its GPUs: 80 MB of readings."""
 KNOTS_ROUNDS = 30
@@ -162,14 +166,15 @@ def synchrony_of(pane_w: Floats, noise_w2: float, single_w2: float, gpus: int) -
     """Share f of a class of n = `gpus` GPUs that moves in step, 0 to 1, from the variance of its pane means, W^2.
 
     f n of them in step and the others independent give (f^2 + (1 - f) / n) V, V = `single_w2`: the variance of one
-    GPU's pane means. `noise_w2`: known noise in a pane mean. A group of one is none: 0.
+    GPU's pane means. `noise_w2`: known noise in a pane mean. 0 where the variance may be that of independent GPUs.
     """
     seen = max(0.0, float(pane_w.var()) - noise_w2)
     if gpus == 1:
         return 1.0
     ratio = min(1.0, seen / single_w2) if single_w2 > 0 else 0.0
     share = (1 / gpus + math.sqrt(max(0.0, 1 / gpus**2 - 4 * (1 / gpus - ratio)))) / 2
-    return share if share * gpus >= 1.5 else 0.0
+    chance = (1 + IN_STEP_STDS / math.sqrt(pane_w.size)) / gpus
+    return share if ratio > chance and share * gpus >= 1.5 else 0.0
 
 
 def _timeline(
