@@ -152,6 +152,14 @@ class HoldsTheReading(Host):
         return super()._distil(held, energy)
 
 
+class FilesTheMissingByValue(HoldsTheReading):
+    """Counts a tick without a reading in the bin of the reading before it, and does the rest right."""
+
+    def _distil(self, readings: npt.NDArray[np.float32], energy: EnergySpan) -> Distilled:
+        held = super()._distil(readings, energy)
+        return replace(Host._distil(self, readings, energy), histogram=held.histogram)
+
+
 def losses(
     host: Host, pair: Neighbours, runs: int, confidence: float, direction: Host | None = None
 ) -> dict[str, float]:

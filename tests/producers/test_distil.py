@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +11,17 @@ from hypothesis import strategies as st
 
 from power_model.grid import Grid
 from producers.distil import MIN_PRESENT_PERCENT, SPIKES_PER_RANGE, Distilled, distil, gaps
-from producers.privacy import GLITCHES_L1, TRANSITIONS_L1, TRANSITIONS_L2_SQUARED, energy_residual_l1, event_ms
+from producers.privacy import (
+    GLITCHES_L1,
+    HISTOGRAM_L1,
+    HISTOGRAM_L2_SQUARED,
+    TRANSITIONS_L1,
+    TRANSITIONS_L2_SQUARED,
+    energy_residual_l1,
+    event_ms,
+)
 from producers.sample.source import EnergySpan
+from schemas.contract import HISTOGRAM_BINS, HISTOGRAM_CELLS, histogram_edges_w
 
 GRID = Grid((100, 200, 300))
 LOW, HIGH, PANE, TICK_MS = 50, 400, 3, 100
@@ -34,23 +44,31 @@ def test_agrees_with_plain_loops(rows: list[list[float]]) -> None:
     found = run(rows)
     panes = [0, 0, 0]
     counts = np.zeros((GRID.cells, GRID.cells), dtype=np.int64)
+    bins = [0] * HISTOGRAM_CELLS
     taken = 0
     for row in rows:
         cells = []
         for tick, x in enumerate(row):
             if x != x:
                 cells.append(GRID.missing)
+                bins[HISTOGRAM_BINS] += 1
                 continue
             single = float(np.float32(x))
             taken += 1
-            panes[tick // PANE] += round(min(max(single, LOW), HIGH) * 10)
+            deciwatt = round(min(max(single, LOW), HIGH) * 10)
+            panes[tick // PANE] += deciwatt
+            above = [edge for edge in histogram_edges_w(LOW, HIGH) if Fraction(edge) <= Fraction(deciwatt, 10)]
+            bins[min(len(above), HISTOGRAM_BINS) - 1] += 1
             cells.append(sum(single >= edge for edge in GRID.edges_w))
         for a, b in itertools.pairwise(cells):
             counts[a, b] += 1
     assert found.pane_sums.tolist() == panes
     assert np.array_equal(found.transitions, counts)
+    assert found.histogram.tolist() == bins
     assert found.readings_taken == taken
     assert found.transitions.sum() == len(rows) * 8
+    assert found.histogram.sum() == len(rows) * 9
+    assert found.histogram[HISTOGRAM_BINS] == len(rows) * 9 - taken
 
 
 @given(WINDOWS, st.data())
@@ -64,24 +82,52 @@ def test_replacing_one_reading_stays_within_the_sensitivities(rows: list[list[fl
     _check(run(before), run(after))
 
 
-def _check(a: Distilled, b: Distilled) -> tuple[int, int, int]:
-    moved = (a.transitions - b.transitions).ravel()
-    l1, l2, pane = int(np.abs(moved).sum()), int((moved**2).sum()), int(np.abs(a.pane_sums - b.pane_sums).sum())
-    assert l1 <= TRANSITIONS_L1
-    assert l2 <= TRANSITIONS_L2_SQUARED
-    assert pane <= 10 * (HIGH - LOW)
+BOUNDS = (TRANSITIONS_L1, TRANSITIONS_L2_SQUARED, 10 * (HIGH - LOW), HISTOGRAM_L1, HISTOGRAM_L2_SQUARED)
+
+
+def _check(a: Distilled, b: Distilled) -> tuple[int, ...]:
+    moved, bins = (a.transitions - b.transitions).ravel(), a.histogram - b.histogram
+    pane = int(np.abs(a.pane_sums - b.pane_sums).sum())
+    found = int(np.abs(moved).sum()), int((moved**2).sum()), pane, int(np.abs(bins).sum()), int((bins**2).sum())
+    assert all(one <= bound for one, bound in zip(found, BOUNDS, strict=True))
     assert a.readings_taken == b.readings_taken  # public: must not move with a value
-    return l1, l2, pane
+    assert bins[HISTOGRAM_BINS] == 0  # neither must the cell that says the same
+    return found
 
 
 def test_every_neighbourhood_exhaustively_and_the_bounds_are_reached() -> None:
-    worst = [0, 0, 0]
+    worst = [0] * len(BOUNDS)
     levels = [0.0, 150.0, 250.0, 9000.0]
     for left, right in itertools.product([*levels, NAN], repeat=2):
         for x, y in itertools.permutations(levels, 2):
             found = _check(run([[left, x, right]]), run([[left, y, right]]))
             worst = [max(a, b) for a, b in zip(worst, found, strict=True)]
-    assert worst == [TRANSITIONS_L1, TRANSITIONS_L2_SQUARED, 10 * (HIGH - LOW)]
+    assert worst == list(BOUNDS)
+
+
+def test_every_bin_to_every_other_moves_two_counts() -> None:
+    """A reading anywhere in the range, or beyond it, goes anywhere else: beside another reading and a missing one."""
+    edges = histogram_edges_w(LOW, HIGH)
+    levels = [-math.inf, *((low + high) / 2 for low, high in itertools.pairwise(edges)), math.inf]
+    found = [run([[200.0, x, NAN]]).histogram for x in levels]
+    for (x, a), (y, b) in itertools.combinations(zip(levels, found, strict=True), 2):
+        ends = {x, y} <= {-math.inf, levels[1]} or {x, y} <= {levels[-2], math.inf}
+        assert np.abs(a - b).sum() == (0 if ends else HISTOGRAM_L1), (x, y)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 640), (0, 700), (50, 400), (3, 4), (0, 2000)])
+def test_the_bins_edges(low: int, high: int) -> None:
+    """Equal widths, exact; on an edge a reading is in the bin above, at the upper clip bound and beyond in the last."""
+    edges = [Fraction(edge) for edge in histogram_edges_w(low, high)]
+    assert edges == [low + Fraction(high - low) * index / HISTOGRAM_BINS for index in range(HISTOGRAM_BINS + 1)]
+    deciwatts = np.arange(10 * low, 10 * high + 1)  # each of them once
+    found = distil(deciwatts[None, :] / 10, Grid((low + 1,)), low, high, deciwatts.size).histogram
+    first = [math.ceil(10 * edge) for edge in edges]
+    first[-1] += 1
+    assert found.tolist() == [*np.diff(first), 0]
+    beyond = np.array([[math.inf, -math.inf, high + 1.0, low - 1.0]])
+    found = distil(beyond, Grid((low + 1,)), low, high, 2).histogram
+    assert (found[0], found[HISTOGRAM_BINS - 1], found.sum()) == (2, 2, 4)
 
 
 def test_holding_the_last_reading_would_break_the_sensitivity() -> None:
@@ -89,6 +135,7 @@ def test_holding_the_last_reading_would_break_the_sensitivity() -> None:
     held = [run([[150.0, x, x, 150.0, 150.0, 150.0]]) for x in (150.0, 9000.0)]
     assert np.abs(held[0].pane_sums - held[1].pane_sums).sum() > 10 * (HIGH - LOW) * 0.9
     assert np.abs(held[0].transitions - held[1].transitions).sum() > TRANSITIONS_L1
+    assert np.abs(held[0].histogram - held[1].histogram).sum() > HISTOGRAM_L1
 
 
 def test_ticks_must_fill_the_panes() -> None:

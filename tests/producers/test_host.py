@@ -75,6 +75,7 @@ def test_a_report_is_of_its_window_alone_and_every_release_is_drawn_once(
                 assert released.readings_taken == exact.readings_taken
                 assert released.transitions == (exact.transitions + 1).astype("<i4").tobytes()
                 assert released.pane_sums == (exact.pane_sums + 1).astype("<i4").tobytes()
+                assert released.histogram == (exact.histogram + 1).astype("<i4").tobytes()
                 assert released.energy_residual_mj == exact.energy_residual_mj + 1
                 assert window.noisy.glitches == exact.glitches + 1
 

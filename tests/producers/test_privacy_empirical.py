@@ -22,6 +22,7 @@ from stream_jobs.core.checks import event_epsilon_micro
 from tests.producers.privacy_attack import (
     CarriesTheState,
     DrawsAgain,
+    FilesTheMissingByValue,
     HalfTheNoise,
     HoldsTheReading,
     Host,
@@ -129,7 +130,7 @@ BROKEN = (
     ("noise drawn again after a crash", DrawsAgain(BUDGET), SAME_CELL, "transitions"),
     ("noise drawn again after a crash", DrawsAgain(BUDGET), EVENT, "pane_sums"),
     ("stale tick held", HoldsTheReading(BUDGET), HELD, "pane_sums"),
-    ("stale tick held", HoldsTheReading(BUDGET), HELD, "histogram"),
+    ("missing tick filed by value", FilesTheMissingByValue(BUDGET), HELD, "histogram"),
     ("averages stated as instants", Host(BUDGET, "average"), replace(AVERAGES[1], readings=1), "pane_sums"),
 )
 """What is wrong, the host, where it shows; claimed is what is stated for the readings of the pair."""

@@ -40,9 +40,9 @@ def parameters(budget: Budget | None = None, schedule: Schedule = SCHEDULE) -> P
     return privacy_parameters(budget or Budget(), [gpu_class()], schedule)
 
 
-def draw(privatiser: Privatiser, counts: int, sums: int = 1) -> Noisy:
+def draw(privatiser: Privatiser, counts: int, sums: int = 1, bins: int = HISTOGRAM_CELLS) -> Noisy:
     side = math.isqrt(counts)
-    nothing = np.zeros(HISTOGRAM_CELLS, np.int64)
+    nothing = np.zeros(bins, np.int64)
     return privatiser.privatise(Distilled(np.zeros((side, side), np.int64), np.zeros(sums, np.int64), nothing, 0))
 
 
@@ -61,8 +61,9 @@ def with_scale(of: PrivacyParameters, name: str, factor: float) -> PrivacyParame
     return replace(of, releases=tuple(change(release) for release in of.releases))
 
 
-def p_value(noise: np.ndarray, scale: float) -> float:
+def p_value(noise: np.ndarray | None, scale: float) -> float:
     """Chi-square of a histogram against the discrete Laplace with this scale, cells of 20 expected draws or more."""
+    assert noise is not None
     reach = 0
     while discrete_laplace_pmf(reach + 1, scale) * noise.size > 20:
         reach += 1
@@ -93,6 +94,12 @@ def test_a_mutant_with_half_the_sensitivity_is_caught() -> None:
 def test_a_mutant_that_clamps_at_zero_is_caught() -> None:
     noise = np.maximum(transition_noise(), 0)
     assert p_value(noise, COUNTS) < SIGNIFICANCE
+
+
+def test_histogram_noise_is_the_discrete_laplace_it_claims_and_a_mutant_is_caught() -> None:
+    sound, mutant = Privatiser(parameters()), Privatiser(with_scale(parameters(), "histogram", 0.5))
+    assert p_value(draw(sound, 1, bins=DRAWS).histogram, BINS) > SIGNIFICANCE
+    assert p_value(draw(mutant, 1, bins=DRAWS).histogram, BINS) < SIGNIFICANCE
 
 
 def test_pane_sum_noise_has_the_stated_mean_variance_and_shape() -> None:
@@ -139,9 +146,10 @@ def test_observed_privacy_loss_between_neighbours_is_within_epsilon() -> None:
         assert loss <= 2.0 + error
 
 
-@given(st.integers(1_000, 20_000_000), st.integers(100_000, 20_000_000))
-def test_scales_keep_the_stated_epsilon_exactly(transitions: int, pane_sums: int) -> None:
-    stated = parameters(Budget(transitions_micro=transitions, pane_sums_micro=pane_sums))
+@given(st.integers(1_000, 20_000_000), st.integers(100_000, 20_000_000), st.integers(1_000, 20_000_000))
+def test_scales_keep_the_stated_epsilon_exactly(transitions: int, pane_sums: int, histogram: int) -> None:
+    budget = Budget(transitions_micro=transitions, pane_sums_micro=pane_sums, histogram_micro=histogram)
+    stated = parameters(budget)
     for release in stated.releases:
         exact = Fraction(release.sensitivity_l1) / Fraction(release.scale_micro / MICRO)
         assert exact <= Fraction(release.epsilon_micro, MICRO)

@@ -17,6 +17,7 @@ from producers.privacy import Budget, privacy_parameters
 from producers.privatise import Noisy
 from producers.seal import ClassWindow, SealedReport, Sealer
 from schemas.codec import DecodedRecord, decode_signed_record, session_id_of
+from schemas.contract import HISTOGRAM_CELLS
 from schemas.errors import ConfigError
 from schemas.records import WindowReport
 from tests.producers.forge import SCHEDULE, START_MS, FakeSession, FakeSource, gpu_class, host, session_for
@@ -24,15 +25,21 @@ from tests.producers.forge import SCHEDULE, START_MS, FakeSession, FakeSource, g
 PROFILE = host("host-1", "row-1", gpu_class(model="H100"), gpu_class(FakeSource(gpus=1), model="A100"))
 PRIVACY = privacy_parameters(Budget(), PROFILE.classes, SCHEDULE)
 SEEN = Gaps(samples_taken=99, stalls_coarse=2, gpus_with_gaps=3, gpus_silent=1)
-NOISY = Noisy(np.arange(-10, 15, dtype="<i4").reshape(5, 5), np.array([-(2**31), 2**31 - 1, *range(8)], dtype="<i4"))
+NOISY = Noisy(
+    np.arange(-10, 15, dtype="<i4").reshape(5, 5),
+    np.array([-(2**31), 2**31 - 1, *range(8)], dtype="<i4"),
+    np.arange(-20, HISTOGRAM_CELLS - 20, dtype="<i4"),
+)
 
 
 def sealer(session: FakeSession, last: bytes | None = None, interval: int = 3) -> Sealer:
     return Sealer(session, PROFILE, SCHEDULE, PRIVACY, last_digest=last, evidence_interval=interval)
 
 
-def seal(by: Sealer, window: int = 0, dropped: int = 0) -> tuple[SealedReport, DecodedRecord, WindowReport]:
-    classes = tuple(ClassWindow(item, 100, NOISY) for item in PROFILE.classes)
+def seal(
+    by: Sealer, window: int = 0, dropped: int = 0, noisy: Noisy = NOISY
+) -> tuple[SealedReport, DecodedRecord, WindowReport]:
+    classes = tuple(ClassWindow(item, 100, noisy) for item in PROFILE.classes)
     sealed = by.seal(START_MS + window * SCHEDULE.window_ms, classes, SEEN, dropped)
     record = decode_signed_record(sealed.value)
     assert isinstance(record.body, WindowReport)
@@ -51,6 +58,9 @@ def test_a_report_says_what_was_released_and_verifies() -> None:
     item = body.classes[0]
     assert np.frombuffer(item.transitions, "<i4").reshape(item.transitions_shape).tolist() == NOISY.transitions.tolist()
     assert np.frombuffer(item.pane_sums, "<i4").tolist() == NOISY.pane_sums.tolist()
+    assert item.histogram is not None
+    assert np.frombuffer(item.histogram, "<i4").tolist() == list(range(-20, 45))
+    assert item.histogram_shape == (65,)
     assert (item.gpus, item.edges_w, item.pane_sum_quantum_mw) == (1, (100, 200, 300), 100)
     assert (body.window_start_ms, body.window_end_ms) == (START_MS, START_MS + 10_000)
     assert (body.samples_scheduled, body.samples_taken, body.stalls_coarse) == (100, 99, 2)
@@ -58,8 +68,11 @@ def test_a_report_says_what_was_released_and_verifies() -> None:
     assert (body.privacy, body.dropped_reports, body.source) == (session.binding.privacy, 4, "trace")
 
 
-def test_every_null_has_a_reason_and_nothing_else_has() -> None:
-    _, record, body = seal(sealer(session_for(PROFILE)))
+@pytest.mark.parametrize("noisy", [NOISY, replace(NOISY, histogram=None)], ids=["all drawn", "no histogram"])
+def test_every_null_has_a_reason_and_nothing_else_has(noisy: Noisy) -> None:
+    _, record, body = seal(sealer(session_for(PROFILE)), noisy=noisy)
+    assert all((one.histogram is None) == (noisy.histogram is None) for one in body.classes)
+    assert all(one.histogram_shape == (() if noisy.histogram is None else (65,)) for one in body.classes)
     assert record.evidence is not None
     for part in (body, *body.classes, body.privacy, body.confidential_compute, record.evidence.binding):
         for name in part.__slots__:  # type: ignore[union-attr]
