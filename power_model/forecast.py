@@ -37,9 +37,6 @@ UNSEEN = 0.4
 """Probability of a power that no history foretells, at a horizon that is long beside the history."""
 SWINGS = 2.5
 """Swings that a history must show before it is trusted to have shown its range."""
-JOB = 0.4
-SWINGS_U = 2.0
-POWER_U = 1.0
 SWING_RANGE = 0.5
 SWING_CAPACITY = 0.04
 """A swing is a way back of at least this share of the history's range and of the capacity."""
@@ -54,9 +51,8 @@ WEIGHT = float(1 << 40)
 BISECTIONS = 40
 """Halvings of the range of powers: a gigawatt is known to a milliwatt."""
 
-_NODES = np.array([normal_quantile((i + 0.5) / 15) for i in range(15)])
-_HALF = 1.0 - np.sqrt((np.arange(32) + 0.5) / 32)
-_UNSEEN = np.concatenate([-_HALF, _HALF])
+_NODES = np.array([normal_quantile((i + 0.5) / 64) for i in range(64)])
+_UNIFORM = (np.arange(64) + 0.5) / 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +200,7 @@ class PaneSeries:
             raise ValueError("a forecast looks ahead")
         count = int(np.count_nonzero(self.present))
         slow = min(1.0, SWINGS / max(self.swings, 1)) ** 3
-        unseen = UNSEEN * horizon / (count + horizon) * min(1.0, SWINGS_U / max(self.swings, 1)) ** POWER_U
+        unseen = UNSEEN * horizon / (count + horizon) * slow
         first = max(1, min(math.ceil(horizon), self.panes_w.size // 2))
         lags = {first: 1.0}
         if first == horizon and first + 2 < self.panes_w.size:
@@ -227,8 +223,8 @@ class PaneSeries:
         extra = self.inner_variance_w2 - noise
         if extra < 0.0:
             values = _narrowed(values, weights, extra, self.inner_variance_w2)
-        prior = np.full(_UNSEEN.size, round(unseen * WEIGHT / _UNSEEN.size), dtype=np.int64)
-        values = np.concatenate([values, self.levels_w[-1] + JOB * self.capacity_w * _UNSEEN])
+        prior = np.full(_UNIFORM.size, round(unseen * WEIGHT / _UNIFORM.size), dtype=np.int64)
+        values = np.concatenate([values, self.capacity_w * _UNIFORM])
         order = np.argsort(values, kind="stable")
         return Law(
             values[order],
