@@ -16,7 +16,7 @@ from power_model.swing import ClassRows
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
-from stream_jobs.core.reject import Correction
+from stream_jobs.core.aside import Correction
 from stream_jobs.core.rows import class_rows, histogram_matrix, reconciled_mean
 from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
 
@@ -40,6 +40,7 @@ def add_report(
     """Add one admitted report to its window: integer sums per class, and what is kept per host."""
     transition_scale = scale_micro_of(report, "transitions") if classes else 0
     pane_scale = scale_micro_of(report, "pane_sums") if classes else 0
+    pane_epsilon = next((one.epsilon_micro for one in report.privacy.releases if one.release == "pane_sums"), 0)
     histogram_scale = scale_micro_of(report, "histogram") if classes else 0
     mean_w, variance_w2 = [], []
     for stated, counts, sums in classes:
@@ -61,6 +62,7 @@ def add_report(
         total.labels.append(report.group_label)
         total.transition_scales_micro.append(transition_scale)
         total.pane_scales_micro.append(pane_scale)
+        total.pane_epsilons_micro.append(pane_epsilon)
         if stated.readings_taken:
             to_w = PANE_SUM_QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
             mean_w.append(int(sums.sum()) * to_w)

@@ -5,10 +5,16 @@ other hosts bear out counts in part: the rest is the host's reference. What is s
 reach to the claim.
 
 **Borne out.** Of the hosts that leave their own band in one direction, those with the largest deviations per
-capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As far as others leave theirs, too, their claims
-count in full: a job that starts on more hosts than may collude is real, at any speed, and liars who ride on it gain
-no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in all,
-`drift_cap_ppm` of the enrolled capacity: for rising power, for falling power and for swing.
+capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As far as others leave theirs, too, their
+claims count in full: a job that starts on more hosts than may collude is real, at any speed, and liars who ride on it
+gain no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in
+all, `drift_cap_ppm` of the enrolled capacity: for rising power, for falling power and for swing.
+
+**Drift.** Hosts that were steady and now lean to one side, each within its band, are taken together: where that many
+cannot lean by noise alone, they share the drift cap with those outside their bands.
+
+**Noise as an excuse.** What noise explains is judged by the class's usual budget: a host that states much more noise
+than others is given little more room, and beyond `MAX_NOISE_RATIO` its claims are no information and do not count.
 """
 
 from __future__ import annotations
@@ -16,41 +22,44 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from power_model.noise import discrete_laplace_variance
-from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import SetAside
+from stream_jobs.core.aside import ABSENT, Correction, Flags, JudgedClass, absent_capacity_w, corrected
 from stream_jobs.core.history import Claims, ClassKey, Floats, Ints, References, claims_of
 from stream_jobs.core.tails import square_sum_excess, sum_excess
-from stream_jobs.core.windows import ClassSum, Window
-
-Flags = npt.NDArray[np.bool_]
+from stream_jobs.core.windows import Window
 
 CODES: dict[str, str] = {
     "HISTORY_UP": "A host draws more than it ever did lately: a new job, or a lie. Look at the host.",
     "HISTORY_DOWN": "A host draws less than it ever did lately: a job that ended, or a lie. Look at the host.",
+    "DRIFT_UP": "Many hosts that were steady draw a little more, together more than noise can: drift, or a lie.",
+    "DRIFT_DOWN": "Many hosts that were steady draw a little less, together more than noise can: drift, or a lie.",
     "HISTORY_SWING": "A host swings more inside the window than it ever did lately. Look at the host.",
     "COHORT_UP": "A host without a history draws more than others of its GPU model and power limit.",
     "COHORT_DOWN": "A host without a history draws less than others of its GPU model and power limit.",
     "INFLUENCE_CAPPED": "A claim beyond what the host's GPUs can draw at most or at least counts as that.",
+    "NOISE_EXCESS": "A host states far less privacy budget than others of its class: its claims are mostly noise.",
     "ABSENT": "Enrolled hosts that did not report, or hardly, count at their own past level.",
 }
 
 LAYERS: dict[str, str] = {
     "HISTORY_UP": "history",
     "HISTORY_DOWN": "history",
+    "DRIFT_UP": "history",
+    "DRIFT_DOWN": "history",
     "HISTORY_SWING": "history",
     "COHORT_UP": "cohort",
     "COHORT_DOWN": "cohort",
     "INFLUENCE_CAPPED": "influence",
+    "NOISE_EXCESS": "influence",
 }
 """Layer of every code that an accepted report can get."""
 
-UP, DOWN, SWING = ("HISTORY_UP", "COHORT_UP"), ("HISTORY_DOWN", "COHORT_DOWN"), ("HISTORY_SWING",)
+UP, DOWN = ("HISTORY_UP", "COHORT_UP", "DRIFT_UP"), ("HISTORY_DOWN", "COHORT_DOWN", "DRIFT_DOWN")
+SWING = ("HISTORY_SWING",)
 """Codes whose claims share one drift cap."""
 
 DRIFT_SHARE = 0.01
@@ -62,42 +71,27 @@ SWING_GROWTH = 1.21
 MIN_READINGS_SHARE = 0.5
 """A host with references that has taken fewer of its readings counts as absent."""
 
-CAP_SIGMAS = 3.0
+CAP_SIGMAS = 5.0
 """The drift cap holds what hosts gain over their true level: known noise, this many deviations of it, is taken off."""
+
+STEADY_SIGMAS = 4.0
+"""A host whose past claims lie this close to their median, in deviations of the noise, was steady."""
+
+LEAN_SIGMAS = 2.0
+"""A steady host that is this far from its level, in deviations of the noise, leans."""
+
+LEAN_MEAN, LEAN_DEVIATION, LEAN_TAIL = 0.06, 0.37, 5.0
+"""Mean and standard deviation of what an honest steady host leans by, in deviations of the noise (E[Z; Z > 2] = 0.054
+and E[Z^2; Z > 2] = 0.131 of the normal law, rounded up), and how many of the sum's deviations are taken as noise."""
+
+USUAL_NOISE_RATIO, MAX_NOISE_RATIO = 1.5, 4.0
+"""Noise of a host in that of the class's median host: up to the first its own counts in full, beyond the second its
+claims do not count."""
 
 COHORT_HOSTS = 3
 """Hosts with references that make a cohort."""
 
 _PPM = 1_000_000
-_QUANTUM_W = PANE_SUM_QUANTUM_MW / 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """What the figures of one class rest on in place of its raw sums.
-
-    `pane_sums` float64[panes], units of the raw sums: claims set aside are replaced by references. `pane_variance`:
-    variance of the noise in each of them. `gpus`, `capacity_w`, `readings`: of the hosts in them. `absent_w`,
-    `absent_capacity_w`: power and capacity of hosts that count at their references without a claim. `factor`: from the
-    capacity of both to all that is enrolled of the model. `aside`
-    float64[panes], `aside_up_w`, `aside_down_w`: what the claims set aside would add to the pane sums, and to the mean
-    in W. `weights`, `flat_w` float64[hosts], by place in the class's lists: share of the claim that counts, and power
-    of the host in place of the rest, W.
-    """
-
-    pane_sums: Floats
-    pane_variance: float
-    gpus: int
-    capacity_w: int
-    readings: int
-    absent_w: int
-    absent_capacity_w: int
-    factor: float
-    aside: Floats
-    aside_up_w: float
-    aside_down_w: float
-    weights: Floats
-    flat_w: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +104,6 @@ class Judgement:
     capacity_w: Counter[str]
 
 
-@dataclass(slots=True)
-class _Class:
-    """One class under judgement; arrays by place in the class's lists, powers per host in W.
-
-    `claim_w`, `swing_w`: mean and standard deviation of the panes, NaN without readings; the mean is held inside the
-    range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without. `codes`: hosts by code. `weights`, `flat_w`, `reason`:
-    see `Correction`, and the code of the lowest weight, empty where all counts.
-    """
-
-    key: ClassKey
-    total: ClassSum
-    gpus: Floats
-    capacity_w: Ints
-    claim_w: Floats
-    noise_w: Floats
-    swing_w: Floats
-    level_w: Floats
-    swing_level_w: Floats
-    codes: dict[str, Flags]
-    weights: Floats
-    flat_w: Floats
-    reason: npt.NDArray[np.str_]
-    silent_hosts: int = 0
-    silent_gpus: int = 0
-    silent_w: float = 0.0
-    silent_capacity_w: int = 0
-    factor: float = 1.0
-
-    @property
-    def absent(self) -> Flags:
-        """Hosts that reported, but count as absent."""
-        result: Flags = self.reason == "ABSENT"
-        return result
-
-
 def judge(window: Window) -> Judgement:
     """Layers 2 to 4 over the accepted reports of `window`, which has its history if there is one."""
     classes = [_flag(window, key) for key in sorted(window.sums)]
@@ -155,23 +114,24 @@ def judge(window: Window) -> Judgement:
             enrolled[stated.model] += stated.capacity_w
     present: Counter[str] = Counter()
     for one in classes:
-        present[one.key[0]] += int(one.capacity_w[~one.absent].sum()) + _absent_capacity_w(one)
+        present[one.key[0]] += int(one.capacity_w[~one.absent].sum()) + absent_capacity_w(one)
     for one in classes:
         one.factor = enrolled[one.key[0]] / max(1, present[one.key[0]])
     enrolled_w = sum(enrolled.values())
     limit_w = enrolled_w * window.rule.max_colluding_ppm // _PPM
     cap_w = enrolled_w * window.rule.drift_cap_ppm / _PPM
     still = [np.zeros(len(one.gpus)) for one in classes]
-    _weigh(classes, UP, [one.claim_w - one.level_w for one in classes], still, limit_w, cap_w)
-    _weigh(classes, DOWN, [one.level_w - one.claim_w for one in classes], still, limit_w, cap_w)
-    moved = [one.swing_w - one.swing_level_w for one in classes]
-    _weigh(classes, SWING, moved, [one.swing_level_w for one in classes], limit_w, cap_w)
+    up = [one.claim_w - one.level_w for one in classes]
+    _weigh(_directed(classes, UP, up, still), limit_w, cap_w)
+    _weigh(_directed(classes, DOWN, [-moved for moved in up], still), limit_w, cap_w)
+    swung = [one.swing_w - one.swing_level_w for one in classes]
+    _weigh(_directed(classes, SWING, swung, [one.swing_level_w for one in classes]), limit_w, cap_w)
     for one in classes:
         _hold_capped(one)
-    corrected = [_corrected(one) for one in classes]
+    figures = [corrected(one) for one in classes]
     return Judgement(
-        corrections={one.key: correction for one, (correction, _) in zip(classes, corrected, strict=True)},
-        set_aside=tuple(entry for _, entries in corrected for entry in entries),
+        corrections={one.key: correction for one, (correction, _) in zip(classes, figures, strict=True)},
+        set_aside=tuple(entry for _, entries in figures for entry in entries),
         hosts=Counter({code: sum(int(np.count_nonzero(one.codes[code])) for one in classes) for code in LAYERS}),
         capacity_w=Counter(
             {code: sum(int(one.capacity_w[one.codes[code]].sum()) for one in classes) for code in LAYERS}
@@ -182,14 +142,14 @@ def judge(window: Window) -> Judgement:
 # -- flags -----------------------------------------------------------------------------------------------------
 
 
-def _flag(window: Window, key: ClassKey) -> _Class:
+def _flag(window: Window, key: ClassKey) -> JudgedClass:
     """Compare every host of a class with the model's range, its own history and its cohort."""
     total = window.sums[key]
     ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
     claims = claims_of(total, ticks)
     hosts = total.hosts
     gpus = np.array(total.host_gpus, np.float64)
-    one = _Class(
+    one = JudgedClass(
         key=key,
         total=total,
         gpus=gpus,
@@ -203,9 +163,11 @@ def _flag(window: Window, key: ClassKey) -> _Class:
         weights=np.ones(hosts),
         flat_w=np.zeros(hosts),
         reason=np.zeros(hosts, "U16"),
+        steady=np.zeros(hosts, np.bool_),
     )
+    claims = _usual_noise(one, claims)
     readings = np.array(total.host_readings, np.float64)
-    one.reason[readings == 0] = "ABSENT"
+    one.reason[readings == 0] = ABSENT
     slack_w = claims.window_scale_w * sum_excess(claims.panes)
     with np.errstate(invalid="ignore"):  # a comparison with what a host has not, NaN, is False as it should be
         _cap_influence(window, one, claims, slack_w)
@@ -214,11 +176,13 @@ def _flag(window: Window, key: ClassKey) -> _Class:
             return one
         rows = known.rows_of(total.host_ids)
         proven = (rows >= 0) & known.proven[rows]
-        one.reason[proven & (readings < MIN_READINGS_SHARE * gpus * ticks)] = "ABSENT"
+        one.reason[proven & (readings < MIN_READINGS_SHARE * gpus * ticks)] = ABSENT
         one.level_w = np.where(proven, known.level_w[rows] * gpus, np.nan)
         one.swing_level_w = np.where(proven, known.swing_w[rows] * gpus, np.nan)
         free = slack_w + DRIFT_SHARE * one.capacity_w / gpus
         counts = proven & ~one.absent
+        near = STEADY_SIGMAS * one.noise_w / gpus
+        one.steady = counts & (known.high_w[rows] - known.low_w[rows] <= 2 * near)
         one.codes["HISTORY_UP"] = counts & (claims.mean_w > known.high_w[rows] + free)
         one.codes["HISTORY_DOWN"] = counts & (claims.mean_w < known.low_w[rows] - free)
         past_w2 = known.swing_high_w2[rows]
@@ -226,6 +190,16 @@ def _flag(window: Window, key: ClassKey) -> _Class:
         one.codes["HISTORY_SWING"] = counts & (claims.swing_w2 > past_w2 + drift_w2 + _swing_slack_w2(claims, past_w2))
         _compare_cohort(window, one, known, ~proven & ~one.absent, free)
     return one
+
+
+def _usual_noise(one: JudgedClass, claims: Claims) -> Claims:
+    """Claims with the noise that is believed; hosts that state far more than the class's median do not count."""
+    epsilons = np.array(one.total.pane_epsilons_micro, np.float64)
+    ratio = np.sort(epsilons)[(len(epsilons) - 1) // 2] / np.maximum(1.0, epsilons)
+    one.codes["NOISE_EXCESS"] = ratio > MAX_NOISE_RATIO
+    one.reason[one.codes["NOISE_EXCESS"]] = ABSENT
+    believed = np.minimum(1.0, USUAL_NOISE_RATIO / np.maximum(ratio, 1e-9))
+    return replace(claims, window_scale_w=claims.window_scale_w * believed, pane_scale_w=claims.pane_scale_w * believed)
 
 
 def _swing_slack_w2(claims: Claims, true_w2: Floats | float) -> Floats:
@@ -241,7 +215,7 @@ def _swing_slack_w2(claims: Claims, true_w2: Floats | float) -> Floats:
     return result
 
 
-def _cap_influence(window: Window, one: _Class, claims: Claims, slack_w: Floats) -> None:
+def _cap_influence(window: Window, one: JudgedClass, claims: Claims, slack_w: Floats) -> None:
     """No host counts with more than its GPUs can draw, lowered to their power limits, nor with a wilder swing."""
     model = window.view.models[one.key[0]]
     share = np.array(one.total.host_effective_w, np.float64) / np.maximum(1, one.capacity_w)
@@ -254,7 +228,7 @@ def _cap_influence(window: Window, one: _Class, claims: Claims, slack_w: Floats)
     one.claim_w = np.minimum(np.maximum(one.claim_w, bottom_w), top_w)
 
 
-def _compare_cohort(window: Window, one: _Class, known: References, unproven: Flags, free_w: Floats) -> None:
+def _compare_cohort(window: Window, one: JudgedClass, known: References, unproven: Flags, free_w: Floats) -> None:
     """Hosts without references against those with: same GPU model, sampler mode and power limit.
 
     The range that liars among them cannot stretch, from the history alone: in this window nobody moves it.
@@ -278,7 +252,7 @@ def _compare_cohort(window: Window, one: _Class, known: References, unproven: Fl
         one.level_w = np.where(up | down, level * one.gpus, one.level_w)
 
 
-def _count_silent(window: Window, classes: Sequence[_Class]) -> None:
+def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
     """Enrolled hosts without a report that have references: they count at these."""
     references = window.history.references if window.history else {}
     for host in window.view.members[window.rule.domain]:
@@ -299,46 +273,79 @@ def _count_silent(window: Window, classes: Sequence[_Class]) -> None:
 # -- weights ---------------------------------------------------------------------------------------------------
 
 
-def _weigh(
-    classes: Sequence[_Class],
-    codes: tuple[str, ...],
-    moved: Sequence[Floats],
-    base: Sequence[Floats],
-    limit_w: int,
-    cap_w: float,
-) -> None:
-    """Lower the weights of the hosts with one of `codes` until what nobody bears out is within the cap.
-
-    `moved`: deviation of every host's claim from its reference, W, in the direction asked about, NaN without a
-    reference; `base`: what the weight acts on beside it. `limit_w`: capacity that may collude, W.
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One class in one direction: `flags` hosts that share the drift cap, by `codes`; `moved_w` deviation of their
+    claims from their references that way; `base_w` what a weight acts on beside it. W, NaN without references.
     """
-    flags = [np.logical_or.reduce([one.codes[code] for code in codes]) for one in classes]
-    if not any(flag.any() for flag in flags):
+
+    one: JudgedClass
+    codes: dict[str, Flags]
+    flags: Flags
+    moved_w: Floats
+    base_w: Floats
+
+
+def _directed(
+    classes: Sequence[JudgedClass], codes: tuple[str, ...], moved_w: Sequence[Floats], base_w: Sequence[Floats]
+) -> list[_Side]:
+    """Hosts with one of `codes`; with the last of three also those that drift."""
+    sides = []
+    drift = _drifting(classes, moved_w, codes[0]) if len(codes) > 1 else None
+    for number, (one, moved, base) in enumerate(zip(classes, moved_w, base_w, strict=True)):
+        mine = {code: one.codes[code] for code in codes}
+        if drift is not None:
+            mine[codes[-1]] = drift[number]
+        sides.append(_Side(one, mine, np.logical_or.reduce(list(mine.values())), moved, base))
+    return sides
+
+
+def _drifting(classes: Sequence[JudgedClass], moved_w: Sequence[Floats], code: str) -> list[Flags] | None:
+    """Steady hosts that lean to one side inside their bands; None where noise alone would make them."""
+    masks, leans, noise = [], [], []
+    for one, moved in zip(classes, moved_w, strict=True):
+        with np.errstate(invalid="ignore"):
+            lean = one.steady & ~one.codes[code] & (moved > LEAN_SIGMAS * one.noise_w)
+        masks.append(lean)
+        leans += (moved[lean] * one.factor).tolist()
+        noise += (one.noise_w[one.steady] * one.factor).tolist()
+    if len(leans) < 2:
+        return None
+    deviation_w = LEAN_DEVIATION * math.sqrt(math.fsum(one * one for one in noise)) + max(noise)
+    by_noise_w = LEAN_MEAN * math.fsum(noise) + LEAN_TAIL * deviation_w
+    return masks if math.fsum(leans) > by_noise_w else None
+
+
+def _weigh(sides: Sequence[_Side], limit_w: int, cap_w: float) -> None:
+    """Lower the weights of flagged hosts until what nobody bears out is within the cap; `limit_w` may collude, W."""
+    if not any(side.flags.any() for side in sides):
         return
     shares = [
-        np.where(flag, np.maximum(0.0, by), 0.0) / np.maximum(1, one.capacity_w)
-        for one, flag, by in zip(classes, flags, moved, strict=True)
+        np.where(side.flags, np.maximum(0.0, side.moved_w), 0.0) / np.maximum(1, side.one.capacity_w) for side in sides
     ]
-    borne = _borne_out([one.capacity_w for one in classes], shares, limit_w)
+    borne = _borne_out([side.one.capacity_w for side in sides], shares, limit_w)
     within, beyond, under, noise = [], [], [], []
-    for one, share, flag, below in zip(classes, shares, flags, base, strict=True):
-        watts = one.capacity_w[flag] * one.factor
-        within += (np.minimum(share[flag], borne) * watts).tolist()
-        beyond += (np.maximum(share[flag] - borne, 0.0) * watts).tolist()
-        under += (below[flag] * one.factor).tolist()
-        noise += ((one.noise_w[flag] * one.factor) ** 2).tolist()
+    for side, share in zip(sides, shares, strict=True):
+        one, flags = side.one, side.flags
+        watts = one.capacity_w[flags] * one.factor
+        within += (np.minimum(share[flags], borne) * watts).tolist()
+        beyond += (np.maximum(share[flags] - borne, 0.0) * watts).tolist()
+        under += (side.base_w[flags] * one.factor).tolist()
+        noise += ((one.noise_w[flags] * one.factor) ** 2).tolist()
     cap_w = max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(noise)))
     rest_w = math.fsum(beyond)
     if rest_w <= cap_w:
         return
     fixed_w = math.fsum(within) + math.fsum(under)
     weight = math.floor(_PPM * (fixed_w + cap_w) / (fixed_w + rest_w)) / _PPM
-    for one, flag in zip(classes, flags, strict=True):
-        lower = flag & (weight < one.weights)
+    for side in sides:
+        one = side.one
+        lower = side.flags & (weight < one.weights)
         one.weights = np.where(lower, weight, one.weights)
         one.flat_w = np.where(lower, one.level_w, one.flat_w)
-        for code in codes:
-            one.reason[lower & one.codes[code]] = code
+        for code, flags in side.codes.items():
+            one.codes[code] = flags
+            one.reason[lower & flags] = code
 
 
 def _borne_out(capacity_w: Sequence[Ints], shares: Sequence[Floats], limit_w: int) -> float:
@@ -350,7 +357,7 @@ def _borne_out(capacity_w: Sequence[Ints], shares: Sequence[Floats], limit_w: in
     return float(share[order[first]]) if first < len(order) else 0.0
 
 
-def _hold_capped(one: _Class) -> None:
+def _hold_capped(one: JudgedClass) -> None:
     """Claims beyond the range count as its end, without swing; in part, where they are set aside as well."""
     capped = one.codes["INFLUENCE_CAPPED"] & ~one.absent
     if capped.any():
@@ -358,91 +365,3 @@ def _hold_capped(one: _Class) -> None:
         one.flat_w = np.where(capped, flat, one.flat_w)
         one.weights = np.where(capped, 0.0, one.weights)
         one.reason[capped] = "INFLUENCE_CAPPED"
-
-
-# -- figures ---------------------------------------------------------------------------------------------------
-
-
-def _absent_capacity_w(one: _Class) -> int:
-    with_level = one.absent & ~np.isnan(one.level_w)
-    return one.silent_capacity_w + int(one.capacity_w[with_level].sum())
-
-
-def _noise_variance(scales_micro: Sequence[int]) -> float:
-    """Variance of the sum of one draw per host, exact in any order of the hosts."""
-    return math.fsum(
-        count * discrete_laplace_variance(scale / 1e6) for scale, count in sorted(Counter(scales_micro).items())
-    )
-
-
-def _corrected(one: _Class) -> tuple[Correction, list[SetAside]]:
-    """Replace what is set aside, from published figures alone: an auditor gets the same with the entries in hand."""
-    total, absent = one.total, one.absent
-    panes = len(total.pane_sums)
-    sums = total.pane_sums.astype(np.float64)
-    aside = np.zeros(panes)
-    scales = [scale for scale, gone in zip(total.pane_scales_micro, absent.tolist(), strict=True) if not gone]
-    variance = [_noise_variance(scales)]
-    up_w, down_w = [0.0], [0.0]
-    entries = []
-    for code in sorted(
-        {str(code) for code in one.reason[one.reason != ""]} | ({"ABSENT"} if one.silent_hosts else set())
-    ):
-        chosen = np.flatnonzero(one.reason == code).tolist()
-        entry = _entry(one, code, chosen)
-        entries.append(entry)
-        raw = np.frombuffer(entry.pane_sums_sum, "<i8").astype(np.float64)
-        if code == "ABSENT":
-            sums = sums - raw
-            continue
-        rest = 1.0 - entry.weight_ppm / _PPM
-        # The reference's power as pane sums of the readings taken.
-        flat = entry.reference_w * (entry.readings_taken / (entry.gpus * panes * _QUANTUM_W))
-        sums = sums - rest * (raw - flat)
-        variance.append(-_noise_variance([total.pane_scales_micro[i] for i in chosen]) * rest * (2.0 - rest))
-        if code != "INFLUENCE_CAPPED":  # what no GPU can draw is not a claim to reach for
-            aside = aside + rest * (raw - flat)
-            more_w = rest * (entry.claimed_w - entry.reference_w) * one.factor
-            (up_w if more_w > 0 else down_w).append(abs(more_w))
-    absent_entry = next((entry for entry in entries if entry.code == "ABSENT"), None)
-    keep = ~absent
-    correction = Correction(
-        pane_sums=sums,
-        pane_variance=max(0.0, math.fsum(variance)),
-        gpus=int(np.array(total.host_gpus, np.int64)[keep].sum()),
-        capacity_w=int(one.capacity_w[keep].sum()),
-        readings=int(np.array(total.host_readings, np.int64)[keep].sum()),
-        absent_w=absent_entry.reference_w if absent_entry else 0,
-        absent_capacity_w=_absent_capacity_w(one),
-        factor=one.factor,
-        aside=aside,
-        aside_up_w=math.fsum(up_w),
-        aside_down_w=math.fsum(down_w),
-        weights=np.where(absent, 0.0, one.weights),
-        flat_w=one.flat_w,
-    )
-    return correction, entries
-
-
-def _entry(one: _Class, code: str, chosen: list[int]) -> SetAside:
-    """Publish one group of hosts; those that hardly report stand together with those that do not at all."""
-    total = one.total
-    raw = np.zeros(len(total.pane_sums), np.int64)
-    for i in chosen:
-        raw += np.frombuffer(total.panes[i], "<i4")
-    instead = one.level_w if code == "ABSENT" else one.flat_w
-    silent = code == "ABSENT"
-    with_level = [i for i in chosen if not np.isnan(instead[i])]
-    return SetAside(
-        model=one.key[0],
-        sampler_mode=one.key[1],
-        code=code,
-        hosts=len(chosen) + (one.silent_hosts if silent else 0),
-        gpus=sum(total.host_gpus[i] for i in chosen) + (one.silent_gpus if silent else 0),
-        capacity_w=sum(total.host_capacity_w[i] for i in chosen) + (one.silent_capacity_w if silent else 0),
-        readings_taken=sum(total.host_readings[i] for i in chosen),
-        pane_sums_sum=raw.astype("<i8").tobytes(),
-        claimed_w=round(math.fsum(float(one.claim_w[i]) for i in chosen if not np.isnan(one.claim_w[i]))),
-        reference_w=round(math.fsum([float(instead[i]) for i in with_level] + ([one.silent_w] if silent else []))),
-        weight_ppm=0 if silent else round(float(one.weights[chosen[0]]) * _PPM),
-    )

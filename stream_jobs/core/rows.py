@@ -11,7 +11,7 @@ from power_model.noise import discrete_laplace_variance
 from power_model.swing import ClassRows, Floats
 from schemas.contract import HISTOGRAM_BINS, PANE_SUM_QUANTUM_MW, histogram_edges_w
 from schemas.records import ModelRule
-from stream_jobs.core.reject import Correction
+from stream_jobs.core.aside import Correction
 from stream_jobs.core.windows import ClassSum
 
 BIN_ERROR = 0.05

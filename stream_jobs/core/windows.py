@@ -120,6 +120,7 @@ class ClassSum:
     histogram_scales_micro: list[int] = field(default_factory=list)
     transition_scales_micro: list[int] = field(default_factory=list)
     pane_scales_micro: list[int] = field(default_factory=list)
+    pane_epsilons_micro: list[int] = field(default_factory=list)
 
     @property
     def hosts(self) -> int:
