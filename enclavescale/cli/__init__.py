@@ -11,6 +11,7 @@ from enclavescale.cli.doctor import doctor
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.run import demo, produce_command, worker
 from enclavescale.cli.spdm import spdm
+from enclavescale.cli.synthesize import synthesize_command
 from enclavescale.cli.topics import topics
 from enclavescale.cli.verify import verify
 from enclavescale.logs import set_up
@@ -29,7 +30,19 @@ def main(context: click.Context, verbose: bool, log_format: str) -> None:
     set_up(verbose, log_format == "json")
 
 
-for _command in (demo, produce_command, worker, tail, show, topics, verify, collateral, spdm, doctor):
+for _command in (
+    demo,
+    produce_command,
+    worker,
+    tail,
+    show,
+    topics,
+    verify,
+    collateral,
+    spdm,
+    doctor,
+    synthesize_command,
+):
     main.add_command(_command)
 main.add_command(bench_group, "bench")
 
