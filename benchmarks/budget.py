@@ -6,6 +6,7 @@ noise alone, or the time after which a fault stands three of them above it, as w
 
 pane_kw       sum of one pane over 32 hosts, as mean power, kW: what the fleet's swing is read from
 transitions   one cell of the transition counts of one host and window
+bin_ppm       share of the fleet's readings in one bin of the histogram, over 32 hosts, millionths
 energy_kj     energy residual of one host and window, kJ
 drift_minutes a sensor that reads 1 % too much at 500 W per GPU is seen
 glitches      spikes of one host and window
@@ -53,9 +54,14 @@ SPLITS = (
     default_budget(energy=False),
     default_budget(energy=True),
     *(
+        Budget(transitions_micro=MICRO - panes - histogram, pane_sums_micro=panes, histogram_micro=histogram)
+        for panes, histogram in ((700_000, 0), (700_000, 200_000), (350_000, 350_000))
+    ),
+    *(
         Budget(
-            transitions_micro=300_000,
-            pane_sums_micro=700_000 - energy - glitches,
+            transitions_micro=100_000,
+            pane_sums_micro=580_000 - energy - glitches,
+            histogram_micro=320_000,
             energy_residual_micro=energy,
             glitches_micro=glitches,
         )
@@ -74,6 +80,8 @@ def figures(budget: Budget) -> dict[str, float | None]:
     drift_kj = DRIFT * LEVEL_W * GPUS * window_s / 1000
     found["pane_kw"] = spread["pane_sums"] / 10 / SCHEDULE.ticks_per_pane * math.sqrt(HOSTS) / 1000
     found["transitions_sd"] = spread["transitions"]
+    bins = spread.get("histogram")
+    found["bin_ppm"] = bins and bins * MICRO / math.sqrt(HOSTS) / (GPUS * SCHEDULE.ticks)
     found["energy_kj"] = joules and joules / 1e6
     found["drift_minutes"] = joules and _windows(joules / 1e6, drift_kj) * window_s / 60
     found["glitches_sd"] = spikes
@@ -91,9 +99,12 @@ def table(rows: list[dict[str, float | None]]) -> str:
     columns = {
         "transitions": ".2f",
         "pane_sums": ".2f",
+        "histogram": ".2f",
         "energy_residual": ".2f",
         "glitches": ".2f",
-        "pane_kw": ".1f",
+        "pane_kw": ".2f",
+        "transitions_sd": ".0f",
+        "bin_ppm": ".0f",
         "energy_kj": ".1f",
         "drift_minutes": ".0f",
         "glitches_sd": ".0f",

@@ -87,11 +87,13 @@ class Budget:
 def default_budget(*, energy: bool) -> Budget:
     """Return the default split of 1.0 for a source without (False) or with (True) an energy counter and live sensors.
 
-    Most goes to the pane sums: they carry the swing of the fleet. From 0.70 to 0.62 their noise grows by 13 %, from
-    0.80 kW to 0.90 kW for a one-second pane of 32 hosts with a clip range of 700 W. For it, 0.05 buys the energy
-    residual with a standard deviation of 4.7 kJ, 1.9 % of what eight such GPUs draw in a minute at 500 W: a sensor
-    that is off by 1 % is seen within an hour (35 windows, three sigmas). 0.03 buys the count of spikes with one of 94
-    per window: a broken sensor, one reading in 400, is seen within a day (9 hours), a single glitch never.
+    Most goes to the pane sums: they carry the swing of the fleet. The histogram carries what panes average away, the
+    shape of the power inside a second, and holds the window's mean; transitions are left what the released chain needs
+    (ADR 22). Where there is a counter, panes give up 0.05 and the histogram 0.03: the noise of a one-second pane of 32
+    hosts with a clip range of 700 W grows from 1.02 kW to 1.12 kW. For it, 0.05 buys the energy residual with a
+    standard deviation of 4.7 kJ, 1.9 % of what eight such GPUs draw in a minute at 500 W: a sensor that is off by 1 %
+    is seen within an hour (35 windows, three sigmas). 0.03 buys the count of spikes with one of 94 per window: a broken
+    sensor, one reading in 400, is seen within a day (9 hours), a single glitch never.
     `benchmarks/budget.py` computes these, and other splits beside them (`docs/privacy.md`).
     """
     if not energy:
