@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from attester.session import Session
-from schemas.records import ClassEnrolment, FleetPower, GpuClass, HostEnrolment, ModelRule, PrivacyParameters
+from schemas.contract import HISTOGRAM_CELLS
+from schemas.records import (
+    ClassEnrolment,
+    FleetPower,
+    GpuClass,
+    HostEnrolment,
+    ModelRule,
+    PrivacyParameters,
+    PrivacyRelease,
+)
 from stream_jobs.core.effects import Emission, Rejection
 from stream_jobs.core.policies import PolicyView
 from tests.core import fleet
@@ -22,6 +31,20 @@ W = fleet.WINDOW_MS
 TINY = ModelRule(model="tiny", edges_w=(20, 60, 90), clip_low_w=0, clip_high_w=120)
 MODELS = {one.model: one for one in (MODEL, TINY)}
 PANES = W // fleet.PANE_MS
+
+HISTOGRAM = PrivacyRelease(
+    release="histogram",
+    unit="count",
+    sensitivity_l1=2,
+    sensitivity_l2_squared=2,
+    epsilon_micro=200_000,
+    scale_micro=10_000_000,
+)
+PANE_EPSILON_MICRO = 7_000_000
+"""Little noise: in windows of two panes a lie must stand out from it."""
+LABELS = {"h0": "job", "h3": "job"}
+LIAR, LIES = "h1", 4
+"""Its every fourth report claims nearly all that its GPUs could draw; it is accepted, and should be set aside."""
 
 FLEET: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "h0": (("toy",), "instant", "t0"),
@@ -73,7 +96,7 @@ def mixed_policy(
     **changes: Any,
 ) -> PolicyView:
     """A policy of the mixed fleet, or of some of its hosts."""
-    limits = replace(LIMITS, lateness_ms=late_windows * W, max_epsilon_micro=20_000_000)
+    limits = replace(LIMITS, lateness_ms=late_windows * W, max_epsilon_micro=200_000_000)
     rule = fleet.domain_rule("d", grace_ms=grace_windows * W, quorum_ppm=quorum_ppm, k_min_hosts=2, k_min_tenants=2)
     return fleet.policy_of(
         [enrolment(one) for one in hosts],
@@ -90,14 +113,17 @@ def privacy_of(models: Sequence[str], mode: str) -> PrivacyParameters:
     widest = max(MODELS[one].clip_high_w - MODELS[one].clip_low_w for one in models) * 10
     group = 1 if mode == "instant" else 11
     counts, sums = fleet.PRIVACY.releases
+    others = () if mode == "average" else (HISTOGRAM,)
     sums = replace(
         sums,
         sensitivity_l1=widest,
         sensitivity_l2_squared=widest**2,
-        scale_micro=round(widest * 10**12 / sums.epsilon_micro),
+        epsilon_micro=PANE_EPSILON_MICRO,
+        scale_micro=round(widest * 10**12 / PANE_EPSILON_MICRO),
     )
-    total = -(-counts.epsilon_micro * (group + 1) // 2) + sums.epsilon_micro * group
-    return replace(fleet.PRIVACY, releases=(counts, sums), group_size=group, epsilon_total_micro=total)
+    total = -(-counts.epsilon_micro * (group + 1) // 2) + sum(one.epsilon_micro * group for one in (sums, *others))
+    releases = (counts, *others, sums)
+    return replace(fleet.PRIVACY, releases=releases, group_size=group, epsilon_total_micro=total)
 
 
 @cache
@@ -119,13 +145,20 @@ def statistics(host_id: str, window: int, model: str) -> GpuClass:
     counts = drawn(name + "noise", -30, 30, cells * cells).reshape(cells, cells)
     np.add.at(counts, (at[:, :-1].ravel(), at[:, 1:].ravel()), 1)
     missing = int(drawn(name + "missing", 1, 7, 1)[0]) if (window + int(host_id[1:])) % 5 == 4 else 0
-    level = drawn(f"{window} {model}", top, 8 * top, PANES) * (GPUS * TICKS - missing) // PANES
-    sums = level + drawn(name + "sums", -3 * top, 3 * top, PANES)
+    level = drawn(f"{window} {model}", 2 * top, 4 * top, PANES) * (GPUS * TICKS - missing) // PANES
+    if host_id == LIAR and window % LIES == LIES - 1:
+        level = level * 0 + 9 * top * GPUS * TICKS // PANES
+    taken = GPUS * TICKS - missing
+    bins = drawn(name + "bins", -9, 9, HISTOGRAM_CELLS)
+    bins[drawn(name + "bin", 8, 30, 1)[0]] += taken
+    bins[-1] += missing
+    released = FLEET[host_id][1] == "instant"
+    sums = level + drawn(name + "sums", -top, top, PANES)
     return fleet.gpu_class(
         model=model,
         sampler_mode=FLEET[host_id][1],
         capacity_w=capacity_w(model),
-        readings_taken=GPUS * TICKS - missing,
+        readings_taken=taken,
         edges_w=MODELS[model].edges_w,
         clip_low_w=MODELS[model].clip_low_w,
         clip_high_w=top,
@@ -133,6 +166,9 @@ def statistics(host_id: str, window: int, model: str) -> GpuClass:
         transitions_shape=(cells, cells),
         pane_sums=sums.astype("<i4").tobytes(),
         pane_sums_shape=(PANES,),
+        histogram=bins.astype("<i4").tobytes() if released else None,
+        histogram_absent_reason=None if released else "none",
+        histogram_shape=(HISTOGRAM_CELLS,) if released else (),
     )
 
 
@@ -142,7 +178,9 @@ def report(host_id: str, window: int) -> Sealed:
     previous = report(host_id, window - 1).digest if window else None
     signer = session(host_id)
     classes = tuple(statistics(host_id, window, model) for model in FLEET[host_id][0])
-    body = report_of(signer, T0 + window * W, window, classes=classes, prev_digest=previous)
+    body = report_of(
+        signer, T0 + window * W, window, classes=classes, prev_digest=previous, group_label=LABELS.get(host_id)
+    )
     if previous:
         body = replace(body, prev_digest_absent_reason=None)
     return seal(signer, body)

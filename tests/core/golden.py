@@ -112,6 +112,8 @@ WINDOW_MS, PANE_MS, GPUS, HOSTS, WINDOWS = 60_000, 1_000, 8, 24, 7
 TICKS, PANES = WINDOW_MS // 100, WINDOW_MS // PANE_MS
 LARGE = ModelRule(model="large", edges_w=tuple(range(70, 770, 70)), clip_low_w=0, clip_high_w=770)
 CELLS = len(LARGE.edges_w) + 2
+LIAR = "own23"
+"""Claims, from the sixth window on, what it never drew before."""
 SCALE = 7_700 * 10 // 7
 """Noise scale of the pane sums, units of 0.1 W, at an epsilon of 0.7."""
 
@@ -120,6 +122,8 @@ SCALE = 7_700 * 10 // 7
 def job_w(job: str, window: int) -> np.ndarray:
     """Power of one GPU of a job, W per tick [TICKS]: steps between two levels with a period of some seconds."""
     ticks = np.arange(window * TICKS, (window + 1) * TICKS)
+    if job == LIAR and window >= 5:
+        return np.full(TICKS, 700)
     if not job.startswith("job"):
         return 150 + np.repeat(drawn(f"{job} {window}", 0, 400, TICKS // 20), 20)
     period = 47 + 22 * int(job[3:])

@@ -82,7 +82,7 @@ def random_policy(rng: random.Random) -> PolicyView:
         LIMITS,
         lateness_ms=rng.choice((0, 1, 2, 4)) * W,
         evidence_interval_windows=rng.choice((1, 2, 3)),
-        max_epsilon_micro=20_000_000,
+        max_epsilon_micro=200_000_000,
     )
     rule = fleet.domain_rule(
         "d",
