@@ -33,7 +33,7 @@ from producers.privacy import privacy_parameters
 from producers.privatise import Privatiser
 from producers.seal import ClassWindow, Sealer
 from schemas.codec import encode_body, encode_signed_record, record_preimage
-from schemas.records import ControlRecord, PrivacyParameters
+from schemas.records import ControlRecord, EvidenceItem, PrivacyParameters
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from stream_jobs.worker import WorkerConfig, aggregator_binding
 
@@ -56,6 +56,22 @@ class QuickNoise(Privatiser):
     def add_noise(self, release: str, exact: np.ndarray) -> np.ndarray:
         p = -np.expm1(-1 / self._scales[release])
         return exact + self._rng.geometric(p, exact.shape) - self._rng.geometric(p, exact.shape)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Quotes for one host, under the one platform CA that real platforms share."""
+
+    tee: SimulatedTee
+    host_id: str
+    kind: str = "tdx_quote_v4"
+    simulated: bool = True
+
+    def quote(self, report_data: bytes) -> list[EvidenceItem]:
+        data = self.tee.mint(
+            report_data, mrtd=simulated_measurement(HOST_IMAGE), platform_id=simulated_platform_id(self.host_id)
+        )
+        return [EvidenceItem(kind=self.kind, data=data, subject_absent_reason="cpu")]
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ def make_log(directory: Path, hosts: int, windows: int, window_ms: int) -> Log:
 
     def values() -> Iterator[bytes]:
         yield control_value(directory, digest, signer, now_ms)
-        sealers = [sealer(directory, plan, one.host_id, now_ms) for one in policy.hosts]
+        sealers = [sealer(tee, plan, one.host_id, now_ms) for one in policy.hosts]
         privacy = privacy_parameters(plan.budget, plan.profile.classes, plan.schedule)
         noise = QuickNoise(privacy, np.random.default_rng(1))
         exact = list(templates(plan, start_ms))
@@ -115,14 +131,11 @@ def templates(plan: HostPlan, start_ms: int) -> Iterator[Distilled]:
         yield distil(readings, grid, item.clip_low_w, item.clip_high_w, schedule.ticks_per_pane)
 
 
-def sealer(directory: Path, plan: HostPlan, host_id: str, now_ms: int) -> Sealer:
+def sealer(tee: SimulatedTee, plan: HostPlan, host_id: str, now_ms: int) -> Sealer:
     """A host like the planned one, with a session of its own."""
     profile: HostProfile = replace(plan.profile, host_id=host_id)
     privacy = privacy_parameters(plan.budget, profile.classes, plan.schedule)
-    quotes = SimulatedTee.create(
-        directory, platform_id=simulated_platform_id(host_id), mrtd=simulated_measurement(HOST_IMAGE)
-    )
-    session = session_maker(quotes, session_facts(profile, plan.schedule, privacy))(None, now_ms)
+    session = session_maker(Platform(tee, host_id), session_facts(profile, plan.schedule, privacy))(None, now_ms)
     return Sealer(session, profile, plan.schedule, privacy, last_digest=None, evidence_interval=EVIDENCE_INTERVAL)
 
 

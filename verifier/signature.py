@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
@@ -35,10 +36,12 @@ ALGORITHMS = tuple(f"{scheme}-{name}" for scheme in ("ecdsa", "rsa-pss", "rsa") 
 """Signature algorithms by name: ECDSA (DER signatures), RSASSA-PSS (salt as long as the hash), RSASSA-PKCS1-v1_5."""
 
 
+@lru_cache(maxsize=64)
 def load_session_key(point: bytes) -> ec.EllipticCurvePublicKey:
     """The P-256 key of an uncompressed point, 65 bytes 04‖X‖Y, checked to be on the curve.
 
-    Keep the object: making it costs a tenth of a verification. Raises `SessionKeyInvalid`.
+    Keep the object: making it costs a tenth of a verification, and it takes 2 KB. The last ones are remembered, so that
+    whoever checks the same session's signature and its evidence holds one. Raises `SessionKeyInvalid`.
     """
     if len(point) != UNCOMPRESSED_POINT_BYTES or point[0] != 0x04:
         raise SessionKeyInvalid("not an uncompressed P-256 point of 65 bytes", field="session_public_key")
