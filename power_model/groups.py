@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 MAX_DIRECTIONS = 8
 """Directions in time that are kept: jobs of one domain whose swings differ."""
-EDGE = 1.1
+EDGE = 1.25
 """Factor on the noise's largest eigenvalue above which a direction counts."""
 COSINE = 0.9
 """Hosts of a group are at most this far from its direction, their noise taken off."""

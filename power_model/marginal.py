@@ -19,7 +19,7 @@ Counts = npt.NDArray[np.int64]
 
 RUNS = (1, 2, 4, 8)
 """Lengths of runs of cells whose sum is tested against the noise."""
-SIGNIFICANT = 3.0
+SIGNIFICANT = 4.0
 """A run has mass if its sum exceeds so many standard deviations of its noise."""
 FINE = 16
 """Points per cell at which the cubic distribution function is inverted."""
@@ -39,7 +39,7 @@ def support(noisy: Counts, noise_std: float) -> slice:
         found = runs > SIGNIFICANT * noise_std * math.sqrt(length)
         for offset in range(length):
             seen[offset : offset + found.size] |= found
-    cells = np.flatnonzero(seen)
+    cells = np.flatnonzero(seen & (noisy > 0))  # a run reaches over the end of the mass that makes it significant
     return slice(int(cells[0]), int(cells[-1]) + 1) if cells.size else slice(0, noisy.size)
 
 

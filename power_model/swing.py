@@ -3,7 +3,8 @@
 1. Rows (the GPUs of one class on one host) that swing in step are found in their pane series, or named by a label.
 2. A group's slow part runs straight through its pane means. What single readings do beyond it is in their histogram:
    inside a group readings are taken as comonotone, so that the group's power has the quantiles of a reading times its
-   GPUs. The k-th highest tick of the slow part, jittered by what panes do not explain, gets the k-th highest quantile.
+   GPUs. The k-th highest tick of the slow part, jittered inside panes by what they leave open, gets the k-th highest
+   quantile.
    That leaves noise of the panes in the order of the ticks only, not in the size of the swing, and no shape is assumed.
 3. Where the pane means of the result would move more than the panes did, readings are not in step that far: the swing
    is scaled down to what the panes show.
@@ -44,6 +45,8 @@ TAIL_RUN = 8
 UNLIKE = 0.007
 """Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
 it, it must not split a group."""
+STEP_POINTS = 256
+"""Points at which the spread of a histogram is taken."""
 ATOMS = 33
 """Equally likely values that stand for the normal law of what moves independently."""
 
@@ -117,7 +120,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
     panes = classes[0].total_w.size
     groups = _groups(classes)
     paths = np.zeros((PATHS, panes * ticks_per_pane), dtype=np.float64)
-    step_variance, in_step, fast = 0.0, [], []
+    step_variance, in_step = 0.0, []
     number = 0
     rest, rest_noise = np.zeros(panes, dtype=np.float64), 0.0
     for one, mine in zip(classes, groups, strict=True):
@@ -134,8 +137,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
             in_step.append(one.scale * _inside_std(course, ticks_per_pane))
         rest += one.scale * left
         rest_noise += one.scale**2 * max(0.0, left_noise)
-        step_variance += one.scale * one.step_w2 * int(one.gpus[alone].sum())
-        fast.append(one.scale * one.step_w2 * int(one.gpus.sum()))
+        step_variance += one.scale * _step_variance_w2(one, np.flatnonzero(alone)) * int(one.gpus[alone].sum())
     slow_rest, lost = _shrunk(rest, rest_noise)
     paths += to_ticks(slow_rest, ticks_per_pane)
     total = _weighted([one.total_w for one in classes], [one.scale for one in classes])
@@ -207,7 +209,7 @@ def _course(one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks
     slow_w2 = max(0.0, variance(series.tolist()) - noise_w2)
     level = _mean(series)
     quantiles = _quantiles(one, rows, ticks)
-    jitter = jitter_of(number, ticks)
+    jitter = jitter_of(number, ticks, ticks_per_pane)
     if quantiles is None:
         shrunk, lost = _shrunk(series, noise_w2)
         inside = math.sqrt(one.step_w2) * int(one.gpus[rows].sum())
@@ -224,8 +226,27 @@ def _course(one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks
     return level + course * share
 
 
-def _quantiles(one: ClassRows, rows: Counts, ticks: int) -> Floats | None:
-    """Quantiles of the group's power were all its readings comonotone, W [ticks]; None if noise drowns the tail."""
+def _step_variance_w2(one: ClassRows, rows: Counts) -> float:
+    """Variance of one GPU's movement inside panes, W^2, for rows that are in step with nobody.
+
+    The chain sees a whole state's width where readings chatter around an edge. More than what the histogram has beyond
+    the panes' own movement it cannot be.
+    """
+    quantiles = _quantiles(one, rows, STEP_POINTS) if rows.size else None
+    if quantiles is None:
+        return one.step_w2
+    gpus = one.gpus[rows].tolist()
+    quantiles = (quantiles - _mean(quantiles)) / sum(gpus)
+    slow = [
+        (variance(panes.tolist()) - noise * noise) / count
+        for panes, noise, count in zip(one.panes_w[rows], one.noise_w[rows].tolist(), gpus, strict=True)
+    ]
+    inside_w2: float = _mean(quantiles * quantiles) - math.fsum(slow) / sum(gpus)
+    return min(one.step_w2, max(0.0, inside_w2))
+
+
+def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
+    """Quantiles of the rows' power were all their readings comonotone, W [points]; None if noise drowns the tail."""
     if one.histograms is None:
         return None
     readings, gpus = int(one.readings[rows].sum()), int(one.gpus[rows].sum())
@@ -235,7 +256,7 @@ def _quantiles(one: ClassRows, rows: Counts, ticks: int) -> Floats | None:
     width = float(one.edges_w[1] - one.edges_w[0])
     summed, first = _aligned(one, one.histograms, rows, width)
     edges = float(one.edges_w[0]) + width * np.arange(first, first + summed.size + 1, dtype=np.float64)
-    return quantile_function(project_histogram(summed, noise, readings), edges, ticks) * gpus
+    return quantile_function(project_histogram(summed, noise, readings), edges, points) * gpus
 
 
 def _aligned(one: ClassRows, histograms: Counts, rows: Counts, width_w: float) -> tuple[Counts, int]:
@@ -265,10 +286,11 @@ def _inside_std(course: Floats, ticks_per_pane: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def jitter_of(number: int, ticks: int) -> Floats:
-    """Return standard normal values [PATHS, ticks], the same for the same group number, independent between numbers.
+def jitter_of(number: int, ticks: int, ticks_per_pane: int) -> Floats:
+    """Return normal values [PATHS, ticks] of variance 1, the same for the same group, independent between groups.
 
-    The integers are those of the SplitMix64 generator (Steele, Lea and Flood 2014), started at `number`.
+    They sum to 0 in every pane, as what panes do not see does. The integers behind them are those of the SplitMix64
+    generator (Steele, Lea and Flood 2014), started at `number`.
     """
     index = np.arange(1, PATHS * ticks + 1, dtype=np.uint64)
     z = np.uint64((number + 1) * 0xD1342543DE82EF95 % 2**64) + index * np.uint64(0x9E3779B97F4A7C15)
@@ -278,5 +300,8 @@ def jitter_of(number: int, ticks: int) -> Floats:
     law = NormalDist()
     values = [law.inv_cdf((word + 0.5) / 2**32) for word in (z >> np.uint64(32)).tolist()]
     result = np.array(values, dtype=np.float64).reshape(PATHS, ticks)
+    if ticks_per_pane > 1:
+        result -= np.repeat(pane_means(result, ticks_per_pane), ticks_per_pane, axis=1)
+        result *= math.sqrt(ticks_per_pane / (ticks_per_pane - 1))
     result.setflags(write=False)
     return result

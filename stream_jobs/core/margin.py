@@ -24,7 +24,7 @@ QUANTILES_PPM = (500_000, 900_000, 950_000, 990_000, 999_000)
 
 NOISE_SHARE = 0.8
 """Standard deviation of an upper quantile for the noise of the panes, in standard deviations of one pane's."""
-MODEL_SHARE = 0.25
+MODEL_SHARE = 0.28
 """Standard deviation of an upper quantile for the model, as a share of what moves inside panes, W to W."""
 REACH_SHARE = 0.03
 """The same as a share of the quantile's distance from the mean."""
