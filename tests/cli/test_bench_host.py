@@ -106,7 +106,7 @@ def test_the_command_measures_the_pipeline_and_an_agent() -> None:
     runs = [measure(150.0 if FULL else 2.0), *(measure(0.0) for _ in range(RUNS - 1))]
     for run in runs:
         assert run["samples_per_report"] == 8 * 600
-        assert run["draws_per_report"] == 11 * 11 + 60 + 2, "transitions, panes, energy, spikes"
+        assert run["draws_per_report"] == 11 * 11 + 60 + 65 + 2, "transitions, panes, histogram, energy, spikes"
         assert set(run["stages_us"]) == STAGES
         assert 0 < run["samples_per_s"] < run["opendp_ceiling_samples_per_s"]
         assert run["stages_us"]["encode"] + run["stages_us"]["sign"] < run["stages_us"]["seal"]
@@ -137,7 +137,7 @@ def test_reports_of_the_benchmark_are_the_agents_own(tmp_path: Path) -> None:
         found = bench.run(windows=3, seconds=0.0)
     finally:
         bench.close()
-    assert (found.reports, found.samples_per_report, found.draws_per_report) == (3, 200, 121 + 10 + 2)
+    assert (found.reports, found.samples_per_report, found.draws_per_report) == (3, 200, 121 + 10 + 65 + 2)
     assert found.report_bytes > 800
     assert found.samples_per_wall_s <= found.samples_per_s * 1.05
 

@@ -20,6 +20,7 @@ from producers.sample.reader import FLAG_NAMES
 from producers.sample.sampler import SampledSource
 from producers.spool import Spool
 from schemas.codec import decode_signed_record
+from schemas.contract import HISTOGRAM_CELLS
 from schemas.records import GpuClass, WindowReport
 from stream_jobs.core.checks import class_arrays, noise_bound
 from tests.producers.fake_gpu import FakeGpu
@@ -130,5 +131,10 @@ def check_report(report: WindowReport, schedule: Schedule) -> None:
     slack = noise_bound(scales["pane_sums"], 1)
     assert -slack <= sums.min()
     assert sums.max() <= item.gpus * schedule.ticks_per_pane * item.clip_high_w * 10 + slack
+    bins = np.frombuffer(item.histogram or b"", "<i4")
+    silent = item.gpus * schedule.ticks - item.readings_taken
+    assert item.histogram_shape == bins.shape == (HISTOGRAM_CELLS,)
+    assert abs(int(bins.sum()) - item.gpus * schedule.ticks) <= noise_bound(scales["histogram"], bins.size)
+    assert abs(int(bins[-1]) - silent) <= noise_bound(scales["histogram"], 1)
     assert 0 <= item.readings_taken <= item.gpus * schedule.ticks
     assert 0 <= report.samples_taken <= report.samples_scheduled == schedule.ticks
