@@ -139,25 +139,18 @@ class PaneSeries:
         return np.isfinite(self.panes_w)
 
     @cached_property
-    def _filtered(self) -> tuple[Floats, float]:
-        """Levels (NaN where there is no pane) and the variance of the newest."""
+    def _drift_w2(self) -> float:
+        """Variance of the level's change from pane to pane, jumps left out."""
         steps = np.diff(self.panes_w)
         noise = float(np.max(self.noise_w2[self.present]))
         squares = np.sort(np.square(steps[np.isfinite(steps)]))
         # Median of a squared normal deviate: 0.455 of its variance. Jumps do not enter the median.
         median = float(squares[squares.size // 2]) if squares.size else 0.0
-        drift = max(median / 0.455 - 2.0 * noise, 0.02 * noise)
-        levels, level, variance = [], math.nan, 0.0
-        for seen, known in zip(self.panes_w.tolist(), self.noise_w2.tolist(), strict=True):
-            innovation, predicted = seen - level, variance + drift
-            total = predicted + known
-            if math.isnan(innovation) or innovation * innovation > JUMP_SIGMA * JUMP_SIGMA * total:
-                level, variance = seen, known
-            elif total > 0.0:
-                gain = predicted / total
-                level, variance = level + gain * innovation, (1.0 - gain) * predicted
-            levels.append(level)
-        return np.array(levels), variance
+        return max(median / 0.455 - 2.0 * noise, 0.02 * noise)
+
+    @cached_property
+    def _forwards(self) -> tuple[Floats, float]:
+        return _filtered(self.panes_w, self.noise_w2, self._drift_w2)
 
     @property
     def levels_w(self) -> Floats:
@@ -165,7 +158,12 @@ class PaneSeries:
 
         The noise variance is known, the drift's comes from the median step, and a jump starts anew.
         """
-        return self._filtered[0]
+        return self._forwards[0]
+
+    @cached_property
+    def _levels_back_w(self) -> Floats:
+        """The same with time turned round: what is known of a pane from those after it."""
+        return _filtered(self.panes_w[::-1], self.noise_w2[::-1], self._drift_w2)[0][::-1]
 
     @cached_property
     def swings(self) -> int:
@@ -222,7 +220,7 @@ class PaneSeries:
         noise = math.fsum(self.noise_w2[self.present].tolist()) / int(np.count_nonzero(self.present))
         extra = self.inner_variance_w2 - noise
         if extra < 0.0:
-            values = _narrowed(values, weights, extra, self.inner_variance_w2)
+            values = _narrowed(values, weights, extra, self.inner_variance_w2 + self._forwards[1])
         prior = np.full(_UNIFORM.size, round(unseen * WEIGHT / _UNIFORM.size), dtype=np.int64)
         values = np.concatenate([values, self.capacity_w * _UNIFORM])
         order = np.argsort(values, kind="stable")
@@ -231,7 +229,7 @@ class PaneSeries:
             np.cumsum(np.concatenate([weights, prior])[order]),
             math.sqrt(max(extra, 0.0)),
             observations,
-            math.sqrt(self._filtered[1]),
+            math.sqrt(self._forwards[1]),
         )
 
     @cached_property
@@ -251,7 +249,7 @@ class PaneSeries:
 
     def _changes(self, lags: dict[int, float], slow: float) -> list[tuple[Floats, Floats, Floats]]:
         """Powers that earlier changes lead to from the newest level, each with its weight as analog and as change."""
-        levels, panes = self.levels_w, self.panes_w
+        levels, back, panes = self.levels_w, self._levels_back_w, self.panes_w
         slopes = np.diff(levels)
         newest, slope = float(levels[-1]), float(slopes[-1]) if slopes.size else 0.0
         slope = 0.0 if math.isnan(slope) else slope
@@ -262,7 +260,7 @@ class PaneSeries:
             memory = self._memory(lag)
             memory += (1.0 - memory) * slow
             forwards = levels[1:-lag], panes[1 + lag :], slopes[:-lag]
-            backwards = levels[lag:-1], panes[: -lag - 1], -slopes[lag:]
+            backwards = back[lag:-1], panes[: -lag - 1], -np.diff(back)[lag:]
             for start, end, rise in (forwards, backwards):
                 known = np.isfinite(start) & np.isfinite(end)
                 level = start[known]
@@ -284,6 +282,21 @@ class PaneSeries:
         if not variance > 0.0 or not products.size:
             return 0.0
         return min(max(math.fsum(products.tolist()) / products.size / variance, 0.0), 1.0)
+
+
+def _filtered(panes_w: Floats, noise_w2: Floats, drift_w2: float) -> tuple[Floats, float]:
+    """Levels after every pane (NaN where there is none) and the variance of the last."""
+    levels, level, variance = [], math.nan, 0.0
+    for seen, known in zip(panes_w.tolist(), noise_w2.tolist(), strict=True):
+        innovation, predicted = seen - level, variance + drift_w2
+        total = predicted + known
+        if math.isnan(innovation) or innovation * innovation > JUMP_SIGMA * JUMP_SIGMA * total:
+            level, variance = seen, known
+        elif total > 0.0:
+            gain = predicted / total
+            level, variance = level + gain * innovation, (1.0 - gain) * predicted
+        levels.append(level)
+    return np.array(levels), variance
 
 
 def _narrowed(values: Floats, weights: Counts, extra_w2: float, least_w2: float) -> Floats:
