@@ -36,10 +36,13 @@ def support(noisy: Counts, noise_std: float) -> slice:
         if length > noisy.size:
             break
         runs = sums[length:] - sums[:-length]
-        found = runs > SIGNIFICANT * noise_std * math.sqrt(length)
+        taken = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(seen)])
+        # Cells beside the mass must have some of their own: a run across its end would always have.
+        free = taken[length:] == taken[:-length]
+        found = free & (runs > SIGNIFICANT * noise_std * math.sqrt(length))
         for offset in range(length):
             seen[offset : offset + found.size] |= found
-    cells = np.flatnonzero(seen & (noisy > 0))  # a run reaches over the end of the mass that makes it significant
+    cells = np.flatnonzero(seen & (noisy > 0))
     return slice(int(cells[0]), int(cells[-1]) + 1) if cells.size else slice(0, noisy.size)
 
 
