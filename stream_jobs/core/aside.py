@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class JudgedClass:
     range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without.
     `codes`: hosts by code. `steady`: hosts whose past claims differ by noise alone. `weights`, `flat_w`: see
     `Correction`. `reason`: the code of the lowest weight, empty where all counts. `silent_*`: enrolled hosts without a
-    report that have references. `factor`: see `Correction`.
+    report that have references, `silent_w` each at its reference. `factor`: see `Correction`.
     """
 
     key: ClassKey
@@ -83,7 +83,7 @@ class JudgedClass:
     steady: Flags
     silent_hosts: int = 0
     silent_gpus: int = 0
-    silent_w: float = 0.0
+    silent_w: dict[str, float] = field(default_factory=dict)
     silent_capacity_w: int = 0
     factor: float = 1.0
 
@@ -175,6 +175,8 @@ def _entry(one: JudgedClass, code: str, chosen: list[int]) -> SetAside:
         readings_taken=sum(total.host_readings[i] for i in chosen),
         pane_sums_sum=raw.astype("<i8").tobytes(),
         claimed_w=round(math.fsum(float(one.claim_w[i]) for i in chosen if not np.isnan(one.claim_w[i]))),
-        reference_w=round(math.fsum([float(instead[i]) for i in with_level] + ([one.silent_w] if silent else []))),
+        reference_w=round(
+            math.fsum([float(instead[i]) for i in with_level] + (list(one.silent_w.values()) if silent else []))
+        ),
         weight_ppm=0 if silent else round(float(one.weights[chosen[0]]) * _PPM),
     )

@@ -13,7 +13,6 @@ from schemas.records import (
     EpsilonStatement,
     FleetPower,
     Forecast,
-    Influence,
     LayerResult,
     OffsetRange,
     OutputSource,
@@ -25,6 +24,7 @@ from stream_jobs.core.aggregate import ClassFigures, class_figures
 from stream_jobs.core.checks import NOISE_TAIL
 from stream_jobs.core.effects import Emission
 from stream_jobs.core.history import enrolled_shares
+from stream_jobs.core.influence import influence_of
 from stream_jobs.core.margin import (
     Estimate,
     coverage_variance_w2,
@@ -148,29 +148,6 @@ def _shares(window: Window) -> tuple[PowerShare, ...]:
     )
 
 
-def _influence(window: Window) -> tuple[Influence, ...]:
-    """Largest change of the mean that readings within the enrolled range can make, per kind of liar."""
-    bounds: dict[str, Counter[str]] = {"host": Counter(), "tenant": Counter(), "failure_domain": Counter()}
-    for host in window.view.members[window.rule.domain]:
-        if host.host_id not in window.entries:
-            continue
-        span = 0
-        for one in host.classes:
-            model = window.view.models[one.model]
-            span += one.gpus * (model.clip_high_w - model.clip_low_w)
-        bounds["host"][host.host_id] += span
-        bounds["tenant"][host.tenant] += span
-        bounds["failure_domain"][host.failure_domain] += span
-    return tuple(
-        Influence(
-            subject=subject,
-            mean_w=max(spans.values(), default=0),
-            margin_w_absent_reason="not bounded by this release",
-        )
-        for subject, spans in bounds.items()
-    )
-
-
 def _counts(counter: Counter[str]) -> tuple[CodeCount, ...]:
     return tuple(CodeCount(code=code, count=counter[code]) for code in sorted(counter) if counter[code])
 
@@ -270,7 +247,7 @@ def emission(
         synchrony=synchrony_of(window, estimate) if estimate else None,
         synchrony_absent_reason=withheld,
         history_windows=window.history.windows if window.history else 0,
-        influence=_influence(window),
+        influence=influence_of(window, judgement),
         dilution=dilution,
         privacy=EpsilonStatement(
             mode="EDGE",

@@ -49,13 +49,17 @@ class Claims:
 
     `mean_w` W, NaN without readings; `swing_w2` variance of the panes' power around it, W^2, known noise subtracted,
     may be negative; `window_scale_w`, `pane_scale_w`: scale of the noise of one pane sum as it enters the mean of the
-    window and of the pane, W; `stalls_w2`: variance that missing readings alone can make, W^2; `panes`: their number.
+    window and of the pane, W; `peak_w`, `trough_w`: highest and lowest pane, by the schedule, W, `spike_scale_w` the
+    noise in them; `stalls_w2`: variance that missing readings alone can make, W^2; `panes`: their number.
     """
 
     mean_w: Floats
     swing_w2: Floats
     window_scale_w: Floats
     pane_scale_w: Floats
+    peak_w: Floats
+    trough_w: Floats
+    spike_scale_w: Floats
     stalls_w2: Floats
     panes: int
 
@@ -73,12 +77,17 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
     pane_to_w = to_w * panes
     mean_w = matrix.sum(axis=1) * to_w
     swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w if panes > 1 else np.zeros_like(mean_w)
-    missing = 1.0 - readings / (np.array(total.host_gpus, np.float64) * ticks)
+    gpus = np.array(total.host_gpus, np.float64)
+    scheduled_w = _QUANTUM_W * panes / (gpus * ticks)
+    missing = 1.0 - readings / (gpus * ticks)
     return Claims(
         mean_w=mean_w,
         swing_w2=swing_w2,
         window_scale_w=scale * to_w,
         pane_scale_w=scale * pane_to_w,
+        peak_w=matrix.max(axis=1) * scheduled_w,
+        trough_w=matrix.min(axis=1) * scheduled_w,
+        spike_scale_w=scale * scheduled_w,
         stalls_w2=missing / (1.0 - missing) * mean_w * mean_w,
         panes=panes,
     )

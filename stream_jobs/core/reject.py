@@ -29,7 +29,7 @@ import numpy as np
 from schemas.records import SetAside
 from stream_jobs.core.aside import ABSENT, Correction, Flags, JudgedClass, absent_capacity_w, corrected
 from stream_jobs.core.history import Claims, ClassKey, Floats, Ints, References, claims_of
-from stream_jobs.core.tails import square_sum_excess, sum_excess
+from stream_jobs.core.tails import draw_excess, square_sum_excess, sum_excess
 from stream_jobs.core.windows import Window
 
 CODES: dict[str, str] = {
@@ -74,6 +74,9 @@ MIN_READINGS_SHARE = 0.5
 CAP_SIGMAS = 5.0
 """The drift cap holds what hosts gain over their true level: known noise, this many deviations of it, is taken off."""
 
+LEAST_ASIDE_W = 0.5
+"""Less is not set aside: outputs are in W."""
+
 STEADY_SIGMAS = 4.0
 """A host whose past claims lie this close to their median, in deviations of the noise, was steady."""
 
@@ -95,13 +98,46 @@ _PPM = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """What hosts outside their bands move in one direction. `shares`: deviation per capacity, largest first, of hosts
+    with `capacity_w`, whose unit moves the figure by `watts`; `cap_w`: what is admitted of what nobody bears out.
+    `leaning_w`: what steady hosts lean by that noise may explain.
+    """
+
+    shares: Floats
+    capacity_w: Ints
+    watts: Floats
+    cap_w: float
+    leaning_w: float
+
+    def admitted_w(self, limit_w: int) -> float:
+        """What counts of it, W, if hosts of a capacity up to `limit_w` may lie."""
+        borne = self.borne_out(limit_w)
+        beyond = math.fsum((np.maximum(self.shares - borne, 0.0) * self.watts).tolist())
+        return math.fsum((np.minimum(self.shares, borne) * self.watts).tolist()) + min(beyond, self.cap_w)
+
+    def borne_out(self, limit_w: int) -> float:
+        """Deviation per capacity that hosts of more than `limit_w` reach: some of them are honest."""
+        reached = np.cumsum(self.capacity_w)
+        first = int(np.searchsorted(reached, max(0, limit_w), side="right"))
+        return float(self.shares[first]) if first < len(self.shares) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the layers found. `hosts`, `capacity_w` by code: flagged, set aside or not."""
+    """What the layers found. `hosts`, `capacity_w` by code: flagged, set aside or not. `classes`: host by host.
+
+    `up`, `down`, `swing`: how claims outside the bands were weighed.
+    """
 
     corrections: dict[ClassKey, Correction]
     set_aside: tuple[SetAside, ...]
     hosts: Counter[str]
     capacity_w: Counter[str]
+    classes: tuple[JudgedClass, ...]
+    up: Balance
+    down: Balance
+    swing: Balance
 
 
 def judge(window: Window) -> Judgement:
@@ -122,10 +158,10 @@ def judge(window: Window) -> Judgement:
     cap_w = enrolled_w * window.rule.drift_cap_ppm / _PPM
     still = [np.zeros(len(one.gpus)) for one in classes]
     up = [one.claim_w - one.level_w for one in classes]
-    _weigh(_directed(classes, UP, up, still), limit_w, cap_w)
-    _weigh(_directed(classes, DOWN, [-moved for moved in up], still), limit_w, cap_w)
+    rising = _weigh(*_directed(classes, UP, up, still), limit_w, cap_w)
+    falling = _weigh(*_directed(classes, DOWN, [-moved for moved in up], still), limit_w, cap_w)
     swung = [one.swing_w - one.swing_level_w for one in classes]
-    _weigh(_directed(classes, SWING, swung, [one.swing_level_w for one in classes]), limit_w, cap_w)
+    swinging = _weigh(*_directed(classes, SWING, swung, [one.swing_level_w for one in classes]), limit_w, cap_w)
     for one in classes:
         _hold_capped(one)
     figures = [corrected(one) for one in classes]
@@ -136,6 +172,10 @@ def judge(window: Window) -> Judgement:
         capacity_w=Counter(
             {code: sum(int(one.capacity_w[one.codes[code]].sum()) for one in classes) for code in LAYERS}
         ),
+        classes=tuple(classes),
+        up=rising,
+        down=falling,
+        swing=swinging,
     )
 
 
@@ -216,14 +256,19 @@ def _swing_slack_w2(claims: Claims, true_w2: Floats | float) -> Floats:
 
 
 def _cap_influence(window: Window, one: JudgedClass, claims: Claims, slack_w: Floats) -> None:
-    """No host counts with more than its GPUs can draw, lowered to their power limits, nor with a wilder swing."""
+    """No host counts with more than its GPUs can draw, lowered to their power limits, nor with a wilder swing.
+
+    Panes are held against the range by the schedule, so that missing readings make none of them higher.
+    """
     model = window.view.models[one.key[0]]
     share = np.array(one.total.host_effective_w, np.float64) / np.maximum(1, one.capacity_w)
     top_w, bottom_w = (model.clip_high_w * share + slack_w) * one.gpus, (model.clip_low_w - slack_w) * one.gpus
     half_w = (model.clip_high_w - model.clip_low_w) / 2
     widest_w2 = half_w * half_w * claims.panes / max(1, claims.panes - 1)
     wild = claims.swing_w2 > widest_w2 + _swing_slack_w2(claims, widest_w2)
-    beyond = (one.claim_w > top_w) | (one.claim_w < bottom_w) | wild
+    spike_w = claims.spike_scale_w * draw_excess(claims.panes)
+    peaks = (claims.peak_w > model.clip_high_w + spike_w) | (claims.trough_w < min(0, model.clip_low_w) - spike_w)
+    beyond = (one.claim_w > top_w) | (one.claim_w < bottom_w) | wild | peaks
     one.codes["INFLUENCE_CAPPED"] = beyond & ~one.absent
     one.claim_w = np.minimum(np.maximum(one.claim_w, bottom_w), top_w)
 
@@ -266,7 +311,7 @@ def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
                     one.silent_hosts += 1
                     one.silent_gpus += stated.gpus
                     one.silent_capacity_w += stated.capacity_w
-                    one.silent_w = math.fsum((one.silent_w, float(known.level_w[row]) * stated.gpus))
+                    one.silent_w[host.host_id] = float(known.level_w[row]) * stated.gpus
                     break
 
 
@@ -288,20 +333,20 @@ class _Side:
 
 def _directed(
     classes: Sequence[JudgedClass], codes: tuple[str, ...], moved_w: Sequence[Floats], base_w: Sequence[Floats]
-) -> list[_Side]:
-    """Hosts with one of `codes`; with the last of three also those that drift."""
+) -> tuple[list[_Side], float]:
+    """Hosts with one of `codes`, with the last of several also those that drift; and what leaning moves otherwise."""
+    drift, leaning_w = _drifting(classes, moved_w, codes[0]) if len(codes) > 1 else (None, 0.0)
     sides = []
-    drift = _drifting(classes, moved_w, codes[0]) if len(codes) > 1 else None
     for number, (one, moved, base) in enumerate(zip(classes, moved_w, base_w, strict=True)):
         mine = {code: one.codes[code] for code in codes}
         if drift is not None:
             mine[codes[-1]] = drift[number]
         sides.append(_Side(one, mine, np.logical_or.reduce(list(mine.values())), moved, base))
-    return sides
+    return sides, leaning_w
 
 
-def _drifting(classes: Sequence[JudgedClass], moved_w: Sequence[Floats], code: str) -> list[Flags] | None:
-    """Steady hosts that lean to one side inside their bands; None where noise alone would make them."""
+def _drifting(classes: Sequence[JudgedClass], moved_w: Sequence[Floats], code: str) -> tuple[list[Flags] | None, float]:
+    """Steady hosts that lean to one side inside their bands; None where noise alone makes them, and by how much, W."""
     masks, leans, noise = [], [], []
     for one, moved in zip(classes, moved_w, strict=True):
         with np.errstate(invalid="ignore"):
@@ -309,35 +354,43 @@ def _drifting(classes: Sequence[JudgedClass], moved_w: Sequence[Floats], code: s
         masks.append(lean)
         leans += (moved[lean] * one.factor).tolist()
         noise += (one.noise_w[one.steady] * one.factor).tolist()
+    leaning_w = math.fsum(leans)
     if len(leans) < 2:
-        return None
+        return None, leaning_w
     deviation_w = LEAN_DEVIATION * math.sqrt(math.fsum(one * one for one in noise)) + max(noise)
     by_noise_w = LEAN_MEAN * math.fsum(noise) + LEAN_TAIL * deviation_w
-    return masks if math.fsum(leans) > by_noise_w else None
+    return (masks, 0.0) if leaning_w > by_noise_w else (None, leaning_w)
 
 
-def _weigh(sides: Sequence[_Side], limit_w: int, cap_w: float) -> None:
+def _weigh(sides: Sequence[_Side], leaning_w: float, limit_w: int, cap_w: float) -> Balance:
     """Lower the weights of flagged hosts until what nobody bears out is within the cap; `limit_w` may collude, W."""
-    if not any(side.flags.any() for side in sides):
-        return
-    shares = [
-        np.where(side.flags, np.maximum(0.0, side.moved_w), 0.0) / np.maximum(1, side.one.capacity_w) for side in sides
-    ]
-    borne = _borne_out([side.one.capacity_w for side in sides], shares, limit_w)
-    within, beyond, under, noise = [], [], [], []
-    for side, share in zip(sides, shares, strict=True):
+    shares: list[Floats] = [np.zeros(0)]
+    capacity: list[Ints] = [np.zeros(0, np.int64)]
+    watts: list[Floats] = [np.zeros(0)]
+    under: list[Floats] = [np.zeros(0)]
+    noise: list[Floats] = [np.zeros(0)]
+    for side in sides:
         one, flags = side.one, side.flags
-        watts = one.capacity_w[flags] * one.factor
-        within += (np.minimum(share[flags], borne) * watts).tolist()
-        beyond += (np.maximum(share[flags] - borne, 0.0) * watts).tolist()
-        under += (side.base_w[flags] * one.factor).tolist()
-        noise += ((one.noise_w[flags] * one.factor) ** 2).tolist()
-    cap_w = max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(noise)))
-    rest_w = math.fsum(beyond)
-    if rest_w <= cap_w:
-        return
-    fixed_w = math.fsum(within) + math.fsum(under)
-    weight = math.floor(_PPM * (fixed_w + cap_w) / (fixed_w + rest_w)) / _PPM
+        shares.append(np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags]))
+        capacity.append(one.capacity_w[flags])
+        watts.append(one.capacity_w[flags] * one.factor)
+        under.append(side.base_w[flags] * one.factor)
+        noise_w = one.noise_w[flags] * one.factor
+        noise.append(noise_w * noise_w)
+    order = np.argsort(-np.concatenate(shares), kind="stable")
+    balance = Balance(
+        shares=np.concatenate(shares)[order],
+        capacity_w=np.concatenate(capacity)[order],
+        watts=np.concatenate(watts)[order],
+        cap_w=max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(np.concatenate(noise).tolist()))),
+        leaning_w=leaning_w,
+    )
+    claimed_w = math.fsum((balance.shares * balance.watts).tolist())
+    admitted_w = balance.admitted_w(limit_w)
+    base_w = math.fsum(np.concatenate(under).tolist())
+    if claimed_w - admitted_w < LEAST_ASIDE_W:
+        return balance
+    weight = math.floor(_PPM * (base_w + admitted_w) / (base_w + claimed_w)) / _PPM
     for side in sides:
         one = side.one
         lower = side.flags & (weight < one.weights)
@@ -346,15 +399,7 @@ def _weigh(sides: Sequence[_Side], limit_w: int, cap_w: float) -> None:
         for code, flags in side.codes.items():
             one.codes[code] = flags
             one.reason[lower & flags] = code
-
-
-def _borne_out(capacity_w: Sequence[Ints], shares: Sequence[Floats], limit_w: int) -> float:
-    """Deviation per capacity that hosts of more than `limit_w` reach: some of them are honest."""
-    share = np.concatenate(shares)
-    order = np.argsort(-share, kind="stable")
-    reached = np.cumsum(np.concatenate(capacity_w)[order])
-    first = int(np.searchsorted(reached, limit_w, side="right"))
-    return float(share[order[first]]) if first < len(order) else 0.0
+    return balance
 
 
 def _hold_capped(one: JudgedClass) -> None:

@@ -30,6 +30,11 @@ def sum_excess(count: int, tail: float = HONEST_TAIL) -> float:
     return 2 * count * high / (1 - high * high)
 
 
+def draw_excess(count: int, tail: float = HONEST_TAIL) -> float:
+    """Return x such that any of `count` Laplace draws of scale 1 exceeds it, on either side, with at most `tail`."""
+    return math.log(count / tail)
+
+
 @lru_cache(maxsize=1024)
 def square_sum_excess(count: int, tail: float = HONEST_TAIL) -> float:
     """Return x: the sum of squares of `count` Laplace draws of scale 1 exceeds 2 count + x with at most `tail`.

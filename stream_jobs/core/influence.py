@@ -1,0 +1,263 @@
+"""How far one liar, one tenant, one failure domain, or all who may collude can move the mean and the margin.
+
+The bound is the largest difference between the outputs of any two sets of reports that the subject may send for the
+window, to send none included, whatever it sent before and with everybody else's reports unchanged. Per GPU model, let
+the others that count hold the power U over the readings R of their G GPUs (R in GPUs at full schedule), W in those at
+their references, of capacity C in all, and E be enrolled. A subject of g GPUs and capacity c makes the mean
+
+    ((U + x) (G + g) / (R + r) + W) E / (C + c),    0 <= r <= g its readings, x its power over them,
+
+or, absent and without a history, (U G / R + W) E / C. The middle layers leave x where it is or move it towards a
+reference, which lies in the range as well; the influence layer holds x within r times the clip range, widened by what
+noise makes of an honest host with probability `HONEST_TAIL`, at most. The expression is monotone in x and in r, so that
+its extremes lie at the ends. Beside its own claim, a subject may bear out, or no longer bear out, what others have set
+aside (`Balance.admitted_w` with and without its capacity among the liars), and tip hosts that lean over the edge.
+
+Margin = limit - quantile. A quantile of the power moves by no more than the power at any tick does: the same bound for
+a pane, where noise explains more, once with the others at their mean and once at their peak; and what the others'
+swing set aside would add.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.contract import PANE_SUM_QUANTUM_MW
+from schemas.records import HostEnrolment, Influence
+from stream_jobs.core.aside import JudgedClass
+from stream_jobs.core.history import Floats
+from stream_jobs.core.reject import USUAL_NOISE_RATIO, Balance, Judgement
+from stream_jobs.core.tails import draw_excess, sum_excess
+from stream_jobs.core.windows import Window
+
+SWING_PEAK = 3.0
+"""Peak of a swing over its mean, in standard deviations: the normal law's at 99.9 %, rounded."""
+
+_PPM = 1_000_000
+_QUANTUM_W = PANE_SUM_QUANTUM_MW / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """One GPU model; arrays by enrolled host in the policy's order, 0 where a host has none of it or is not counted.
+
+    `power_w` U, `taken` R, `counted` G, `counted_w` of the C: of hosts whose reports count. `level_w` W and
+    `level_capacity_w` of the C: of those at their references. `gpus`, `capacity_w` as enrolled. `slack_w`, `spike_w`:
+    what noise adds to the range of a host's mean and of its panes, W. `peak`: highest pane over the mean.
+    """
+
+    power_w: Floats
+    taken: Floats
+    counted: Floats
+    counted_w: Floats
+    level_w: Floats
+    level_capacity_w: Floats
+    gpus: Floats
+    capacity_w: Floats
+    low_w: float
+    high_w: float
+    slack_w: Floats
+    spike_w: Floats
+    peak: float
+
+    def arrays(self) -> tuple[Floats, ...]:
+        """What a subject takes with it: U, R, G and its capacity, W and its capacity, g, c, noise."""
+        return (
+            self.power_w,
+            self.taken,
+            self.counted,
+            self.counted_w,
+            self.level_w,
+            self.level_capacity_w,
+            self.gpus,
+            self.capacity_w,
+            self.slack_w,
+            self.spike_w,
+        )
+
+
+def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
+    """Bounds for the largest subject of every kind, and for any hosts of up to `max_colluding_ppm` of the capacity."""
+    members = window.view.members[window.rule.domain]
+    models = _models(window, judgement, members)
+    enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
+    limit_w = int(math.fsum(enrolled_w.tolist())) * window.rule.max_colluding_ppm // _PPM
+    result = []
+    for subject, names in (
+        ("host", [host.host_id for host in members]),
+        ("tenant", [host.tenant for host in members]),
+        ("failure_domain", [host.failure_domain for host in members]),
+    ):
+        groups = _groups(names)
+        mean_w, margin_w = _bounds(models, groups)
+        largest_w = int(max(math.fsum(enrolled_w[rows].tolist()) for rows in groups))
+        result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w))
+    result.append(_colluding(models, enrolled_w, judgement, limit_w))
+    return tuple(result)
+
+
+def host_bounds_w(window: Window, judgement: Judgement) -> dict[str, tuple[float, float]]:
+    """Bounds of every enrolled host on mean and margin, W, without what others have set aside."""
+    members = window.view.members[window.rule.domain]
+    mean_w, margin_w = _bounds(_models(window, judgement, members), [[row] for row in range(len(members))])
+    return {host.host_id: (mean_w[row], margin_w[row]) for row, host in enumerate(members)}
+
+
+def _groups(names: Sequence[str]) -> list[list[int]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        groups[name].append(row)
+    return list(groups.values())
+
+
+def _influence(
+    subject: str, mean_w: Sequence[float], margin_w: Sequence[float], judgement: Judgement, limit_w: int, own_w: int
+) -> Influence:
+    up, down, swing = (_tipped_w(one, limit_w, own_w) for one in (judgement.up, judgement.down, judgement.swing))
+    return Influence(
+        subject=subject,
+        mean_w=math.ceil(max(mean_w, default=0.0) + up + down),
+        margin_w=math.ceil(max(margin_w, default=0.0) + up + down + SWING_PEAK * swing),
+    )
+
+
+def _tipped_w(balance: Balance, limit_w: int, own_w: int) -> float:
+    """What a subject of `own_w` capacity may bear out of others' claims set aside, W, and what leans and may tip."""
+    return balance.admitted_w(limit_w - own_w) - balance.admitted_w(limit_w) + balance.leaning_w
+
+
+def _colluding(models: Sequence[_Model], enrolled_w: Floats, judgement: Judgement, limit_w: int) -> Influence:
+    """The hosts that move most per capacity, as many as may collude; the last one in part."""
+    mean_w, margin_w = _bounds(models, [[row] for row in range(len(enrolled_w))])
+    per_w = np.array(margin_w) / np.maximum(1.0, enrolled_w)
+    rows, left_w = [], float(limit_w)
+    part_mean_w = part_margin_w = 0.0
+    for row in np.argsort(-per_w, kind="stable").tolist():
+        if enrolled_w[row] > left_w:
+            part_mean_w = mean_w[row] * left_w / enrolled_w[row]
+            part_margin_w = margin_w[row] * left_w / enrolled_w[row]
+            break
+        rows.append(row)
+        left_w -= float(enrolled_w[row])
+    means, margins = _bounds(models, [rows]) if rows else ([0.0], [0.0])
+    return _influence("colluding", [means[0] + part_mean_w], [margins[0] + part_margin_w], judgement, limit_w, limit_w)
+
+
+def _bounds(models: Sequence[_Model], groups: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
+    """Bounds on mean and margin of every group of rows, W."""
+    mean_w, margin_w = np.zeros(len(groups)), np.zeros(len(groups))
+    single = all(len(rows) == 1 for rows in groups)
+    for model in models:
+        totals = [math.fsum(array.tolist()) for array in model.arrays()]
+        if single:
+            first = np.array([rows[0] for rows in groups], np.int64)
+            own = [array[first] for array in model.arrays()]
+        else:
+            own = [np.array([math.fsum(array[rows].tolist()) for rows in groups]) for array in model.arrays()]
+        mean_w = mean_w + _span(model, totals, own, own[8], 1.0)
+        at_mean, at_peak = (_span(model, totals, own, own[9], peak) for peak in (1.0, model.peak))
+        margin_w = margin_w + np.maximum(at_mean, at_peak)
+    return mean_w.tolist(), margin_w.tolist()
+
+
+def _span(model: _Model, totals: Sequence[float], own: Sequence[Floats], slack_w: Floats, peak: float) -> Floats:
+    """Largest difference of the model's power that each subject can make, W; `peak` multiplies the others' power."""
+    power, taken, counted, counted_w, level, level_capacity = (
+        np.maximum(0.0, total - mine) for total, mine in zip(totals[:6], own[:6], strict=True)
+    )
+    gpus, capacity, enrolled = own[6], own[7], totals[7]
+    power = power * peak
+    others = counted_w + level_capacity
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(taken > 0, power / taken, 0.0)
+        factor = np.where(others + capacity > 0, enrolled / (others + capacity), 0.0)
+        alone = np.where(others > 0, enrolled / others, 0.0)
+        spread = np.where(taken + gpus > 0, (counted + gpus) / (taken + gpus), 0.0)
+    candidates = [
+        ((power + gpus * model.high_w + slack_w) * spread + level) * factor,
+        ((power + gpus * model.low_w - slack_w) * spread + level) * factor,
+        (each * (counted + gpus) + level) * factor,
+        (each * counted + level) * alone,
+    ]
+    there = np.where(gpus > 0, 1.0, 0.0)
+    result: Floats = (np.maximum.reduce(candidates) - np.minimum.reduce(candidates)) * there
+    return result
+
+
+def _models(window: Window, judgement: Judgement, members: Sequence[HostEnrolment]) -> list[_Model]:
+    """Every enrolled GPU model that a class reports, sorted."""
+    places = {host.host_id: row for row, host in enumerate(members)}
+    widest = [
+        max(
+            (
+                window.view.models[one.model].clip_high_w - window.view.models[one.model].clip_low_w
+                for one in host.classes
+            ),
+            default=0,
+        )
+        for host in members
+    ]
+    models = []
+    for name in sorted({one.key[0] for one in judgement.classes}):
+        classes = [one for one in judgement.classes if one.key[0] == name]
+        models.append(_model(window, judgement, classes, members, places, widest))
+    return models
+
+
+def _model(
+    window: Window,
+    judgement: Judgement,
+    classes: Sequence[JudgedClass],
+    members: Sequence[HostEnrolment],
+    places: dict[str, int],
+    widest: Sequence[int],
+) -> _Model:
+    rule, name = window.rule, classes[0].key[0]
+    ticks = window.view.policy.sample_hz * rule.window_ms // 1000
+    stated = [next((one for one in host.classes if one.model == name), None) for host in members]
+    columns = [np.zeros(len(members)) for _ in range(6)]
+    power_w, taken, counted, counted_w, level_w, level_capacity_w = columns
+    capacity_w = np.array([one.capacity_w if one else 0 for one in stated], np.float64)
+    peaks = [1.0]
+    for one in classes:
+        correction = judgement.corrections[one.key]
+        rows = np.array([places[host_id] for host_id in one.total.host_ids], np.int64)
+        keep = ~one.absent
+        full = np.array(one.total.host_readings, np.float64) / ticks
+        power = one.weights * np.nan_to_num(one.claim_w) + (1.0 - one.weights) * one.flat_w
+        power_w[rows[keep]] = (power * full / one.gpus)[keep]
+        taken[rows[keep]], counted[rows[keep]] = full[keep], one.gpus[keep]
+        counted_w[rows[keep]] = one.capacity_w[keep]
+        with_level = ~keep & ~np.isnan(one.level_w)
+        level_w[rows[with_level]] = one.level_w[with_level]
+        level_capacity_w[rows[with_level]] = one.capacity_w[with_level]
+        for host_id, silent_w in one.silent_w.items():
+            row = places[host_id]
+            level_w[row], level_capacity_w[row] = silent_w, capacity_w[row]
+        mean = math.fsum(correction.pane_sums.tolist()) / len(correction.pane_sums)
+        peaks.append(float(correction.pane_sums.max()) / mean if mean > 0 else 1.0)
+    epsilon = min(sorted(one.total.pane_epsilons_micro)[(one.total.hosts - 1) // 2] for one in classes) / _PPM
+    panes = len(classes[0].total.pane_sums)
+    there = np.array([1.0 if one else 0.0 for one in stated])
+    unit_w = np.array(widest, np.float64) / max(epsilon, 1e-6) * USUAL_NOISE_RATIO / ticks * there
+    model = window.view.models[name]
+    return _Model(
+        power_w=power_w,
+        taken=taken,
+        counted=counted,
+        counted_w=counted_w,
+        level_w=level_w,
+        level_capacity_w=level_capacity_w,
+        gpus=np.array([one.gpus if one else 0 for one in stated], np.float64),
+        capacity_w=capacity_w,
+        low_w=float(model.clip_low_w),
+        high_w=float(model.clip_high_w),
+        slack_w=unit_w * sum_excess(panes),
+        spike_w=unit_w * panes * draw_excess(panes),
+        peak=max(peaks),
+    )
