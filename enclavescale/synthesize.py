@@ -124,7 +124,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def trace_of(run: Run, wanted: Wanted) -> Trace:
-    """The synthetic trace in this project's terms: a source that `produce` can replay."""
+    """The synthetic trace in this project's terms."""
     mode = run.released.sampler_mode
     if mode not in SAMPLER_MODES.values():
         raise ConfigError(f"unknown sampler mode {mode!r}", field="sampler_mode")

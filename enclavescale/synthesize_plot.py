@@ -50,7 +50,8 @@ def _heading(figure: Figure, run: Run) -> None:
     gpus, ticks = drawn.power_w.shape
     figure.text(0.07, 0.955, run.name, fontsize=14, fontweight="bold", color=TEXT, va="center")
     facts = [
-        f"{run.released.gpu_model}, {gpus} GPU{'s' if gpus > 1 else ''}, {ticks / run.sample_hz:g} s",
+        run.released.gpu_model if run.released.gpu_model not in {"GPU", "unknown"} else "",
+        f"{gpus} GPU{'s' if gpus > 1 else ''}, {ticks / run.sample_hz:g} s",
         f"{drawn.in_step} of {gpus} in step" if gpus > 1 else "",
         f"from {run.released.origin}",
     ]
@@ -110,7 +111,7 @@ def _spectra(axis: Axes, series: list[tuple[Floats, str, str, int]], hz: int, fo
     axis.set_xticks(ticks, [f"{one:g}" for one in ticks])
     axis.minorticks_off()
     axis.set_xlabel("Hz", color=SOFT, fontsize=9)
-    _dress(axis, "Spectrum, W²/Hz", "distance per band, one GPU")
+    _dress(axis, "Spectrum, W²/Hz", "distance per band, one GPU" if found else "one GPU")
 
 
 def _ramps(axis: Axes, series: list[tuple[Floats, str, str, int]], hz: int, found: dict[str, Any] | None) -> None:

@@ -14,18 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from power_model.fine_chain import FineChain
+from schemas.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MAX_LEVELS = 80
 """Finest resolution of a pane's sum, in steps between the lowest and the highest value per tick."""
+MAX_TABLE_BYTES = 1 << 30
+"""Memory for the tables at most: panes of about 50 ticks at 50 cells."""
 NEAR_STDS = 6.0
 """Sums are looked at so far around what a pane says, in standard deviations; further in doubt, up to all of them."""
 
 
 class PaneBridge:
-    """A chain, and the table of its pane sums; `ticks_per_pane` >= 1."""
+    """A chain, and the table of its pane sums; `ticks_per_pane` >= 1.
+
+    Raises `ConfigError` if the tables would not fit into `MAX_TABLE_BYTES`.
+    """
 
     def __init__(self, chain: FineChain, ticks_per_pane: int) -> None:
         values = chain.values_w
@@ -37,6 +43,8 @@ class PaneBridge:
         self._means_w = self._low_w + self.unit_w / ticks_per_pane * np.arange(
             int(self._levels.max()) * ticks_per_pane + 1
         )
+        if 4 * ticks_per_pane * self._means_w.size * values.size**2 > MAX_TABLE_BYTES:
+            raise ConfigError(f"panes of {ticks_per_pane} ticks are too long to be filled", field="ticks_per_pane")
         self._tables = self._build()
 
     @property

@@ -54,7 +54,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--hosts", default=32, show_default=True, type=click.IntRange(1, 10_000), help="With --traces: in step.")
 @click.option("--host-gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="With --traces: on each.")
 @click.option("--tdp", type=click.IntRange(10, 10_000), help="With --traces: nominal limit, W.")
-@click.option("--out", type=FILE, help="Write the trace: .json (for produce), .csv (nvidia-smi) or .parquet.")
+@click.option("--out", type=FILE, help="Write the trace: .csv (an nvidia-smi log, for produce), .json or .parquet.")
 @click.option("--plot", type=FILE, help="Draw it: .png, .svg or .pdf.")
 @json_option
 def synthesize_command(

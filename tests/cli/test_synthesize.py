@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 
+from enclavescale.agent.file import TraceSpec
+from enclavescale.agent.sources import trace_source
 from enclavescale.bench.trace_files import read_traces
 from enclavescale.embedded import MockCluster
 from enclavescale.synthesize_outputs import of_domain, parse_outputs, released_of_outputs
@@ -18,7 +20,7 @@ from enclavescale.synthesize_traces import Hosts, covered, real_traces, released
 from power_model.spectrum import BANDS_HZ
 from power_model.synthesis import synthesise
 from producers.privacy import Budget
-from producers.sample.trace import TraceSource, format_trace, load_bundled, parse_trace, read_nvidia_smi
+from producers.sample.trace import format_trace, load_bundled, parse_trace, read_nvidia_smi
 from schemas.codec import encode_output, encode_signed_output
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.errors import EnclaveScaleError, SchemaError
@@ -122,7 +124,7 @@ def test_the_same_release_options_and_seed_give_the_same_files(tmp_path: Path) -
 
 
 def test_what_is_written_is_read_by_the_program(tmp_path: Path) -> None:
-    """This project's format by `produce`, an nvidia-smi log, Parquet: the same readings to their resolution."""
+    """Own format, an nvidia-smi log as `produce` replays it, Parquet: the same readings to their resolution."""
     for suffix in ("json", "csv", "parquet"):
         arguments = (*EXACT, "--seconds", "30", "--gpus", "2", "--out", str(tmp_path / f"t.{suffix}"))
         run(*arguments)
@@ -130,10 +132,11 @@ def test_what_is_written_is_read_by_the_program(tmp_path: Path) -> None:
     assert (own.power_w.shape, own.sample_hz, own.sampler_mode) == ((2, 300), 10, "instant")
     assert own.gpu_model == load_bundled("v100_square").gpu_model
     assert own.provenance["origin"] == "synthetic"
-    assert TraceSource(own, gpus=2, seed="x").window(0, 10_000).shape == (2, 100)
     log, stats, _ = read_nvidia_smi(tmp_path / "t.csv")
     assert (stats.readings, log.sampler_mode) == (600, "instant")
     assert log.power_w == pytest.approx(own.power_w, abs=0.06)
+    replayed = trace_source(TraceSpec(trace=str(tmp_path / "t.csv"), seed="x"), 2)
+    assert np.sort(replayed.window(0, 30_000).ravel()) == pytest.approx(np.sort(own.power_w.ravel()), abs=0.06)
     (tmp_path / "t.csv").unlink()
     (parquet,) = read_traces(tmp_path).traces
     assert parquet.power_w == pytest.approx(own.power_w, abs=0.06)

@@ -245,6 +245,8 @@ def test_what_is_refused() -> None:
     for change in wrong:
         with pytest.raises(ConfigError):
             replace(ONE, **change)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="too long"):
+        PaneBridge(toy_bridge()._chain, 20_000)
     many = np.eye(102)
     with pytest.raises(ConfigError, match="states are visited"):
         fine_chain(many, np.arange(102.0), np.ones(3), 0.0, 10)
