@@ -33,6 +33,8 @@ ANALOG_PRIOR = 4.0
 """The law of all changes weighs as much as so many independent analogs."""
 VISITS_PER_SWING = 2.0
 """Independent analogs that one swing of the power can give at most."""
+BOTH_WAYS = 2.0
+"""A change read forwards and another read backwards are not two independent observations."""
 UNSEEN = 0.4
 """Probability of a power that no history foretells, at a horizon that is long beside the history."""
 SWINGS = 2.5
@@ -214,7 +216,7 @@ class PaneSeries:
         if share > 0.0:
             mixed = mixed + near * (share / total)
         weights = np.rint(mixed * ((1.0 - unseen) * WEIGHT)).astype(np.int64)
-        return self._law(values, weights, unseen, independent + ANALOG_PRIOR)
+        return self._law(values, weights, unseen, (independent + ANALOG_PRIOR) / BOTH_WAYS)
 
     def _law(self, values: Floats, weights: Counts, unseen: float, observations: float) -> Law:
         noise = math.fsum(self.noise_w2[self.present].tolist()) / int(np.count_nonzero(self.present))

@@ -85,6 +85,25 @@ def test_quantiles_are_exceeded_as_often_as_they_say(
         assert ours[horizon] < 0.5 * naive[horizon], horizon
 
 
+@pytest.mark.parametrize("noise_w", [0.0, 800.0])
+def test_intervals_hold_the_true_quantile(noise_w: float) -> None:
+    """Ten windows of a process whose law given the newest power is known."""
+    trials, held = 80, {(horizon, share): 0 for horizon in HORIZONS for share in SHARES}
+    for trial in range(trials):
+        rng = np.random.default_rng([41, trial])
+        truth = drifting(rng, 10 * WINDOW)
+        series = series_of(truth + noise_w * rng.normal(size=truth.size), noise_w2=noise_w * noise_w)
+        for horizon in HORIZONS:
+            keep = math.exp(-horizon / 15)
+            middle = 40_000.0 + keep * (float(truth[-1]) - 40_000.0)
+            found = series.after(horizon).estimates_w(SHARES, 0.95)
+            for share, (_, low, high) in zip(SHARES, found, strict=True):
+                true = middle + 4_000.0 * math.sqrt(1 - keep * keep) * NormalDist().inv_cdf(share)
+                held[horizon, share] += low <= true <= high
+    assert min(held.values()) >= 0.78 * trials, held
+    assert sum(held.values()) >= 0.93 * trials * len(held), held
+
+
 def test_a_longer_horizon_is_wider_and_one_level_is_conditioned_on() -> None:
     """At the top of a swing the next second cannot rise far; at its foot it can."""
     rng = np.random.default_rng(5)
