@@ -91,6 +91,26 @@ def forecasts(
     return tuple(result)
 
 
+def power_ahead(
+    history: Sequence[PaneHistory],
+    now: PaneHistory,
+    *,
+    fast_w: float,
+    capacity_w: int,
+    horizon_ms: int,
+    quantile_ppm: int,
+    confidence_ppm: int,
+    coverage_w2: float = 0.0,
+) -> Interval | None:
+    """One quantile of the power `horizon_ms` after the end of `now`, for a margin that looks ahead; as `forecasts`."""
+    series = pane_series(history, now, fast_w=fast_w, capacity_w=float(capacity_w))
+    if series is None:
+        return None
+    law = series.after(horizon_ms / now.pane_ms)
+    ((value, low, high),) = law.estimates_w([quantile_ppm / 1e6], confidence_ppm / 1e6, coverage_w2)
+    return Interval(value_w=round(value), low_w=round(low), high_w=round(high))
+
+
 def ramps(now: PaneHistory, *, hosts: int, missing_ppm: int = 0) -> tuple[Ramp, ...]:
     """Ramps of the window both ways, W/s, with their intervals.
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import Forecast
-from stream_jobs.core.outlook import FORECAST_QUANTILES_PPM, MAX_PANES, PaneHistory, forecasts, pane_series, ramps
+from stream_jobs.core.outlook import (
+    FORECAST_QUANTILES_PPM,
+    MAX_PANES,
+    PaneHistory,
+    forecasts,
+    pane_series,
+    power_ahead,
+    ramps,
+)
 
 START_MS, PANE_MS, PANES = 1_767_225_600_000, 1_000, 60
 CAPACITY_W = 1_000_000
@@ -105,6 +113,36 @@ def test_hosts_that_did_not_report_widen_the_interval_alone() -> None:
     for one, other in zip(whole, part, strict=True):
         assert one.estimate.value_w == other.estimate.value_w
         assert other.estimate.high_w - other.estimate.value_w > max(195_000, one.estimate.high_w - one.estimate.value_w)
+
+
+def test_a_margin_that_looks_ahead_takes_the_forecast() -> None:
+    history, now = [window_at(index) for index in range(5)], window_at(5)
+    ahead = {
+        confidence: power_ahead(
+            history,
+            now,
+            fast_w=5_000.0,
+            capacity_w=CAPACITY_W,
+            horizon_ms=10_000,
+            quantile_ppm=990_000,
+            confidence_ppm=confidence,
+        )
+        for confidence in (800_000, 950_000)
+    }
+    (expected,) = (one for one in coming(history, now) if (one.horizon_ms, one.quantile_ppm) == (10_000, 990_000))
+    wide, narrow = ahead[950_000], ahead[800_000]
+    assert wide == expected.estimate
+    assert wide is not None
+    assert narrow is not None
+    assert wide.low_w <= narrow.low_w <= narrow.high_w <= wide.high_w
+    assert narrow != wide
+    nothing = replace(now, panes_w=())
+    assert (
+        power_ahead(
+            history, nothing, fast_w=0.0, capacity_w=1, horizon_ms=1, quantile_ppm=500_000, confidence_ppm=900_000
+        )
+        is None
+    )
 
 
 def test_ramps_are_per_second_at_any_pane_length() -> None:
