@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from enclavescale.agent.file import BudgetSpec
 from power_model.noise import discrete_laplace_pmf
 from producers.distil import Distilled
 from producers.privacy import (
@@ -89,6 +90,17 @@ def test_a_release_with_too_little_is_named(release: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_budget(stated(budget), MICRO)
     assert (caught.value.code, caught.value.field) == ("BUDGET_TOO_SMALL", f"budget.{release}_micro")
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_a_configured_budget_has_what_it_names_and_no_more(energy: bool) -> None:
+    """A total that an operator chose stays that total, whatever else could be released."""
+    named = BudgetSpec(transitions_micro=300_000, pane_sums_micro=700_000).budget(energy=energy)
+    assert {one.release for one in stated(named).releases} == {"transitions", "pane_sums"}
+    assert named.total_micro == MICRO
+    more = BudgetSpec(transitions_micro=300_000, pane_sums_micro=600_000, histogram_micro=100_000).budget(energy=energy)
+    assert [one.epsilon_micro for one in stated(more).releases] == [300_000, 600_000, 100_000]
+    assert BudgetSpec().budget(energy=energy) == default_budget(energy=energy)
 
 
 def test_negative_budgets_are_refused() -> None:
