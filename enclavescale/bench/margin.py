@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,16 @@ FEW_REPORTS = 2_000
 """Fewer reports than this are made sooner in this process than in new ones."""
 
 Task = tuple[str | None, int, int]
-_shared: list[Bench] = []
+_shared: list[tuple[Bench, Event]] = []
 
 
-def _adopt(bench: Bench) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    _shared[:] = [bench]
+def _adopt(bench: Bench, stop: Event) -> None:
+    _shared[:] = [(bench, stop)]
 
 
 def _work(task: Task) -> list[WindowFigures]:
-    return run_trial(_shared[0], *task)
+    bench, stop = _shared[0]
+    return [] if stop.is_set() else run_trial(bench, *task)
 
 
 def _tasks(mode: str | None, windows: int, per_fleet: int) -> list[Task]:
@@ -59,12 +60,21 @@ def _run(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[list[Win
         for task in tasks:
             yield run_trial(bench, *task)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_adopt, initargs=(bench,))
+    context = get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_adopt, initargs=(bench, stop))
     try:
-        yield from pool.map(_work, tasks)
+        # Processes that start now inherit the mask: an interrupt ends this one, which lets them finish a trial.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results = pool.map(_work, tasks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from results
     except BrokenProcessPool as error:
         raise BenchFailed("a process of the benchmark died", remedy="Try fewer --workers: memory?") from error
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
