@@ -15,12 +15,13 @@ from enclavescale.agent.file import TraceSpec
 from enclavescale.agent.sources import trace_source
 from enclavescale.bench.trace_files import read_traces
 from enclavescale.embedded import MockCluster
+from enclavescale.synthesize import Wanted, summary, synthesize
 from enclavescale.synthesize_outputs import of_domain, parse_outputs, released_of_outputs
 from enclavescale.synthesize_traces import Hosts, covered, real_traces, released_of_trace
 from power_model.spectrum import BANDS_HZ
 from power_model.synthesis import synthesise
 from producers.privacy import Budget
-from producers.sample.trace import format_trace, load_bundled, parse_trace, read_nvidia_smi
+from producers.sample.trace import bundled_names, format_trace, load_bundled, parse_trace, read_nvidia_smi
 from schemas.codec import encode_output, encode_signed_output
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.errors import EnclaveScaleError, SchemaError
@@ -28,8 +29,12 @@ from schemas.mapping import to_jsonable
 from schemas.records import FleetPower, OutputClass, SignedFleetPower, WorkerIdentity
 from schemas.topics import TopicNames
 from tests.cli.conftest import call
+from tests.results import write_result
 from tests.schemas.examples import SIGNATURE, example
 
+REAL = Path(__file__).resolve().parents[3] / "shared" / "traces" / "data"
+INSTANT = ("gw_inference", "zeyuyang_microbench")
+"""Data sets of instantaneous readings, where the traces for evaluation are there."""
 START_MS = 1_767_225_600_000
 EXACT = ("--traces", "bundled:v100_square", "--no-noise")
 WORKER = example(WorkerIdentity, "SignedFleetPower", full=False)
@@ -293,3 +298,24 @@ def test_what_is_no_output_is_refused(data: bytes, tmp_path: Path) -> None:
 def test_deep_json_is_refused() -> None:
     with pytest.raises(SchemaError):
         parse_outputs(b"[" * 100_000)
+
+
+@pytest.mark.accept
+def test_distances_from_real_traces() -> None:
+    """At epsilon 1 the median distances are kept, and free chains are far off: bundled traces, real ones if there."""
+    found = {"bundled": [one for name in bundled_names() for one in real_traces(f"bundled:{name}")]}
+    if REAL.is_dir():
+        found["real"] = [one for name in INSTANT for one in real_traces(str(REAL / name))]
+    measured = {}
+    for where, traces in found.items():
+        runs = []
+        for trace in traces:
+            real = covered(trace, Hosts())
+            drawn = synthesize(trace.name, released_of_trace(trace, Hosts()), Wanted(seed=1), real)
+            runs.append(drawn.as_json(Wanted(seed=1)))
+        measured[where] = middle = summary(runs)["median"]
+        assert all(middle["spectral_distance_db"][band] < 6.5 for band in BANDS_HZ), where
+        assert max(middle["ks"].values()) < 0.35
+        assert middle["acf_rmse"] < 0.12
+        assert middle["mean_error_w"] < 1.5
+    write_result("synthesize", measured, seeds={"synthesis": 1})
