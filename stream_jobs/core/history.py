@@ -97,9 +97,9 @@ def _variance(matrix: Ints) -> Floats:
     """Variance of every row of int64[hosts, panes], by integers as far as they reach: no sum of floats."""
     panes = matrix.shape[1]
     away = matrix - (matrix.sum(axis=1) // panes)[:, np.newaxis]
-    widest = int(np.abs(away).max(initial=0))
-    shift = max(0, widest.bit_length() - _SHIFTED_BITS)
-    away >>= shift
+    _, bits = np.frexp(np.abs(away).max(axis=1).astype(np.float64))
+    shift = np.maximum(0, bits - _SHIFTED_BITS)
+    away >>= shift[:, np.newaxis]
     rest = away.sum(axis=1)
     squares = (away * away).sum(axis=1) - rest * (rest / panes)
     result: Floats = np.ldexp(squares / (panes - 1), 2 * shift)

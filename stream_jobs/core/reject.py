@@ -62,7 +62,7 @@ UP, DOWN = ("HISTORY_UP", "COHORT_UP", "DRIFT_UP"), ("HISTORY_DOWN", "COHORT_DOW
 SWING = ("HISTORY_SWING",)
 """Codes whose claims share one drift cap."""
 
-DRIFT_SHARE = 0.01
+DRIFT_SHARE = 0.005
 """Drift of an honest host beyond its past range that is no reason to flag it, as a share of its capacity."""
 
 SWING_GROWTH = 1.21
