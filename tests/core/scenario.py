@@ -14,6 +14,8 @@ from tests.core.fleet import AGGREGATORS, T0, WINDOW_MS, Sealed, report_of, seal
 from tests.core.replay import Run, new_core
 
 W = WINDOW_MS
+HORIZONS_MS = (3_000,)
+"""One forecast shows what it rests on; three take three times as long."""
 
 
 @dataclass
@@ -123,7 +125,10 @@ class Scenario:
             max_control_age_ms=rng.choice((W, 20 * W)),
         )
         rules = [
-            fleet.domain_rule(domain, grace_ms=self.grace, k_min_hosts=rng.choice((1, 2))) for domain in self.domains
+            fleet.domain_rule(
+                domain, grace_ms=self.grace, k_min_hosts=rng.choice((1, 2)), forecast_horizons_ms=HORIZONS_MS
+            )
+            for domain in self.domains
         ]
         rules.append(fleet.domain_rule("elsewhere", partition=1))
         enrolled = [

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.core import fleet
 from tests.core.fleet import LIMITS, T0, WINDOW_MS, report_of, seal, session_of
 from tests.core.replay import remembered
 from tests.core.story import Story, small_policy
@@ -88,7 +89,9 @@ class Domain:
     def __post_init__(self) -> None:
         limits = replace(LIMITS, lateness_ms=self.late_windows * W, clock_skew_tolerance_ms=self.tolerance_ms)
         self.grace_ms = self.grace_windows * W
-        self.view = small_policy(self.hosts, limits=limits, grace_ms=self.grace_ms)
+        rule = fleet.domain_rule("d", grace_ms=self.grace_ms, forecast_horizons_ms=())
+        enrolled = [fleet.enrolment(f"h{number}", "d", f"t{number % 2}") for number in range(self.hosts)]
+        self.view = fleet.policy_of(enrolled, [rule], limits=limits)
         self.story = Story(self.view)
         self.story.now_ms = T0 + BEGIN * W
         self.story.control("POLICY_SWITCH", self.view)

@@ -90,6 +90,7 @@ def random_policy(rng: random.Random) -> PolicyView:
         quorum_ppm=rng.choice((200_000, 600_000, 900_000)),
         k_min_hosts=rng.choice((1, 2)),
         k_min_tenants=rng.choice((1, 2)),
+        forecast_horizons_ms=(),
     )
     hosts = [arrivals.enrolment(one) for one in sorted(rng.sample(sorted(FLEET), rng.randint(1, len(FLEET))))]
     modes = ("average", "instant")
