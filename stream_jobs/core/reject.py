@@ -371,9 +371,11 @@ def _weigh(sides: Sequence[_Side], leaning_w: float, limit_w: int, cap_w: float)
     noise: list[Floats] = [np.zeros(0)]
     for side in sides:
         one, flags = side.one, side.flags
-        shares.append(np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags]))
+        upwards: Floats = np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags])
+        shares.append(upwards)
         capacity.append(one.capacity_w[flags])
-        watts.append(one.capacity_w[flags] * one.factor)
+        scaled: Floats = one.capacity_w[flags] * one.factor
+        watts.append(scaled)
         under.append(side.base_w[flags] * one.factor)
         noise_w = one.noise_w[flags] * one.factor
         noise.append(noise_w * noise_w)

@@ -6,7 +6,9 @@ import copy
 import itertools
 import os
 import random
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +58,8 @@ def mean_of(output: FleetPower) -> int:
     return output.mean.value_w
 
 
-def closed(domain: Domain, powers: dict[int, float], **stated: object) -> FleetPower:
-    window = domain.window(powers, **stated)
+def closed(domain: Domain, powers: Mapping[int, Any]) -> FleetPower:
+    window = domain.window(powers)
     domain.histories.close(window)
     return output_of(window)
 
@@ -120,7 +122,7 @@ def test_frog_boiling_gains_no_more_than_the_drift_cap(step_share: float) -> Non
 def test_a_fake_swing_is_flagged_and_held() -> None:
     wave = np.where(np.arange(PANES) % 20 < 10, 1.0, -1.0)
     powers = MIXED | {host: MIXED[host] + 0.9 * MIXED[host] * wave for host in range(20, 25)}
-    output = closed(with_past(), powers)  # type: ignore[arg-type]
+    output = closed(with_past(), powers)
     assert {one.code: one.hosts for one in output.layers if one.hosts} == {"HISTORY_SWING": 5}
     (aside,) = output.set_aside
     admitted = aside.weight_ppm / 1e6 * sum(0.9 * MIXED[host] for host in range(20, 25))
@@ -161,7 +163,7 @@ def test_no_host_counts_with_more_than_its_gpus_can_draw() -> None:
     assert abs(mean_of(output) - sum(MIXED.values()) + MIXED[3] - top_w) < 5 * SIGMA_W * HOSTS**0.5
     spike = np.full(PANES, 2_000.0)
     spike[7] = 20_000.0
-    window = domain.window(MIXED | {3: spike})  # type: ignore[dict-item]
+    window = domain.window(MIXED | {3: spike})
     assert codes_of(judge(window)) == {"INFLUENCE_CAPPED": 1}
 
 
@@ -237,7 +239,7 @@ def test_tails_hold_at_a_rate_that_can_be_counted(count: int) -> None:
         (np.abs(draws).max(axis=1), draw_excess(count, 1e-3), 3e-4),
     ):
         rate = float((found > bound).mean())
-        assert rate <= 1e-3
+        assert rate <= 1e-3 + 4 * (1e-3 / len(draws)) ** 0.5
         assert rate >= floor or (found > 0.5 * bound).mean() > 1e-3
 
 
