@@ -64,10 +64,14 @@ class ByzantineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Outputs of the attack's windows, and reports of colluders that physics refused, by code."""
+    """Outputs of the attack's windows, and reports of colluders that physics refused, by code.
+
+    `bounds_w`: by window and host, influence bounds on mean and margin, W.
+    """
 
     outputs: list[FleetPower]
     refused: Counter[str]
+    bounds_w: list[list[tuple[float, float]]]
 
 
 class Trial:
@@ -108,7 +112,7 @@ class Trial:
         self, core: CoreFleet, lies: Callable[[int, int], Lie] | None = None, liars: Sequence[int] = ()
     ) -> Branch:
         """Go through the attack's windows; `lies(host, number)` says what a liar reports in window `number`."""
-        outputs, refused = [], Counter[str]()
+        outputs, refused, bounds_w = [], Counter[str](), []
         for number in range(self.spec.windows):
             window = self.spec.history + number
             reports: list[HostReport | None] = list(self.honest_reports(window))
@@ -122,7 +126,8 @@ class Trial:
                     reports[host] = None
                     refused[why.code] += 1
             outputs.append(core.output(reports))
-        return Branch(outputs, refused)
+            bounds_w.append([] if liars else core.host_bounds_w())
+        return Branch(outputs, refused, bounds_w)
 
     def attack(self, name: str, step: float, liars: Sequence[int]) -> Branch:
         """Outputs of the attack's windows where `liars` follow strategy `name` with parameter `step`."""
@@ -216,12 +221,16 @@ def physics(core: CoreFleet, host: int, report: HostReport, capacity_factor: int
     check_numbers(body, plan_classes(body, binding, core.view.hosts[body.host_id], core.view, core.rule))
 
 
-def strongest_push(core: CoreFleet, host: int, report: HostReport, sign: int) -> int:
-    """The largest shift of all pane sums in one direction that physics admits, deciwatt samples (0: none)."""
+def strongest_push(core: CoreFleet, host: int, report: HostReport, sign: int, panes: int | None = None) -> int:
+    """The largest shift of the first `panes` pane sums (None: all), up or down, that physics admits (0: none).
+
+    In deciwatt samples.
+    """
+    shifted = np.arange(report.pane_sums.size) < (report.pane_sums.size if panes is None else panes)
 
     def admitted(push: int) -> bool:
         try:
-            physics(core, host, replace(report, pane_sums=report.pane_sums + sign * push))
+            physics(core, host, replace(report, pane_sums=report.pane_sums + sign * push * shifted))
         except Refused:
             return False
         return True

@@ -36,7 +36,9 @@ from schemas.records import (
 from stream_jobs.core.aggregate import add_report
 from stream_jobs.core.emit import emission
 from stream_jobs.core.history import Histories
+from stream_jobs.core.influence import host_bounds_w
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
+from stream_jobs.core.reject import judge
 from stream_jobs.core.windows import Tally, Window
 
 DOMAIN, TENANTS = "bench", 4
@@ -137,6 +139,7 @@ class CoreFleet:
         self._number = 0
         self._digest: bytes | None = None
         self._histories = Histories()
+        self._window: Window | None = None
 
     def fork(self) -> CoreFleet:
         """Another core with the same past, whose windows go on independently."""
@@ -162,6 +165,7 @@ class CoreFleet:
                 offset=self._number * len(reports) + index,
                 flags=(),
             )
+        self._window = window
         self._histories.close(window)
         self._histories.forget(start_ms - self.rule.history_windows * self.rule.window_ms)
         made = emission(
@@ -176,6 +180,13 @@ class CoreFleet:
         self._number += 1
         self._digest = made.digest
         return made.output
+
+    def host_bounds_w(self) -> list[tuple[float, float]]:
+        """Influence bounds of every host on mean and margin of the last window, W, in the fleet's order."""
+        if self._window is None:
+            return []
+        bounds = host_bounds_w(self._window, judge(self._window))
+        return [bounds[host_id(index)] for index in range(len(self.profiles))]
 
     def statement(self, index: int, report: HostReport) -> tuple[WindowReport, GpuClass]:
         """What host `index` states in the next window."""

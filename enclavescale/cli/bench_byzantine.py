@@ -43,7 +43,7 @@ HISTORY = next(one.default for one in DomainRule.__dataclass_fields__.values() i
 @click.option(
     "--history", default=HISTORY, show_default=True, type=click.IntRange(0, 1000), help="Honest windows before."
 )
-@click.option("--trials", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Fleets drawn.")
+@click.option("--trials", default=2, show_default=True, type=click.IntRange(1, 10_000), help="Fleets drawn.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Fixes everything.")
 @click.option("--presence/--no-presence", default=True, show_default=True, help="Measure what outputs tell of one job.")
 @click.option(
