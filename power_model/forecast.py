@@ -9,6 +9,9 @@ Three laws are mixed, and how much each counts follows from how much the history
 
 Changes are read both ways in time: a job that stopped can start. The known noise is subtracted, and what moves faster
 than a pane is added, because a forecast speaks of single readings.
+
+The constants are shares, counts and standard deviations, none of them a power or a time, and the same for every GPU.
+They were chosen on fleets like those of `tests/core/test_outlook_traces.py`, by exceedance and pinball loss.
 """
 
 from __future__ import annotations
@@ -39,11 +42,17 @@ UNSEEN = 0.4
 """Probability of a power that no history foretells, at a horizon that is long beside the history."""
 SWINGS = 2.5
 """Swings that a history must show before it is trusted to have shown its range."""
+TRUST_POWER = 3
+"""How steeply trust grows beyond that."""
 SWING_RANGE = 0.5
 SWING_CAPACITY = 0.04
-"""A swing is a way back of at least this share of the history's range and of the capacity."""
+SWING_SIGMA = 6.0
+"""A swing is a way back of at least these shares of the history's range and of the capacity, and so many standard
+deviations of the noise."""
 RAMP_VARIANCE = 1.0 / 12.0
 """Variance inside a pane of a steady rise, as a share of the squared rise from pane to pane."""
+LEAST_INNER = 0.1
+"""Share of the variance inside panes that is no rise, at least."""
 JUMP_SIGMA = 3.0
 """Innovations beyond so many standard deviations are a jump: the level starts anew there."""
 NEXT_PANE = 0.5
@@ -171,7 +180,9 @@ class PaneSeries:
     def swings(self) -> int:
         """How often the power turned and came a good part of its range back."""
         levels = self.levels_w[self.present].tolist()
-        least = max(SWING_RANGE * (max(levels) - min(levels)), SWING_CAPACITY * self.capacity_w)
+        noise_w = math.sqrt(float(self.noise_w2[-1]))
+        span = SWING_RANGE * (max(levels) - min(levels))
+        least = max(span, SWING_CAPACITY * self.capacity_w, SWING_SIGMA * noise_w)
         low = high = levels[0]
         way = count = 0
         for level in levels:
@@ -188,7 +199,7 @@ class PaneSeries:
         steps = np.square(np.diff(self.panes_w[-self.recent :])).tolist()
         rise = math.fsum(steps) / max(len(steps), 1) - 2.0 * float(self.noise_w2[-1])
         seen = self.fast_w * self.fast_w
-        return max(seen - RAMP_VARIANCE * max(rise, 0.0), seen / 10.0)
+        return max(seen - RAMP_VARIANCE * max(rise, 0.0), LEAST_INNER * seen)
 
     def after(self, horizon: float) -> Law:
         """Return the law of the power `horizon` panes (> 0) after the newest one's end.
@@ -199,7 +210,7 @@ class PaneSeries:
         if not horizon > 0.0:
             raise ValueError("a forecast looks ahead")
         count = int(np.count_nonzero(self.present))
-        slow = min(1.0, SWINGS / max(self.swings, 1)) ** 3
+        slow = min(1.0, SWINGS / max(self.swings, 1)) ** TRUST_POWER
         unseen = UNSEEN * horizon / (count + horizon) * slow
         first = max(1, min(math.ceil(horizon), self.panes_w.size // 2))
         lags = {first: 1.0}
@@ -208,7 +219,7 @@ class PaneSeries:
         values, near, every = (np.concatenate(one) for one in zip(*self._changes(lags, slow), strict=True))
         if not values.size:  # nothing to learn from: it stays as it is, or anything happens
             values, near, every = self.levels_w[-1:], np.zeros(1), np.ones(1)
-        independent = min(self._visits(first), VISITS_PER_SWING * max(self.swings, 0))
+        independent = min(self._visits(first), VISITS_PER_SWING * self.swings)
         analog = independent / (independent + ANALOG_PRIOR)
         total = math.fsum(near.tolist())
         share = analog if total > 0.0 else 0.0

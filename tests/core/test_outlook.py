@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import Forecast
@@ -49,6 +49,7 @@ def test_every_horizon_has_every_quantile_with_its_interval() -> None:
     assert 440_000 < last[60_000] < 480_000, "the wave's crest"
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
 def test_the_order_of_the_history_does_not_matter_and_windows_may_be_missing(
     order: list[int], missing: set[int]

@@ -192,7 +192,7 @@ def histories(draw: st.DrawFn) -> tuple[Floats, float, float]:
     return panes, draw(st.sampled_from([0.0, 1e4, 1e6])), draw(st.sampled_from([0.0, 500.0]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(histories(), st.sampled_from([0.5, 1.0, 2.5, 10.0, 300.0]))
 def test_any_history_gives_ordered_bounded_quantiles_with_intervals(
     history: tuple[Floats, float, float], horizon: float
@@ -213,6 +213,7 @@ def test_any_history_gives_ordered_bounded_quantiles_with_intervals(
     assert np.array(doubled.estimates_w(SHARES, 0.95)) == pytest.approx(2 * np.array(found), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 50)), min_size=1, max_size=12),
     st.sampled_from([0.0, 7.0, 300.0]),
