@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import fastavro
 
@@ -12,6 +15,8 @@ from schemas.mapping import from_avro
 from schemas.pins import part
 from schemas.records import EvidenceItem, SessionBinding, SessionEvidence
 from schemas.scan import MAX_CELLS, Scan
+
+T = TypeVar("T")
 
 
 class Part:
@@ -60,6 +65,20 @@ ITEMS = Part("SignedRecord", "evidence", "items")
 NO_EVIDENCE = Part("SignedRecord", "evidence_absent_reason")
 
 
+@lru_cache(maxsize=256)
+def _one_of(value: T) -> T:
+    """The first of equal values: evidence stays in memory, and the sessions of a fleet say nearly the same."""
+    return value
+
+
+def _intern(record: dict[str, Any]) -> dict[str, Any]:
+    """Let equal texts be one object, for the same reason."""
+    for name, value in record.items():
+        if type(value) is str:
+            record[name] = sys.intern(value)
+    return record
+
+
 def read_evidence(value: bytes, start: int) -> tuple[SessionEvidence | None, bytes | None, bytes | None, int]:
     """Read the field `evidence` of a signed record at `start`: evidence, its binding's bytes, its own, where it ends.
 
@@ -72,8 +91,13 @@ def read_evidence(value: bytes, start: int) -> tuple[SessionEvidence | None, byt
         raise SchemaError("evidence has an unknown union branch", field="evidence")
     binding, binding_bytes = BINDING.read(value, start + 1)
     items, items_bytes = ITEMS.read(value, start + 1 + len(binding_bytes))
-    evidence = SessionEvidence(
-        binding=from_avro(SessionBinding, binding), items=tuple(from_avro(EvidenceItem, item) for item in items)
+    bound = from_avro(SessionBinding, _intern(binding))
+    bound = replace(
+        bound,
+        privacy=_one_of(bound.privacy),
+        clip_ranges=_one_of(bound.clip_ranges),
+        state_grids=_one_of(bound.state_grids),
     )
+    evidence = SessionEvidence(binding=bound, items=tuple(from_avro(EvidenceItem, _intern(item)) for item in items))
     taken = branch + binding_bytes + items_bytes
     return evidence, binding_bytes, taken, start + len(taken)

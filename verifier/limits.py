@@ -38,8 +38,9 @@ MAX_SUBJECT_CHARACTERS = 128
 SESSION_CACHE_ENTRIES = 32_768
 """Verdicts kept by a cache: three sessions for each of 10,000 hosts."""
 
-CHAIN_CACHE_ENTRIES = 16_384
-"""Verified PCK chains kept by a cache, about 6 KB each: one for each of 10,000 hosts and its renewal."""
+CHAIN_CACHE_ENTRIES = 2048
+"""Verified PCK chains kept by a cache, about 6 KB each. A host has one session at a time, and its verdict is remembered
+apart: chains come again in floods, which repeat a few, and once when a policy's renewal has all hosts judged anew."""
 
 MAX_PCK_CANDIDATES = 256
 """Keys of genuine PCK certificates tried for a quote that carries none (types 1 to 3); each costs one verification.
