@@ -6,8 +6,8 @@
    GPUs. The k-th highest tick of the slow part, jittered inside panes by what they leave open, gets the k-th highest
    quantile.
    That leaves noise of the panes in the order of the ticks only, not in the size of the swing, and no shape is assumed.
-3. Where the pane means of the result would move more than the panes did, readings are not in step that far: the swing
-   is scaled down to what the panes show.
+3. Where the pane means of the result would follow the panes further than the panes went, readings are not in step
+   that far: the swing is scaled down to what the panes show. Where they leave it open, the middle is taken.
 4. Everything else adds its pane sums, shrunk by the known noise, and the movement of single GPUs, independent of each
    other.
 
@@ -83,7 +83,8 @@ class Swing:
 
     `paths_w` [PATHS, ticks]: equally likely courses of what is slow or in step; `independent_w`: standard deviation of
     the rest. `slow_w`: of the panes, noise subtracted; `fast_w`: of everything inside panes. `in_step_w`: of what is
-    inside panes and in step. `noise_w`: of the known noise in one pane. `groups`: capacity in GPUs of each group,
+    inside panes and in step. `in_doubt_w`: how far the standard deviation of what is in step may be larger or smaller
+    for all that the panes say. `noise_w`: of the known noise in one pane. `groups`: capacity in GPUs of each group,
     largest swing first.
     """
 
@@ -92,6 +93,7 @@ class Swing:
     slow_w: float
     fast_w: float
     in_step_w: float
+    in_doubt_w: float
     noise_w: float
     groups: tuple[int, ...]
 
@@ -120,7 +122,9 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
     panes = classes[0].total_w.size
     groups = _groups(classes)
     paths = np.zeros((PATHS, panes * ticks_per_pane), dtype=np.float64)
-    step_variance, in_step = 0.0, []
+    step_variance = 0.0
+    in_step: list[float] = []
+    in_doubt: list[float] = []
     number = 0
     rest, rest_noise = np.zeros(panes, dtype=np.float64), 0.0
     for one, mine in zip(classes, groups, strict=True):
@@ -131,7 +135,8 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
             noise = math.fsum((one.noise_w[rows] ** 2).tolist())
             left, left_noise = left - series, left_noise - noise
             alone[rows] = False
-            course = _course(one, rows, series, noise, ticks_per_pane, number)
+            course, doubt = _course(one, rows, series, noise, ticks_per_pane, number)
+            in_doubt.append(one.scale * doubt)
             number += 1
             paths += one.scale * course
             in_step.append(one.scale * _inside_std(course, ticks_per_pane))
@@ -149,6 +154,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
         slow_w=math.sqrt(max(0.0, variance(total.tolist()) - noise)),
         fast_w=math.sqrt(coherent**2 + step_variance),
         in_step_w=coherent,
+        in_doubt_w=math.sqrt(math.fsum(value * value for value in in_doubt)),
         noise_w=math.sqrt(noise),
         groups=_sizes(classes, groups),
     )
@@ -203,8 +209,10 @@ def _shrunk(series: Floats, noise_w2: float) -> tuple[Floats, float]:
     return mean + (series - mean) * share, true * (1.0 - share)
 
 
-def _course(one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks_per_pane: int, number: int) -> Floats:
-    """Paths [PATHS, ticks] of a group's power, W."""
+def _course(
+    one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks_per_pane: int, number: int
+) -> tuple[Floats, float]:
+    """Paths [PATHS, ticks] of a group's power, W, and how much of their standard deviation is in doubt, W."""
     ticks = series.size * ticks_per_pane
     slow_w2 = max(0.0, variance(series.tolist()) - noise_w2)
     level = _mean(series)
@@ -213,17 +221,40 @@ def _course(one: ClassRows, rows: Counts, series: Floats, noise_w2: float, ticks
     if quantiles is None:
         shrunk, lost = _shrunk(series, noise_w2)
         inside = math.sqrt(one.step_w2) * int(one.gpus[rows].sum())
-        return to_ticks(shrunk, ticks_per_pane) + jitter * math.sqrt(inside**2 + lost)
+        return to_ticks(shrunk, ticks_per_pane) + jitter * math.sqrt(inside**2 + lost), inside / 2
     quantiles = quantiles - _mean(quantiles)
     unexplained = math.sqrt(max(0.0, _mean(quantiles * quantiles) - slow_w2))
     order = np.argsort(to_ticks(series, ticks_per_pane) + jitter * (JITTER * unexplained), axis=1, kind="stable")
     course = np.empty((PATHS, ticks), dtype=np.float64)
     for path in range(PATHS):
         course[path, order[path]] = quantiles
-    moved = [variance(path.tolist()) for path in pane_means(course, ticks_per_pane)]
-    shown = math.fsum(moved) / len(moved)
-    share = min(1.0, max(LEAST_IN_STEP, math.sqrt(slow_w2 / shown))) if shown > 0.0 else 1.0
-    return level + course * share
+    least, most = _shares(pane_means(course, ticks_per_pane), series - level, slow_w2)
+    if rows.size > 1:
+        course = _spread(course)
+    return level + course * ((least + most) / 2), math.sqrt(_mean(quantiles * quantiles)) * (most - least) / 2
+
+
+def _spread(course: Floats) -> Floats:
+    """Mean over shifts of up to half a tick either way: sensors of several hosts update at moments of their own."""
+    before, after = np.roll(course, 1, axis=1), np.roll(course, -1, axis=1)
+    before[:, 0], after[:, -1] = course[:, 0], course[:, -1]
+    return np.asarray(0.75 * course + 0.125 * before + 0.125 * after)
+
+
+def _shares(moved: Floats, series: Floats, slow_w2: float) -> tuple[float, float]:
+    """How far, at least and at most, the panes bear out a course whose pane means are `moved` [paths, panes].
+
+    At most: as far as it follows the panes' `series` [panes] no further than that went, its noise taken off. At
+    least: as far as its pane means do not even scatter more. What is in step inside panes may cancel there, by a
+    schedule that fits them, and so may GPUs that take turns: the panes cannot tell these apart.
+    """
+    seen = math.fsum((series * series).tolist())
+    follows = math.fsum((moved * series).ravel().tolist()) / len(moved)
+    most = math.sqrt(slow_w2 * (series.size - 1) * seen) / follows if follows > 0.0 and slow_w2 > 0.0 else 1.0
+    scatter = math.fsum((moved * moved).ravel().tolist()) / (len(moved) * max(1, series.size - 1))
+    least = math.sqrt(slow_w2 / scatter) if scatter > 0.0 else 1.0
+    most = min(1.0, max(LEAST_IN_STEP, most))
+    return min(most, max(LEAST_IN_STEP, least)), most
 
 
 def _step_variance_w2(one: ClassRows, rows: Counts) -> float:

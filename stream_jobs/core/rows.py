@@ -14,7 +14,7 @@ from schemas.records import ModelRule
 from stream_jobs.core.aside import Correction
 from stream_jobs.core.windows import ClassSum
 
-BIN_ERROR = 0.08
+BIN_ERROR = 0.12
 """Standard deviation of a histogram's mean for where in their bins readings are, in widths of a bin; measured on real
 traces. It is the same for every host, so that it does not average out."""
 MEAN_POINTS = 512
