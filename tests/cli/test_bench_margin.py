@@ -43,7 +43,7 @@ from power_model.noise import discrete_laplace_variance
 from producers.privacy import default_budget, privacy_parameters
 from schemas.records import Forecast, Interval
 from tests.cli.conftest import call, process
-from tests.cli.trace_maker import TDP_W, TRACES, manifest
+from tests.cli.trace_maker import TDP_W, TRACES, log, manifest
 from tests.results import write_result
 
 TIER = os.environ.get("ENCLAVESCALE_TIER", "test")
@@ -354,6 +354,17 @@ def test_one_kind_of_reading_alone(traces: Path) -> None:
         "field": "gpu",
         "remedy": bench.TraceError.remedy,
     }
+
+
+def test_logs_without_a_word_about_them_are_enough(tmp_path: Path) -> None:
+    for number, name in enumerate(("t1", "t2", "i1")):
+        log(tmp_path / f"{number}.csv", TRACES[name][1][:, :600], board=("Tesla Y", 450) if number else None)
+    done = call("bench", "margin", "--traces", str(tmp_path), *ARGUMENTS, "--mode", "any", "--tdp", "500", "--json")
+    assert done.exit_code == 0, done.output
+    fleet = json.loads(done.stdout.splitlines()[-1])["fleet"]
+    assert (fleet["jobs_from"], fleet["job_traces"], fleet["inference_traces"]) == ("training", 2, 1)
+    assert fleet["classes"].keys() == {"GPU (500 W)", "Tesla Y (450 W)"}
+    assert fleet["readings"] == {"unknown": 3}
 
 
 def test_labels_reach_the_reports(traces: Path) -> None:
