@@ -13,6 +13,7 @@ from schemas.records import (
     EpsilonStatement,
     FleetPower,
     Forecast,
+    Interval,
     LayerResult,
     OffsetRange,
     OutputSource,
@@ -28,7 +29,7 @@ from stream_jobs.core.influence import influence_of
 from stream_jobs.core.margin import (
     Estimate,
     coverage_variance_w2,
-    entries_mean_w,
+    entries_mean,
     estimate_of,
     margin_of,
     mean_interval,
@@ -36,11 +37,14 @@ from stream_jobs.core.margin import (
     synchrony_of,
 )
 from stream_jobs.core.merkle import MerkleTree
-from stream_jobs.core.outlook import PaneHistory, forecasts, ramps
+from stream_jobs.core.outlook import PaneHistory, forecasts, power_ahead, ramps
 from stream_jobs.core.policies import CORE_VERSION
 from stream_jobs.core.reject import LAYERS, Judgement, judge
 from stream_jobs.core.tails import HONEST_TAIL
 from stream_jobs.core.windows import Entry, Tally, Window
+
+MAX_HORIZONS = 16
+"""Forecast horizons of one domain at most, the nearest ones."""
 
 MANIFEST_CHUNK_DIGESTS = 8192
 """Digests per manifest record: 256 KiB, half of what the topic takes."""
@@ -93,24 +97,47 @@ def _figures(window: Window, judgement: Judgement) -> list[ClassFigures]:
     ]
 
 
+def _estimate(window: Window, figures: list[ClassFigures], coverage: Coverage) -> Estimate:
+    missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
+    missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
+    coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
+    ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
+    return estimate_of(figures, coverage_w2, ticks_per_pane)
+
+
 def _outlook(
     window: Window, figures: list[ClassFigures], estimate: Estimate, coverage: Coverage
-) -> tuple[tuple[Forecast, ...], tuple[Ramp, ...]]:
-    """Forecasts and ramps."""
+) -> tuple[tuple[Forecast, ...], tuple[Ramp, ...], Interval | None]:
+    """Forecasts, ramps, and the quantile of the power at the margin's horizon if that lies ahead."""
     panes_w = tuple(math.fsum(column) for column in zip(*(one.panes_w for one in figures), strict=True))
     noise_w2 = math.fsum(one.pane_variance_w2 for one in figures)
     now = PaneHistory(window.start_ms, window.rule.pane_ms, panes_w, noise_w2)
+    rule, history = window.rule, window.history.panes if window.history else ()
+    capacity_w = coverage.enrolled_capacity_w
+    horizons_ms = sorted({horizon for horizon in rule.forecast_horizons_ms if horizon > 0})[:MAX_HORIZONS]
     coming = forecasts(
-        window.history.panes if window.history else (),
+        history,
         now,
         fast_w=estimate.swing.fast_w,
-        capacity_w=coverage.enrolled_capacity_w,
-        horizons_ms=window.rule.forecast_horizons_ms,
+        capacity_w=capacity_w,
+        horizons_ms=horizons_ms,
         coverage_w2=estimate.coverage_w2,
     )
+    ahead = None
+    if rule.horizon_ms > 0:
+        ahead = power_ahead(
+            history,
+            now,
+            fast_w=estimate.swing.fast_w,
+            capacity_w=capacity_w,
+            horizon_ms=rule.horizon_ms,
+            quantile_ppm=rule.quantile_ppm,
+            confidence_ppm=rule.confidence_ppm,
+            coverage_w2=estimate.coverage_w2,
+        )
     missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
     missing_ppm = missing_w * 1_000_000 // max(1, coverage.enrolled_capacity_w)
-    return coming, ramps(now, hosts=coverage.reporting_hosts, missing_ppm=missing_ppm)
+    return coming, ramps(now, hosts=coverage.reporting_hosts, missing_ppm=missing_ppm), ahead
 
 
 def _layers(judgement: Judgement) -> tuple[LayerResult, ...]:
@@ -129,6 +156,20 @@ def _layers(judgement: Judgement) -> tuple[LayerResult, ...]:
     )
 
 
+def _share(dimension: str, key: str, simulated: bool, entries: list[Entry]) -> PowerShare:
+    mean = entries_mean(entries)
+    return PowerShare(
+        dimension=dimension,
+        key=key,
+        simulated=simulated,
+        hosts=len(entries),
+        capacity_w=sum(entry.capacity_w for entry in entries),
+        mean_w=mean.value_w,
+        low_w=mean.low_w,
+        high_w=mean.high_w,
+    )
+
+
 def _shares(window: Window) -> tuple[PowerShare, ...]:
     groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
     for entry in window.entries.values():
@@ -136,15 +177,7 @@ def _shares(window: Window) -> tuple[PowerShare, ...]:
         groups["source", entry.source, entry.simulated].append(entry)
         groups["root", entry.root, entry.simulated].append(entry)
     return tuple(
-        PowerShare(
-            dimension=dimension,
-            key=key,
-            simulated=simulated,
-            hosts=len(entries),
-            capacity_w=sum(entry.capacity_w for entry in entries),
-            mean_w=entries_mean_w(entries),
-        )
-        for (dimension, key, simulated), entries in sorted(groups.items())
+        _share(dimension, key, simulated, entries) for (dimension, key, simulated), entries in sorted(groups.items())
     )
 
 
@@ -203,16 +236,8 @@ def emission(
     judgement = judge(window)
     figures = _figures(window, judgement)
     withheld = _withheld(coverage, dilution, figures)
-    estimate: Estimate | None = None
-    coming: tuple[Forecast, ...] = ()
-    moving: tuple[Ramp, ...] = ()
-    if withheld is None:
-        missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
-        missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
-        coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
-        ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
-        estimate = estimate_of(figures, coverage_w2, ticks_per_pane)
-        coming, moving = _outlook(window, figures, estimate, coverage)
+    estimate = None if withheld else _estimate(window, figures, coverage)
+    coming, moving, ahead = _outlook(window, figures, estimate, coverage) if estimate else ((), (), None)
     margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
     entries = list(window.entries.values())
     flagged: Counter[str] = Counter(flag for entry in entries for flag in entry.flags)
@@ -232,7 +257,7 @@ def emission(
         mean_absent_reason=withheld,
         quantiles=quantiles(estimate) if estimate else (),
         ramps=moving,
-        margin=margin_of(window, estimate, margin_reason),
+        margin=margin_of(window, estimate, ahead, margin_reason),
         forecasts=coming,
         coverage=coverage,
         power_by=() if withheld else _shares(window),

@@ -150,12 +150,18 @@ def synchrony_of(window: Window, estimate: Estimate) -> Synchrony:
     )
 
 
-def margin_of(window: Window, estimate: Estimate | None, reason: str | None) -> Margin:
-    """Limit minus quantile with the policy's confidence; without figures a reason instead of a number."""
+def margin_of(window: Window, estimate: Estimate | None, ahead: Interval | None, reason: str | None) -> Margin:
+    """Limit minus quantile with the policy's confidence; without figures a reason instead of a number.
+
+    `ahead`: that quantile of the power at the policy's horizon, None where the margin speaks of the window itself.
+    """
     rule = window.rule
     margin = None
     if estimate is not None and reason is None:
         power = quantile_interval(estimate, rule.quantile_ppm / 1e6, rule.confidence_ppm / 1e6)
+        if ahead is not None:  # claims that are set aside are as likely to be true later
+            high_w = math.ceil(ahead.high_w + estimate.peak_up_w)
+            power = Interval(value_w=ahead.value_w, low_w=math.floor(ahead.low_w - estimate.peak_down_w), high_w=high_w)
         margin = Interval(
             value_w=rule.limit_w - power.value_w,
             low_w=rule.limit_w - power.high_w,
@@ -171,6 +177,8 @@ def margin_of(window: Window, estimate: Estimate | None, reason: str | None) -> 
     )
 
 
-def entries_mean_w(entries: Sequence[Entry]) -> int:
-    """Mean power of some hosts, W, as reported (not scaled by coverage)."""
-    return round(math.fsum(entry.mean_w for entry in entries))
+def entries_mean(entries: Sequence[Entry]) -> Interval:
+    """Mean power of some hosts as reported (not scaled by coverage), with the interval of its known noise."""
+    mean = math.fsum(entry.mean_w for entry in entries)
+    half = normal_quantile(0.5 + CONFIDENCE / 2) * math.sqrt(math.fsum(entry.mean_variance_w2 for entry in entries))
+    return interval(mean, mean - half, mean + half)

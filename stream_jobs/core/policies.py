@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from schemas.records import DomainRule, HostEnrolment, ModelRule, Policy
 
-CORE_VERSION = "1"
+CORE_VERSION = "2"
 """Version of the deciding core. Any change of an output's bytes for the same log needs a new one."""
 
 
