@@ -308,12 +308,20 @@ def _longest(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 def workload_of(power_w: Powers) -> str:
     """Training if several GPUs move in step, idle if the mean stays far below the peak, inference otherwise."""
-    if power_w.shape[0] > 1:
-        moving = power_w[power_w.std(axis=1) > 0].astype(np.float64)
-        together = np.corrcoef(moving)[np.triu_indices(len(moving), 1)] if len(moving) > 1 else np.zeros(1)
-        if float(together.mean()) > TRAINING_CORRELATION:
-            return TRAINING
+    if power_w.shape[0] > 1 and in_step(power_w):
+        return TRAINING
     return IDLE if float(power_w.mean()) < IDLE_SHARE * float(power_w.max()) else INFERENCE
+
+
+def in_step(power_w: Powers) -> bool:
+    """Whether the GPUs of float32[gpus, ticks] move together; one GPU alone does."""
+    if power_w.shape[0] == 1:
+        return True
+    moving = power_w[power_w.std(axis=1) > 0].astype(np.float64)
+    if len(moving) < 2:
+        return False
+    together = np.corrcoef(moving)[np.triu_indices(len(moving), 1)]
+    return float(together.mean()) > TRAINING_CORRELATION
 
 
 def nominal_limit_w(power_w: Powers) -> int:

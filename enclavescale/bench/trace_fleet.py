@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from enclavescale.bench.trace_files import IDLE, INFERENCE, TRAINING, BenchTrace, clip_high_w
+from enclavescale.bench.trace_files import IDLE, INFERENCE, TRAINING, BenchTrace, clip_high_w, in_step
 from producers.errors import TraceError
 from schemas.records import ModelRule
 
@@ -80,8 +80,8 @@ class Pools:
 def pools_of(traces: Sequence[BenchTrace], mode: str | None = None) -> Pools:
     """Sort traces by workload, of one kind of reading or (None) of any.
 
-    Without a trace of training, GPUs in step on traces of inference stand for it; the other way round likewise.
-    Raises `TraceError` if there is neither.
+    Without a trace of training, jobs are made of inference whose GPUs move in step, as those of a job do; without one
+    of inference, the other hosts run training, each by itself. Raises `TraceError` if there is neither.
     """
     of = {
         kind: tuple(one for one in traces if one.workload == kind and mode in (None, one.mode))
@@ -91,8 +91,10 @@ def pools_of(traces: Sequence[BenchTrace], mode: str | None = None) -> Pools:
         raise TraceError(
             "no trace of training or inference" + (f" with {mode} readings" if mode else ""), field="traces"
         )
-    workload = TRAINING if of[TRAINING] else INFERENCE
-    return Pools(of[workload], workload, of[INFERENCE] or of[TRAINING], of[IDLE])
+    workload, jobs = (TRAINING, of[TRAINING]) if of[TRAINING] else (INFERENCE, of[INFERENCE])
+    if workload != TRAINING:
+        jobs = tuple(one for one in jobs if in_step(one.power_w)) or jobs
+    return Pools(jobs, workload, of[INFERENCE] or of[TRAINING], of[IDLE])
 
 
 def model_rules(traces: Sequence[BenchTrace]) -> dict[str, ModelRule]:

@@ -310,6 +310,10 @@ def test_gpus_of_one_log_keep_their_time() -> None:
 def test_pools_fall_back_to_what_there_is() -> None:
     only_inference = pools_of([one for one in MADE if one.workload != "training"])
     assert only_inference.job_workload == "inference"
+    apart = trace("p", "inference", np.concatenate([inference(1), inference(2)]))
+    assert pools_of([*MADE[2:], apart]).jobs == only_inference.jobs, "a job's GPUs move in step"
+    assert apart in pools_of([*MADE[2:], apart]).inference
+    assert pools_of([apart]).jobs == (apart,)
     only_training = pools_of([one for one in MADE if one.workload == "training"])
     assert only_training.inference == only_training.jobs
     with pytest.raises(TraceError, match="no trace of training or inference with average readings"):
