@@ -196,6 +196,17 @@ def _weighted(series: Sequence[Floats], scales: Sequence[float]) -> Floats:
     return result
 
 
+def _row_means(rows: Floats) -> Floats:
+    """Mean of every row [rows], added column after column."""
+    return pane_means(rows, rows.shape[1])[:, 0]
+
+
+def _row_variances(rows: Floats) -> Floats:
+    """Sample variance (n - 1) of every row [rows]; 0 for a single column."""
+    away = rows - _row_means(rows)[:, np.newaxis]
+    return _row_means(away * away) * (rows.shape[1] / max(1, rows.shape[1] - 1))
+
+
 def _mean(values: Floats) -> float:
     return math.fsum(values.ravel().tolist()) / values.size
 
@@ -268,11 +279,8 @@ def _step_variance_w2(one: ClassRows, rows: Counts) -> float:
         return one.step_w2
     gpus = one.gpus[rows].tolist()
     quantiles = (quantiles - _mean(quantiles)) / sum(gpus)
-    slow = [
-        (variance(panes.tolist()) - noise * noise) / count
-        for panes, noise, count in zip(one.panes_w[rows], one.noise_w[rows].tolist(), gpus, strict=True)
-    ]
-    inside_w2: float = _mean(quantiles * quantiles) - math.fsum(slow) / sum(gpus)
+    slow = (_row_variances(one.panes_w[rows]) - one.noise_w[rows] ** 2) / one.gpus[rows]
+    inside_w2: float = _mean(quantiles * quantiles) - math.fsum(slow.tolist()) / sum(gpus)
     return min(one.step_w2, max(0.0, inside_w2))
 
 
@@ -295,10 +303,7 @@ def _aligned(one: ClassRows, histograms: Counts, rows: Counts, width_w: float) -
 
     Hosts of one job differ in their level, and a host that is in step by chance in everything: that is no swing.
     """
-    means = [
-        math.fsum(row.tolist()) / row.size / gpus
-        for row, gpus in zip(one.panes_w[rows], one.gpus[rows].tolist(), strict=True)
-    ]
+    means = (_row_means(one.panes_w[rows]) / one.gpus[rows]).tolist()
     weights = one.readings[rows].tolist()
     level = math.fsum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)
     moves = [round((level - mean) / width_w) for mean in means]
