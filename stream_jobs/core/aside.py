@@ -63,8 +63,9 @@ class JudgedClass:
     `claim_w`, `swing_w`: mean and standard deviation of the panes, NaN without readings; the mean is held inside the
     range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without.
     `codes`: hosts by code. `steady`: hosts whose past claims differ by noise alone. `weights`, `flat_w`: see
-    `Correction`. `reason`: the code of the lowest weight, empty where all counts. `silent_*`: enrolled hosts without a
-    report that have references, `silent_w` each at its reference. `factor`: see `Correction`.
+    `Correction`. `reason`: the code of the lowest weight, empty where all counts. `expected_w`: references of all
+    rows of the history, W per GPU. `silent_*`: enrolled hosts without a report that have references, `silent_w` each at
+    its reference. `factor`: see `Correction`.
     """
 
     key: ClassKey
@@ -81,6 +82,7 @@ class JudgedClass:
     flat_w: Floats
     reason: npt.NDArray[np.str_]
     steady: Flags
+    expected_w: Floats
     silent_hosts: int = 0
     silent_gpus: int = 0
     silent_w: dict[str, float] = field(default_factory=dict)

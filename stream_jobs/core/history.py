@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from power_model.noise import discrete_laplace_variance
 from schemas.contract import PANE_SUM_QUANTUM_MW
+from stream_jobs.core.companions import Companions, companions_of
 from stream_jobs.core.outlook import PaneHistory
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ ClassKey = tuple[str, str]
 
 PROVEN_WINDOWS = 5
 """Claims in the older half of its history that give a host references of its own; fewer where that half is shorter."""
+
+COMPANION_WINDOWS = 10
+"""Windows that tell hosts that move together from hosts that happened to."""
 
 COMPACT_ABOVE = 1024
 """Hosts in the index from which on it is looked through for hosts that are gone."""
@@ -131,10 +135,11 @@ class References:
 
     `level_w`: median of a host's claims in the older half of the history, W; `low_w`, `high_w`: their range;
     `swing_w`: standard deviation within windows, W, in the median; `swing_high_w2`: largest variance, W^2;
-    `limit_w`: effective capacity last seen, W.
+    `limit_w`: effective capacity last seen, W. `companions`: hosts that moved together, None after too few windows.
     """
 
     index: Mapping[str, int]
+    companions: Companions | None
     level_w: Floats
     low_w: Floats
     high_w: Floats
@@ -146,6 +151,18 @@ class References:
     def proven(self) -> npt.NDArray[np.bool_]:
         """Rows with references of their own."""
         return ~np.isnan(self.level_w)
+
+    def expected_w(self, rows: Ints, now_w: Floats) -> Floats:
+        """What every host of the index should draw now, W per GPU, given what the hosts at `rows` claim.
+
+        Its level, moved as its companions have moved, within its own past range: hosts that lie in step gain no room.
+        """
+        if self.companions is None:
+            return self.level_w
+        claims_w = np.full(len(self.level_w), np.nan)
+        claims_w[rows] = now_w
+        result: Floats = np.minimum(np.maximum(self.companions.expected_w(claims_w), self.low_w), self.high_w)
+        return result
 
     def rows_of(self, host_ids: list[str]) -> npt.NDArray[np.int64]:
         """Rows of some hosts, -1 for one the history has not met."""
@@ -278,6 +295,8 @@ def _references(index: dict[str, int], memories: list[ClassMemory], needed: int)
         means[one.rows, place] = one.mean_w
         swings[one.rows, place] = one.swing_w2
         limit_w[one.rows] = one.limit_w
+    order = np.array([row for _, row in sorted(index.items()) if row < hosts], np.int64)
+    companions = companions_of(means, order) if len(memories) >= COMPANION_WINDOWS else None
     means.sort(axis=1)
     swings.sort(axis=1)
     known = np.count_nonzero(~np.isnan(means), axis=1)
@@ -291,6 +310,7 @@ def _references(index: dict[str, int], memories: list[ClassMemory], needed: int)
 
     return References(
         index=index,
+        companions=companions,
         level_w=(at(means, last // 2) + at(means, (last + 1) // 2)) / 2,
         low_w=at(means, np.zeros_like(last)),
         high_w=at(means, last),

@@ -10,6 +10,9 @@ claims count in full: a job that starts on more hosts than may collude is real, 
 gain no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in
 all, `drift_cap_ppm` of the enrolled capacity: for rising power, for falling power and for swing.
 
+**References.** A host is expected to draw its own median, moved as its companions (`core.companions`) have moved,
+within its own past range: what liars in step say of each other gives them no more room than their past did.
+
 **Drift.** Hosts that were steady and now lean to one side, each within its band, are taken together: where that many
 cannot lean by noise alone, they share the drift cap with those outside their bands.
 
@@ -204,6 +207,7 @@ def _flag(window: Window, key: ClassKey) -> JudgedClass:
         flat_w=np.zeros(hosts),
         reason=np.zeros(hosts, "U16"),
         steady=np.zeros(hosts, np.bool_),
+        expected_w=np.zeros(0),
     )
     claims = _usual_noise(one, claims)
     readings = np.array(total.host_readings, np.float64)
@@ -217,14 +221,21 @@ def _flag(window: Window, key: ClassKey) -> JudgedClass:
         rows = known.rows_of(total.host_ids)
         proven = (rows >= 0) & known.proven[rows]
         one.reason[proven & (readings < MIN_READINGS_SHARE * gpus * ticks)] = ABSENT
-        one.level_w = np.where(proven, known.level_w[rows] * gpus, np.nan)
+        told = proven & ~one.absent
+        expected_w = known.expected_w(rows[told], (one.claim_w / gpus)[told])
+        low_w, high_w = known.low_w, known.high_w
+        if known.companions is not None:
+            low_w = np.maximum(low_w, expected_w + known.companions.low_w)
+            high_w = np.minimum(high_w, expected_w + known.companions.high_w)
+        one.expected_w = expected_w
+        one.level_w = np.where(proven, expected_w[rows] * gpus, np.nan)
         one.swing_level_w = np.where(proven, known.swing_w[rows] * gpus, np.nan)
         free = slack_w + DRIFT_SHARE * one.capacity_w / gpus
         counts = proven & ~one.absent
         near = STEADY_SIGMAS * one.noise_w / gpus
         one.steady = counts & (known.high_w[rows] - known.low_w[rows] <= 2 * near)
-        one.codes["HISTORY_UP"] = counts & (claims.mean_w > known.high_w[rows] + free)
-        one.codes["HISTORY_DOWN"] = counts & (claims.mean_w < known.low_w[rows] - free)
+        one.codes["HISTORY_UP"] = counts & (claims.mean_w > high_w[rows] + free)
+        one.codes["HISTORY_DOWN"] = counts & (claims.mean_w < low_w[rows] - free)
         past_w2 = known.swing_high_w2[rows]
         drift_w2 = (SWING_GROWTH - 1) * past_w2 + (DRIFT_SHARE * one.capacity_w / gpus) ** 2
         one.codes["HISTORY_SWING"] = counts & (claims.swing_w2 > past_w2 + drift_w2 + _swing_slack_w2(claims, past_w2))
@@ -311,7 +322,7 @@ def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
                     one.silent_hosts += 1
                     one.silent_gpus += stated.gpus
                     one.silent_capacity_w += stated.capacity_w
-                    one.silent_w[host.host_id] = float(known.level_w[row]) * stated.gpus
+                    one.silent_w[host.host_id] = float(one.expected_w[row]) * stated.gpus
                     break
 
 
@@ -374,8 +385,7 @@ def _weigh(sides: Sequence[_Side], leaning_w: float, limit_w: int, cap_w: float)
         upwards: Floats = np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags])
         shares.append(upwards)
         capacity.append(one.capacity_w[flags])
-        scaled: Floats = one.capacity_w[flags] * one.factor
-        watts.append(scaled)
+        watts.append(one.capacity_w[flags].astype(np.float64) * one.factor)
         under.append(side.base_w[flags] * one.factor)
         noise_w = one.noise_w[flags] * one.factor
         noise.append(noise_w * noise_w)
