@@ -97,7 +97,14 @@ def mixed_policy(
 ) -> PolicyView:
     """A policy of the mixed fleet, or of some of its hosts."""
     limits = replace(LIMITS, lateness_ms=late_windows * W, max_epsilon_micro=200_000_000)
-    rule = fleet.domain_rule("d", grace_ms=grace_windows * W, quorum_ppm=quorum_ppm, k_min_hosts=2, k_min_tenants=2)
+    rule = fleet.domain_rule(
+        "d",
+        grace_ms=grace_windows * W,
+        quorum_ppm=quorum_ppm,
+        k_min_hosts=2,
+        k_min_tenants=2,
+        forecast_horizons_ms=(3_000,),
+    )
     return fleet.policy_of(
         [enrolment(one) for one in hosts],
         [rule],
