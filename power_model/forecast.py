@@ -55,8 +55,6 @@ LEAST_INNER = 0.1
 """Share of the variance inside panes that is no rise, at least."""
 JUMP_SIGMA = 3.0
 """Innovations beyond so many standard deviations are a jump: the level starts anew there."""
-NEXT_PANE = 0.5
-"""Weight of changes to the next pane but one: a horizon ends on the border of two panes."""
 WEIGHT = float(1 << 40)
 """Weights are integers out of this, so that their sums are exact."""
 BISECTIONS = 40
@@ -213,9 +211,8 @@ class PaneSeries:
         slow = min(1.0, SWINGS / max(self.swings, 1)) ** TRUST_POWER
         unseen = UNSEEN * horizon / (count + horizon) * slow
         first = max(1, min(math.ceil(horizon), self.panes_w.size // 2))
-        lags = {first: 1.0}
-        if first == horizon and first + 2 < self.panes_w.size:
-            lags[first + 1] = NEXT_PANE
+        # A horizon of whole panes ends on the border of two: changes to either stand for it.
+        lags = (first, first + 1) if first == horizon else (first,)
         values, near, every = (np.concatenate(one) for one in zip(*self._changes(lags, slow), strict=True))
         if not values.size:  # nothing to learn from: it stays as it is, or anything happens
             values, near, every = self.levels_w[-1:], np.zeros(1), np.ones(1)
@@ -260,14 +257,14 @@ class PaneSeries:
         stays: list[int] = (edges[1::2] - edges[::2]).tolist()
         return 2 * sum(-(-length // lag) for length in stays)
 
-    def _changes(self, lags: dict[int, float], slow: float) -> list[tuple[Floats, Floats, Floats]]:
+    def _changes(self, lags: Sequence[int], slow: float) -> list[tuple[Floats, Floats, Floats]]:
         """Powers that earlier changes lead to from the newest level, each with its weight as analog and as change."""
         levels, back, panes = self.levels_w, self._levels_back_w, self.panes_w
         slopes = np.diff(levels)
         newest, slope = float(levels[-1]), float(slopes[-1]) if slopes.size else 0.0
         slope = 0.0 if math.isnan(slope) else slope
         result = [(np.empty(0), np.empty(0), np.empty(0))]
-        for lag, weight in lags.items():
+        for lag in lags:
             if lag + 2 > levels.size:
                 break
             memory = self._memory(lag)
@@ -279,8 +276,8 @@ class PaneSeries:
                 level = start[known]
                 apart = np.square((level - newest) / self._near_w)
                 apart = apart + np.square((np.nan_to_num(rise[known]) - slope) / self._near_w)
-                near = weight * np.maximum(1.0 - apart, 0.0)
-                result.append((end[known] + memory * (newest - level), near, np.full(level.size, weight)))
+                near = np.maximum(1.0 - apart, 0.0)
+                result.append((end[known] + memory * (newest - level), near, np.ones(level.size)))
         return result
 
     def _memory(self, lag: int) -> float:
