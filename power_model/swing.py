@@ -204,7 +204,7 @@ def _row_means(rows: Floats) -> Floats:
 def _row_variances(rows: Floats) -> Floats:
     """Sample variance (n - 1) of every row [rows]; 0 for a single column."""
     away = rows - _row_means(rows)[:, np.newaxis]
-    return _row_means(away * away) * (rows.shape[1] / max(1, rows.shape[1] - 1))
+    return np.asarray(_row_means(away * away) * (rows.shape[1] / max(1, rows.shape[1] - 1)))
 
 
 def _mean(values: Floats) -> float:
