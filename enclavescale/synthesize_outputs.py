@@ -23,6 +23,8 @@ from stream_jobs.reading import backwards, open_reader
 READ_S = 15.0
 MAX_PANES = 86_400
 """Panes of one window at most: one of a day with panes of a second."""
+MAX_SUM = 1 << 45
+"""Largest integer of a release: a million GPUs over a day in one pane, and 2^17 such windows fit into 64 bits."""
 TOP_SHARE = 1.1
 """Upper end of the last state, where nobody states the clip range: this times the capacity, but no narrower state."""
 
@@ -190,7 +192,7 @@ def _integers(data: bytes, shape: tuple[int, ...], name: str) -> npt.NDArray[np.
     if not cells or len(data) != 8 * cells:
         raise SchemaError(f"{name} does not fit its shape", field=name)
     found = np.frombuffer(data, dtype="<i8").reshape(shape).astype(np.int64)
-    if int(np.abs(found).max()) >= 1 << 53 or int(found.min()) == -(1 << 63):
+    if int(found.max()) > MAX_SUM or int(found.min()) < -MAX_SUM:
         raise SchemaError(f"{name} is out of range", field=name)
     return found
 

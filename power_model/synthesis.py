@@ -114,8 +114,14 @@ class Synthetic:
 
 
 def significant_counts(model: ReleasedModel) -> Floats:
-    """Projected counts, float64[k+2, k+2], zero where a pair of states does not stand out of the noise."""
-    projected = project_counts(model.transitions, model.transitions_total)
+    """Projected counts, float64[k+2, k+2], zero where a pair of states does not stand out of the noise.
+
+    Raises `ConfigError` for counts beyond what can be projected exactly.
+    """
+    try:
+        projected = project_counts(model.transitions, model.transitions_total)
+    except ValueError as error:
+        raise ConfigError(str(error), field="transitions") from error
     # A pair (i, j), (j, i) together: a way in without a way out would trap the chain.
     pairs = model.transitions + model.transitions.T
     return np.where(pairs > SIGNIFICANT_STDS * math.sqrt(2 * model.transitions_noise), projected, 0.0)

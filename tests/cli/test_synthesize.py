@@ -238,6 +238,7 @@ def test_the_newest_revision_and_the_largest_class_count() -> None:
         ({"pane_sums_sum": b"\xff" * 7 * 60 + b"\x7f" * 60}, "MALFORMED"),
         ({"transitions_shape": (2, 2)}, "MALFORMED"),
         ({"transitions_sum": bytes(8 * 121)}, "CONFIG_INVALID"),
+        ({"transitions_sum": (b"\0" * 5 + b"\xff\0\0") * 121}, "MALFORMED"),
         ({"edges_w": (10, 5)}, "MALFORMED"),
         ({"readings_taken": 0}, "CONFIG_INVALID"),
         ({"gpus": 0}, "CONFIG_INVALID"),

@@ -156,6 +156,8 @@ def test_counts_that_do_not_stand_out_of_their_noise_are_dropped() -> None:
     assert kept[0, 3] == kept[3, 0] == 0.0
     assert not kept[-1].any()
     assert kept[:-1, :-1].sum() == pytest.approx(noisy.transitions_total, rel=0.01)
+    with pytest.raises(ConfigError, match="too large"):
+        significant_counts(replace(ONE, transitions=np.full_like(ONE.transitions, 2**58)))
     with pytest.raises(ConfigError, match="stands out"):
         synthesise(replace(ONE, transitions_noise=1e12))
 
