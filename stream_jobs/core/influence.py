@@ -21,8 +21,8 @@ swing set aside would add.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ import numpy as np
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import HostEnrolment, Influence
 from stream_jobs.core.aside import JudgedClass
+from stream_jobs.core.companions import MIN_COMPANIONS
 from stream_jobs.core.history import Floats
 from stream_jobs.core.reject import USUAL_NOISE_RATIO, Balance, Judgement
 from stream_jobs.core.tails import draw_excess, sum_excess
@@ -94,10 +95,11 @@ def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
         ("failure_domain", [host.failure_domain for host in members]),
     ):
         groups = _groups(names)
-        mean_w, margin_w = _bounds(models, groups)
+        moved_w = _companions_moved(window, judgement, members, groups)
+        mean_w, margin_w = ([a + b for a, b in zip(one, moved_w, strict=True)] for one in _bounds(models, groups))
         largest_w = int(max(math.fsum(enrolled_w[rows].tolist()) for rows in groups))
         result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w))
-    result.append(_colluding(models, enrolled_w, judgement, limit_w))
+    result.append(_colluding(window, judgement, members, models, limit_w))
     return tuple(result)
 
 
@@ -131,9 +133,16 @@ def _tipped_w(balance: Balance, limit_w: int, own_w: int) -> float:
     return balance.admitted_w(limit_w - own_w) - balance.admitted_w(limit_w) + balance.leaning_w
 
 
-def _colluding(models: Sequence[_Model], enrolled_w: Floats, judgement: Judgement, limit_w: int) -> Influence:
-    """The hosts that move most per capacity, as many as may collude; the last one in part."""
-    mean_w, margin_w = _bounds(models, [[row] for row in range(len(enrolled_w))])
+def _colluding(
+    window: Window, judgement: Judgement, members: Sequence[HostEnrolment], models: Sequence[_Model], limit_w: int
+) -> Influence:
+    """The hosts that move most per capacity, as many as may collude; the last one in part.
+
+    Their companions may be among them: what is expected of a host that is absent or set aside is taken to lie anywhere
+    in its past range.
+    """
+    enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
+    mean_w, margin_w = _bounds(models, [[row] for row in range(len(members))])
     per_w = np.array(margin_w) / np.maximum(1.0, enrolled_w)
     rows, left_w = [], float(limit_w)
     part_mean_w = part_margin_w = 0.0
@@ -145,7 +154,126 @@ def _colluding(models: Sequence[_Model], enrolled_w: Floats, judgement: Judgemen
         rows.append(row)
         left_w -= float(enrolled_w[row])
     means, margins = _bounds(models, [rows]) if rows else ([0.0], [0.0])
-    return _influence("colluding", [means[0] + part_mean_w], [margins[0] + part_margin_w], judgement, limit_w, limit_w)
+    moved_w = math.fsum(one.range_w for one in _expected(window, judgement))
+    return _influence(
+        "colluding",
+        [means[0] + part_mean_w + moved_w],
+        [margins[0] + part_margin_w + moved_w],
+        judgement,
+        limit_w,
+        limit_w,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A host whose reference counts and has companions: `companions` host ids, `moves_w` of those that report,
+    ascending; `low_w`, `high_w` ends of its own range about its level; per GPU. `scale`: to the domain's power.
+    """
+
+    companions: tuple[str, ...]
+    moves_w: tuple[float, ...]
+    low_w: float
+    high_w: float
+    scale: float
+
+    @property
+    def range_w(self) -> float:
+        """All that its reference can move by, W."""
+        return (self.high_w - self.low_w) * self.scale
+
+    def moved_w(self, liars: int) -> float:
+        """How far `liars` of the companions can move its reference, W."""
+        count = len(self.moves_w)
+        first, last = (count - 1) // 2 - liars, count // 2 + liars
+        low = self.moves_w[first] if first >= 0 else self.low_w
+        high = self.moves_w[last] if last < count else self.high_w
+        if count - liars < MIN_COMPANIONS:  # then its own level stands
+            low, high = min(low, 0.0), max(high, 0.0)
+        low, high = (min(max(end, self.low_w), self.high_w) for end in (low, high))
+        return (high - low) * self.scale
+
+
+def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
+    """Hosts whose references are in the figures, in place of a claim or of a part of it."""
+    result = []
+    for one in judgement.classes:
+        known = window.history.references.get(one.key) if window.history else None
+        if known is None or known.companions is None:
+            continue
+        rows = known.rows_of(one.total.host_ids)
+        aside = (rows >= 0) & (one.absent | (one.weights < 1.0))
+        silent = [known.index[host_id] for host_id in one.silent_w]
+        targets = [*zip(rows[aside].tolist(), one.gpus[aside].tolist(), strict=True)]
+        gpus = {host.host_id: stated.gpus for host in window.view.members[window.rule.domain]
+                for stated in host.classes if stated.model == one.key[0]}  # fmt: skip
+        targets += [(row, float(gpus[host_id])) for row, host_id in zip(silent, one.silent_w, strict=True)]
+        if not targets:
+            continue
+        names = {row: host_id for host_id, row in known.index.items()}
+        claims_w = np.full(len(known.level_w), np.nan)
+        told = (rows >= 0) & ~one.absent
+        claims_w[rows[told]] = (one.claim_w / one.gpus)[told]
+        moves_w = claims_w - known.companions.level_w
+        for row, count in targets:
+            mates = [mate for mate in known.companions.rows[row].tolist() if mate >= 0]
+            if known.proven[row] and mates:
+                level_w = float(known.level_w[row])
+                result.append(
+                    _Expected(
+                        companions=tuple(names[mate] for mate in mates),
+                        moves_w=tuple(sorted(move for move in moves_w[mates].tolist() if not math.isnan(move))),
+                        low_w=float(known.low_w[row]) - level_w,
+                        high_w=float(known.high_w[row]) - level_w,
+                        scale=count * one.factor,
+                    )
+                )
+    return result
+
+
+def _companions_moved(
+    window: Window, judgement: Judgement, members: Sequence[HostEnrolment], groups: Sequence[Sequence[int]]
+) -> list[float]:
+    """How far each group moves what is expected of hosts that are absent or set aside, W."""
+    of_host = {members[row].host_id: number for number, rows in enumerate(groups) for row in rows}
+    moved: list[list[float]] = [[] for _ in groups]
+    for one in _expected(window, judgement):
+        liars = Counter(of_host[mate] for mate in one.companions if mate in of_host)
+        for number, count in liars.items():
+            moved[number].append(one.moved_w(count))
+    if len(groups) < len(members):
+        for number, range_w in _outvoted(window, judgement, of_host):
+            moved[number].append(range_w)
+    return [math.fsum(values) for values in moved]
+
+
+def _outvoted(window: Window, judgement: Judgement, of_host: Mapping[str, int]) -> list[tuple[int, float]]:
+    """Hosts that report and half of whose companions are of one group, which may have them set aside: the group, and
+    the host's past range, W.
+    """
+    result: list[tuple[int, float]] = []
+    for one in judgement.classes:
+        known = window.history.references.get(one.key) if window.history else None
+        if known is None or known.companions is None:
+            continue
+        found: set[tuple[int, int]] = set()
+        rows = known.rows_of(one.total.host_ids)
+        told = np.flatnonzero((rows >= 0) & ~one.absent)
+        group = np.full(len(known.level_w), -1, np.int64)
+        for host_id, row in known.index.items():
+            if row < len(group):
+                group[row] = of_host.get(host_id, -1)
+        mates = known.companions.rows[rows[told]]
+        votes = np.sort(np.where(mates >= 0, group[mates], -1), axis=1)
+        halves = (np.count_nonzero(mates >= 0, axis=1) + 1) // 2
+        range_w = (known.high_w - known.low_w)[rows[told]] * one.gpus[told] * one.factor
+        for half in np.unique(halves[halves > 0]).tolist():
+            here = np.flatnonzero(halves == half)
+            first, last = votes[here][:, : votes.shape[1] - half + 1], votes[here][:, half - 1 :]
+            for place, column in zip(*np.nonzero((first == last) & (first >= 0)), strict=True):
+                found.add((int(first[place, column]), int(here[place])))
+        result += [(number, float(range_w[place])) for number, place in sorted(found)]
+    return result
 
 
 def _bounds(models: Sequence[_Model], groups: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:

@@ -116,3 +116,26 @@ def test_bounds_are_the_largest_of_the_hosts() -> None:
     assert bounds["host"][0] == math.ceil(max(mean for mean, _ in each.values()))
     assert bounds["host"][0] < bounds["failure_domain"][0] < bounds["tenant"][0]
     assert HOSTS * CAPACITY_W * 0.25 == 3 * CAPACITY_W
+
+
+def test_companions_that_lie_are_in_the_bound() -> None:
+    """Hosts of one job that swing in step: two racks of it hold half of what is expected of the others."""
+    domain = Domain(view_of(HOSTS))
+    for number in range(30):
+        domain.close(domain.window(dict.fromkeys(range(HOSTS), 1_000.0 + 2_500 * (number % 3 == 0))))
+    here = dict.fromkeys(range(HOSTS), 1_000.0)
+    complete = domain.window(here)
+    domain.histories.close(complete)
+    known = next(iter(complete.history.references.values())) if complete.history else None
+    assert known is not None
+    assert known.companions is not None
+    assert (known.companions.rows >= 0).any(axis=1).all()
+    honest, lying = bounds_of(output_of(complete)), Domain(view_of(HOSTS))
+    plain = bounds_of(output_of(lying.window(here)))
+    assert honest["host"][0] == plain["host"][0]
+    assert honest["tenant"][0] <= plain["tenant"][0] + HOSTS * 2_600
+    moved = figures(domain, here | dict.fromkeys(range(0, HOSTS, 3), 3_500.0))
+    quiet = figures(domain, here)
+    assert abs(moved[0] - quiet[0]) <= honest["tenant"][0]
+    gone = figures(domain, {host: power for host, power in here.items() if host % 3})
+    assert abs(gone[0] - quiet[0]) < 1_500
