@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attester.signing import sign_raw
 from schemas.codec import decode_signed_record
 from schemas.topics import TopicNames
+from stream_jobs.collector import tune_collector
 from stream_jobs.core.effects import Emission
 from stream_jobs.core.partition import CoreConfig, PartitionCore
 from stream_jobs.log_record import LogRecord
@@ -94,6 +95,7 @@ class Ceiling:
 
 def throughput(path: Path, hosts: int) -> dict[str, Any]:
     """Read the log at `path` and say how fast."""
+    tune_collector()
     core, records = read_log(path)
     ceiling, log = Ceiling(), list(records)
     first = 1 + WARM_UP_WINDOWS * hosts
@@ -121,6 +123,7 @@ def throughput(path: Path, hosts: int) -> dict[str, Any]:
 
 def closes(path: Path) -> dict[str, Any]:
     """Stream the log at `path` and say what the closes of its windows took. For a process of its own."""
+    tune_collector()
     core, records = read_log(path)
     wall_s, processor_s, hosts, total = [], [], 0, 0
     for record in records:

@@ -85,13 +85,15 @@ class RepeatDecoder:
         known = self._session_of(value)
         if known is None:
             return None
-        for layout in (*known.layouts, *self._recent):
-            read = layout.read(value, len(known.head), self._numbers, known.fields)
-            if read is not None:
-                break
-        else:
-            return None
-        known.use(layout)
+        at, layout = len(known.head), known.layouts[0]
+        read = layout.read(value, at, self._numbers, known.fields)
+        if read is None:
+            for layout in (*known.layouts[1:], *self._recent):
+                if (read := layout.read(value, at, self._numbers, known.fields)) is not None:
+                    known.use(layout)
+                    break
+            else:
+                return None
         report, end = read
         after = end + SIGNATURE_BYTES
         if len(value) < after:
