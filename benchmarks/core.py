@@ -125,7 +125,7 @@ def closes(path: Path) -> dict[str, Any]:
     """Stream the log at `path` and say what the closes of its windows took. For a process of its own."""
     tune_collector()
     core, records = read_log(path)
-    wall_s, processor_s, hosts, total = [], [], 0, 0
+    wall_s, processor_s, hosts, total, kept = [], [], 0, 0, 0
     for record in records:
         begin = time.perf_counter(), time.process_time()
         made = [effect for effect in core.process(record) if isinstance(effect, Emission)]
@@ -135,10 +135,12 @@ def closes(path: Path) -> dict[str, Any]:
             wall_s.append(end[0] - begin[0])
             processor_s.append(end[1] - begin[1])
             hosts = min(one.output.accepted for one in made)
+            kept = max(len(state.windows) for state in core.domains.values())
     return {
         "reports": total - 1,
         "hosts": hosts,
         "closes": len(wall_s),
+        "windows_kept": kept,  # those that late reports may still revise
         "close_s": round(max(wall_s), 3),
         "close_processor_s": round(max(processor_s), 3),
         "close_median_s": round(sorted(wall_s)[len(wall_s) // 2], 3),

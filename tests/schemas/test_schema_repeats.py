@@ -120,6 +120,7 @@ def next_report(draw: st.DrawFn, base: WindowReport) -> WindowReport:
     )
 
 
+@pytest.mark.every_tier
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data(), name=st.sampled_from(sorted(REPORTS)), evidence=st.sampled_from((None, EVIDENCE)))
 def test_later_reports_of_a_session(data: st.DataObject, name: str, evidence: SessionEvidence | None) -> None:
@@ -160,6 +161,7 @@ def flips(value: bytes) -> list[bytes]:
     ]
 
 
+@pytest.mark.every_tier
 @pytest.mark.parametrize("name", sorted(REPORTS))
 def test_every_bit_flipped_every_byte_lost_or_doubled(name: str) -> None:
     decoder = learned(REPORTS[name])
@@ -175,6 +177,7 @@ def test_every_bit_flipped_every_byte_lost_or_doubled(name: str) -> None:
     assert taken >= len(value) // 8, "flipped digests, statistics and signatures are read by the layout"
 
 
+@pytest.mark.every_tier
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.sampled_from(sorted(REPORTS)), st.sampled_from(sorted(REPORTS)), st.booleans(), st.data())
 def test_splices(name: str, learned_name: str, carried: bool, data: st.DataObject) -> None:
@@ -219,6 +222,7 @@ def test_numbers_at_every_place_in_other_encodings(name: str, padding: int) -> N
             compare(decoder, other)
 
 
+@pytest.mark.every_tier
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.binary(max_size=12))
 def test_a_number_is_read_from_its_canonical_bytes_only(data: bytes) -> None:
