@@ -115,10 +115,9 @@ def quantile_interval(estimate: Estimate, probability: float, confidence: float)
         + estimate.coverage_w2
         + (0.5 + upper) ** 2 / 2.25 * ((NOISE_SHARE * swing.noise_w) ** 2 + model**2)
     )
-    half = (
-        normal_quantile(0.5 + confidence / 2) * math.sqrt(error_w2)
-        + abs(normal_quantile(probability)) * swing.in_doubt_w
-    )
+    # In doubt is a bound rather than a deviation; it counts as the end of a 95-% interval.
+    doubt_w = abs(normal_quantile(probability)) * swing.in_doubt_w / normal_quantile(0.975)
+    half = normal_quantile(0.5 + confidence / 2) * math.sqrt(error_w2 + doubt_w * doubt_w)
     return interval(value, value - half - estimate.peak_down_w, value + half + estimate.peak_up_w)
 
 
