@@ -14,6 +14,7 @@ from enclavescale.screen_parts import BAD, GOOD, QUIET, Row, block, titled
 GOAL_COST_MW = 0.05
 GOALS_MW = {"stealth": 1.5, "frog_boiling": 0.75}
 """What the mean may move by at 15 %, MW: frog-boiling by the drift cap; 1 MW where nothing is said here."""
+LAST = "best seen in"
 GOAL_MW, GOAL_FRACTION = 1.0, 0.15
 NOTES = {
     "max": "all GPUs at the top of their clip range and of what noise excuses",
@@ -59,7 +60,7 @@ def _names(result: Mapping[str, Any]) -> set[str]:
 
 
 def _fraction(name: str, one: Mapping[str, Any]) -> RenderableType:
-    table = _table("", "mean", "bound", "margin", "bound", "true mean", "true margin", "refused")
+    table = _table("", "mean", "bound", "margin", "bound", "true mean", "true margin")
     for strategy, figures in one["strategies"].items():
         mean = Text(f"{figures['mean_error_mw']:.2f}")
         margin = Text(f"{figures['margin_error_mw']:.2f}")
@@ -76,10 +77,16 @@ def _fraction(name: str, one: Mapping[str, Any]) -> RenderableType:
             Text(f"{figures['margin_influence_bound_mw']:.1f}", QUIET),
             f"{figures['true_mean_error_mw']:.2f}",
             f"{figures['true_margin_error_mw']:.2f}",
-            Text(", ".join(f"{code} {count}" for code, count in figures["refused"].items()), QUIET),
         )
     share = f"{100 * one['largest_capacity_share']:.0f} % of the capacity at most"
-    return titled(f"{one['hosts']} hosts lie ({100 * float(name):g} %; {share}): MW moved per 100 MW", table)
+    counts = {strategy: figures["refused"] for strategy, figures in one["strategies"].items() if figures["refused"]}
+    refused = [f"{strategy}: {_codes(codes)}" for strategy, codes in counts.items()]
+    body = Group(table, Text(f"refused: {'; '.join(refused)}", QUIET)) if refused else table
+    return titled(f"{one['hosts']} hosts lie ({100 * float(name):g} %; {share}): MW moved per 100 MW", body)
+
+
+def _codes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in counts.items())
 
 
 def _costs(layers: Mapping[str, Any]) -> list[Row]:
@@ -92,7 +99,7 @@ def _costs(layers: Mapping[str, Any]) -> list[Row]:
 
 
 def _presence(presence: list[Mapping[str, Any]]) -> Table:
-    table = _table("hosts of the job", "largest share", "k_min met", "AUC", "advantage", "best seen in")
+    table = _table("hosts of the job", "largest share", "k_min met", "AUC", "advantage", LAST)
     for one in presence:
         table.add_row(
             f"{one['hosts']} of {one['of']}",
@@ -109,12 +116,12 @@ def _honest(fleet: Mapping[str, Any]) -> list[Row]:
     return [
         ("counted", f"{fleet['host_windows']:,}, {fleet['job_changes']:,} starts and stops of jobs"),
         ("refused", Text(f"{fleet['refused']:,}", GOOD if fleet["refused"] == 0 else BAD)),
-        ("flagged", ", ".join(f"{code} {count:,}" for code, count in fleet["layers"].items()) or "none"),
+        ("flagged", _codes(fleet["layers"]) or "none"),
     ]
 
 
 def _table(*names: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=QUIET, pad_edge=False)
     for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index in (0, len(names) - 1) else "right", no_wrap=index == 0)
+        table.add_column(name, justify="left" if index == 0 or name == LAST else "right", no_wrap=index == 0)
     return table
