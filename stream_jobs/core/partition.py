@@ -270,7 +270,8 @@ def _idle_close(state: DomainState, rule: DomainRule, now_ms: int, since_ms: int
         through = max(state.highest_end_ms, (now_ms - limits.max_idle_ms) // rule.window_ms * rule.window_ms)
         reason = f"no record for {(now_ms - since_ms) // 1000} s"
     else:
-        behind_ms = rule.grace_ms + max(limits.max_idle_ms, limits.lateness_ms)
+        # The newest end may be as far ahead of the truth as one host's clock may be.
+        behind_ms = rule.grace_ms + max(limits.max_idle_ms, limits.lateness_ms) + limits.clock_skew_tolerance_ms
         through = (state.highest_end_ms - behind_ms) // rule.window_ms * rule.window_ms
         reason = "most hosts are silent"
         if through <= state.watermark_ms:
