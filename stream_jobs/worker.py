@@ -19,6 +19,7 @@ from schemas.errors import ConfigError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
 from stream_jobs.agents import LogWorker
+from stream_jobs.collector import tune_collector
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.job import JobContext, JobMetrics
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
@@ -147,6 +148,7 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         settings=settings,
         registry=registry,
     )
+    tune_collector()
     code = worker.run()
     if worker.failure is not None:
         logger.critical("%s: %s. %s", worker.failure.code, worker.failure, worker.failure.remedy)

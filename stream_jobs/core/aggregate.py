@@ -38,11 +38,15 @@ def add_report(
     flags: tuple[str, ...],
 ) -> None:
     """Add one admitted report to its window: integer sums per class, and what is kept per host."""
-    transition_scale = scale_micro_of(report, "transitions") if classes else 0
-    pane_scale = scale_micro_of(report, "pane_sums") if classes else 0
-    pane_epsilon = next((one.epsilon_micro for one in report.privacy.releases if one.release == "pane_sums"), 0)
-    histogram_scale = scale_micro_of(report, "histogram") if classes else 0
-    mean_w, variance_w2 = [], []
+    transition_scale = pane_scale = pane_epsilon = histogram_scale = 0
+    for one in reversed(report.privacy.releases):  # of a name stated twice, the checks look at the first
+        if one.release == "transitions":
+            transition_scale = one.scale_micro
+        elif one.release == "pane_sums":
+            pane_scale, pane_epsilon = one.scale_micro, one.epsilon_micro
+        elif one.release == "histogram":
+            histogram_scale = one.scale_micro
+    mean_w, variance_w2, capacity_w, gpus = [], [], 0, 0
     for stated, counts, sums in classes:
         total = window.sums.get((stated.model, stated.sampler_mode))
         if total is None:
@@ -63,9 +67,11 @@ def add_report(
         total.transition_scales_micro.append(transition_scale)
         total.pane_scales_micro.append(pane_scale)
         total.pane_epsilons_micro.append(pane_epsilon)
+        capacity_w += stated.capacity_w
+        gpus += stated.gpus
         if stated.readings_taken:
             to_w = PANE_SUM_QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
-            mean_w.append(int(sums.sum()) * to_w)
+            mean_w.append(sum(sums.tolist()) * to_w)
             variance_w2.append(len(sums) * _variance_of(pane_scale) * to_w * to_w)
     window.entries[report.host_id] = Entry(
         host_id=report.host_id,
@@ -78,8 +84,8 @@ def add_report(
         root=verified.root_label,
         simulated=verified.simulated,
         first_mile=report.first_mile,
-        capacity_w=sum(stated.capacity_w for stated, _, _ in classes),
-        gpus=sum(stated.gpus for stated, _, _ in classes),
+        capacity_w=capacity_w,
+        gpus=gpus,
         mean_w=math.fsum(mean_w),
         mean_variance_w2=math.fsum(variance_w2),
         epsilon_micro=report.privacy.epsilon_total_micro,
