@@ -11,8 +11,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from enclavescale.synthesize_outputs import Released
 from power_model.spectrum import BANDS_HZ, MIN_SEGMENTS_S, compare
@@ -177,6 +175,9 @@ def _write_parquet(path: Path, run: Run, wanted: Wanted) -> None:
     trace = trace_of(run, wanted)
     gpus, ticks = trace.power_w.shape
     times = run.released.start_ms / 1000 + np.arange(ticks) / trace.sample_hz
+    import pyarrow as pa  # noqa: PLC0415  45 MiB that no other command needs
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     table = pa.table(
         {
             "timestamp_s": np.repeat(times, gpus),

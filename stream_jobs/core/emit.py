@@ -24,7 +24,7 @@ from schemas.records import (
 from stream_jobs.core.aggregate import ClassFigures, class_figures
 from stream_jobs.core.checks import NOISE_TAIL
 from stream_jobs.core.effects import Emission
-from stream_jobs.core.history import enrolled_shares
+from stream_jobs.core.history import enrolled_shares, unreported_w
 from stream_jobs.core.influence import influence_of
 from stream_jobs.core.margin import (
     Estimate,
@@ -102,7 +102,9 @@ def _estimate(window: Window, figures: list[ClassFigures], coverage: Coverage) -
     missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
     coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
     ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
-    return estimate_of(figures, coverage_w2, ticks_per_pane)
+    silent_w, unknown_w = unreported_w(window)
+    share = math.fsum(one.mean_w for one in figures) / sum(one.record.enrolled_capacity_w for one in figures)
+    return estimate_of(figures, coverage_w2, ticks_per_pane, silent_w=silent_w + share * unknown_w)
 
 
 def _outlook(

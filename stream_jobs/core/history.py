@@ -266,6 +266,29 @@ def _domain_panes(window: Window) -> PaneHistory | None:
     return PaneHistory(window.start_ms, rule.pane_ms, tuple(map(math.fsum, columns)), math.fsum(noise_w2))
 
 
+def unreported_w(window: Window) -> tuple[float, int]:
+    """Power of enrolled hosts of GPU models of which nobody reports, at their own past levels, W, and the capacity of
+    those among them that have no past, W.
+    """
+    reported = {model for (model, _), total, _ in enrolled_shares(window)}
+    references = window.history.references if window.history else {}
+    levels_w, unknown_w = [], 0
+    for host in window.view.members[window.rule.domain]:
+        for one in host.classes:
+            if one.model in reported:
+                continue
+            level_w = math.nan
+            for (model, _), known in sorted(references.items()):
+                row = known.index.get(host.host_id, -1)
+                if model == one.model and 0 <= row < len(known.level_w) and not math.isnan(known.level_w[row]):
+                    level_w = float(known.level_w[row]) * one.gpus
+            if math.isnan(level_w):
+                unknown_w += one.capacity_w
+            else:
+                levels_w.append(level_w)
+    return math.fsum(levels_w), unknown_w
+
+
 def enrolled_shares(window: Window) -> list[tuple[ClassKey, ClassSum, int]]:
     """Classes with readings, sorted, and the enrolled capacity each stands for, W.
 

@@ -14,8 +14,9 @@ its extremes lie at the ends. Beside its own claim, a subject may bear out, or n
 aside (`Balance.admitted_w` with and without its capacity among the liars), and tip hosts that lean over the edge.
 
 Margin = limit - quantile. A quantile of the power moves by no more than the power at any tick does: the same bound for
-a pane, where noise explains more, once with the others at their mean and once at their peak; and what the others'
-swing set aside would add.
+a pane, once with the others at their mean and once at their peak; and what the others' swing set aside would add.
+Noise lifts an upper quantile by what it explains of one pane, but lowers it only by what it explains of the window:
+for that most of the panes must lie low.
 """
 
 from __future__ import annotations
@@ -287,13 +288,15 @@ def _bounds(models: Sequence[_Model], groups: Sequence[Sequence[int]]) -> tuple[
             own = [array[first] for array in model.arrays()]
         else:
             own = [np.array([math.fsum(array[rows].tolist()) for rows in groups]) for array in model.arrays()]
-        mean_w = mean_w + _span(model, totals, own, own[8], 1.0)
-        at_mean, at_peak = (_span(model, totals, own, own[9], peak) for peak in (1.0, model.peak))
+        mean_w = mean_w + _span(model, totals, own, own[8], own[8], 1.0)
+        at_mean, at_peak = (_span(model, totals, own, own[9], own[8], peak) for peak in (1.0, model.peak))
         margin_w = margin_w + np.maximum(at_mean, at_peak)
     return mean_w.tolist(), margin_w.tolist()
 
 
-def _span(model: _Model, totals: Sequence[float], own: Sequence[Floats], slack_w: Floats, peak: float) -> Floats:
+def _span(
+    model: _Model, totals: Sequence[float], own: Sequence[Floats], up_w: Floats, down_w: Floats, peak: float
+) -> Floats:
     """Largest difference of the model's power that each subject can make, W; `peak` multiplies the others' power."""
     power, taken, counted, counted_w, level, level_capacity = (
         np.maximum(0.0, total - mine) for total, mine in zip(totals[:6], own[:6], strict=True)
@@ -307,8 +310,8 @@ def _span(model: _Model, totals: Sequence[float], own: Sequence[Floats], slack_w
         alone = np.where(others > 0, enrolled / others, 0.0)
         spread = np.where(taken + gpus > 0, (counted + gpus) / (taken + gpus), 0.0)
     candidates = [
-        ((power + gpus * model.high_w + slack_w) * spread + level) * factor,
-        ((power + gpus * model.low_w - slack_w) * spread + level) * factor,
+        ((power + gpus * model.high_w + up_w) * spread + level) * factor,
+        ((power + gpus * model.low_w - down_w) * spread + level) * factor,
         (each * (counted + gpus) + level) * factor,
         (each * counted + level) * alone,
     ]

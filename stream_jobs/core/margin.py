@@ -50,9 +50,11 @@ class Estimate:
     peak_down_w: float
 
 
-def estimate_of(figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int) -> Estimate:
-    """Join the classes of one domain, sorted by class."""
-    mean_w = math.fsum(one.mean_w for one in figures)
+def estimate_of(
+    figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int, silent_w: float = 0.0
+) -> Estimate:
+    """Join the classes of one domain, sorted by class. `silent_w`: power of GPU models of which nobody reports, W."""
+    mean_w = math.fsum([*(one.mean_w for one in figures), silent_w])
     swing = swing_of([one.rows for one in figures], ticks_per_pane)
     values = swing.values_w()
     centre = math.fsum(path for path in swing.paths_w.ravel().tolist()) / swing.paths_w.size

@@ -42,9 +42,9 @@ def figures(domain: Domain, claims: Mapping[int, Any]) -> tuple[int, int]:
 def test_without_a_past_the_bound_is_the_range_and_the_noise() -> None:
     domain = Domain(view_of(HOSTS))
     bounds = bounds_of(output_of(domain.window(POWERS)))
-    assert bounds["host"] == (math.ceil(RANGE_W + 2 * SLACK_W), math.ceil(RANGE_W + 2 * SPIKE_W))
+    assert bounds["host"] == (math.ceil(RANGE_W + 2 * SLACK_W), math.ceil(RANGE_W + SLACK_W + SPIKE_W))
     assert bounds["tenant"][0] == pytest.approx(4 * (RANGE_W + 2 * SLACK_W), abs=2)
-    assert bounds["failure_domain"][1] == pytest.approx(3 * (RANGE_W + 2 * SPIKE_W), abs=2)
+    assert bounds["failure_domain"][1] == pytest.approx(3 * (RANGE_W + SLACK_W + SPIKE_W), abs=2)
     assert bounds["colluding"][0] == pytest.approx(3 * (RANGE_W + 2 * SLACK_W), abs=2)
 
 

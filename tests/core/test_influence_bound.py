@@ -271,7 +271,7 @@ def search(subject: tuple[int, ...], seed: int) -> Found:
     return found
 
 
-TIGHT = {"mean": 1.5, "quantile": 2.0}
+TIGHT = {"mean": 1.5, "quantile": 1.5}
 """A bound is at most so many times the worst case that was found."""
 
 KINDS = ("host", "tenant", "failure_domain")

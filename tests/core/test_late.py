@@ -154,7 +154,7 @@ def test_missing_capacity_is_scaled_up_class_by_class() -> None:
 
 
 def test_a_mean_scaled_up_is_the_mean_by_hand() -> None:
-    """One class, two of three hosts: reported power per capacity times what is enrolled."""
+    """Two of three hosts: reported power per capacity times what is enrolled, h3's 240 W of another model included."""
     hosts = ("h0", "h1", "h3")
     told = Told.begin(mixed_policy(1, 0, hosts))
     on_time(told, [0, 1], ("h0", "h1"))
@@ -164,7 +164,7 @@ def test_a_mean_scaled_up_is_the_mean_by_hand() -> None:
     assert output.mean is not None
     (toy,) = output.classes
     assert (toy.capacity_w, toy.enrolled_capacity_w, toy.readings_taken) == (1_200, 1_800, 2 * GPUS * TICKS)
-    assert output.mean.value_w == pytest.approx(reported_w * 1_800 / 1_200, abs=0.51)
+    assert output.mean.value_w == pytest.approx(reported_w * (1_800 + 240) / 1_200, abs=0.51)
     assert output.mean.low_w < output.mean.value_w < output.mean.high_w
 
 
