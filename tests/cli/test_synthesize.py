@@ -265,7 +265,6 @@ def test_a_record_that_does_not_hold_together_is_refused(tmp_path: Path, changes
         ((*EXACT, "--out", "no/such/directory/t.json"), 2),
         ((*EXACT, "--plot", "no/such/directory/t.png"), 2),
         ((*EXACT, "--gpus", "100000", "--seconds", "1e6"), 2),
-        (("--traces", "bundled:a100_step", "--epsilon", "0.01", "--hosts", "1", "--host-gpus", "1"), 2),
     ],
 )
 def test_bad_input_has_a_message_and_an_exit_code(arguments: tuple[str, ...], code: int) -> None:

@@ -106,6 +106,7 @@ def domain_rule(name: str, **changes: Any) -> DomainRule:
         k_min_hosts=1,
         k_min_tenants=1,
         history_windows=3,
+        forecast_horizons_ms=(WINDOW_MS,),
     )
     return replace(base, **changes)
 

@@ -69,7 +69,13 @@ def world_policy(
         base,
         hosts=hosts,
         domains=tuple(
-            dataclasses.replace(rule, domain=name, partition=domains[name], limit_w=hosts_per_domain * GPUS * 200)
+            dataclasses.replace(
+                rule,
+                domain=name,
+                partition=domains[name],
+                limit_w=hosts_per_domain * GPUS * 200,
+                history_windows=4,  # so that resume offsets move within a test
+            )
             for name in sorted(domains)
         ),
         aggregators=tuple(
