@@ -116,7 +116,8 @@ class Story:
 
         By default after some 60 of a long log's records, in every tier above after all.
         """
-        every = 1 if os.environ.get("ENCLAVESCALE_TIER", "test") != "test" else len(self.run.log) // 60 | 1  # odd: both kinds of crash
+        full = os.environ.get("ENCLAVESCALE_TIER", "test") != "test"
+        every = 1 if full else len(self.run.log) // 60 | 1  # odd: both kinds of crash
         for at in range(0, len(self.run.log), every):
             crash = Crash(at, at) if at % 2 else Crash(max(0, at - 5), at, kept=1)
             _, difference = restart(self.run, self.policies, crash)
