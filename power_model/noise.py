@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 
 def discrete_laplace_variance(scale: float) -> float:
@@ -12,6 +14,12 @@ def discrete_laplace_variance(scale: float) -> float:
     """
     rate = _rate(scale)
     return 2.0 * math.exp(-rate) / math.expm1(-rate) ** 2
+
+
+def summed_variance(scales_micro: Iterable[int]) -> float:
+    """Return the variance of the sum of one draw per scale (millionths of the unit), exact in any order of them."""
+    counts = sorted(Counter(scales_micro).items())
+    return math.fsum(count * discrete_laplace_variance(scale / 1e6) for scale, count in counts)
 
 
 def discrete_laplace_pmf(x: int, scale: float) -> float:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from enclavescale.bench.trace_fleet import TraceFleet, TraceHost
 from producers.config import ClassProfile, Schedule
 from producers.distil import Distilled
+from producers.privatise import NOT_IN_BUDGET
 from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import (
@@ -208,7 +209,7 @@ class CoreFleet:
             clip_low_w=profile.clip_low_w,
             clip_high_w=profile.clip_high_w,
             histogram=None if report.histogram is None else report.histogram.astype("<i4").tobytes(),
-            histogram_absent_reason="not_in_budget" if report.histogram is None else None,
+            histogram_absent_reason=NOT_IN_BUDGET if report.histogram is None else None,
             histogram_shape=() if report.histogram is None else report.histogram.shape,
             energy_residual_mj_absent_reason="no_counter",
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from power_model.grid import midpoints_w
-from power_model.noise import discrete_laplace_variance
+from power_model.noise import discrete_laplace_variance, summed_variance
 from power_model.stationary import stationary
 from power_model.swing import ClassRows
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
@@ -101,11 +100,6 @@ def _variance_of(scale_micro: int) -> float:
     return discrete_laplace_variance(scale_micro / 1e6)
 
 
-def _variance_sum(scales_micro: list[int]) -> float:
-    """Variance of the sum of one draw per host, exact in any order of the hosts."""
-    return math.fsum(count * _variance_of(scale) for scale, count in sorted(Counter(scales_micro).items()))
-
-
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
     """Figures of one class, scaled by capacity from the hosts that count to all that are enrolled.
@@ -158,7 +152,7 @@ def class_figures(
     taken = correction.readings / (correction.gpus * ticks) if correction.gpus else 0.0
     factor = enrolled_capacity_w / correction.capacity_w if taken else 0.0  # of the swing
     level = correction.factor
-    variance = _variance_sum(total.pane_scales_micro)
+    variance = summed_variance(total.pane_scales_micro)
     pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
     panes = len(total.pane_sums)
     mean_w = math.fsum(correction.pane_sums) * pane_w / panes
@@ -188,7 +182,7 @@ def class_figures(
         pane_sums_sum=total.pane_sums.astype("<i8").tobytes(),
         pane_sums_shape=total.pane_sums.shape,
         pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
-        transitions_noise_variance_micro=round(_variance_sum(total.transition_scales_micro) * 1e6),
+        transitions_noise_variance_micro=round(summed_variance(total.transition_scales_micro) * 1e6),
         pane_noise_variance_w2=round(variance * pane_w * pane_w),
         histogram_sum=None if histograms is None else histograms.sum(axis=0).astype("<i8").tobytes(),
         histogram_sum_absent_reason="not released by every host" if histograms is None else None,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from power_model.noise import discrete_laplace_variance
+from power_model.noise import summed_variance
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import SetAside
 from stream_jobs.core.history import ClassKey, Floats, Ints
@@ -102,13 +100,6 @@ def absent_capacity_w(one: JudgedClass) -> int:
     return one.silent_capacity_w + int(one.capacity_w[with_level].sum())
 
 
-def _noise_variance(scales_micro: Sequence[int]) -> float:
-    """Variance of the sum of one draw per host, exact in any order of the hosts."""
-    return math.fsum(
-        count * discrete_laplace_variance(scale / 1e6) for scale, count in sorted(Counter(scales_micro).items())
-    )
-
-
 def corrected(one: JudgedClass) -> tuple[Correction, list[SetAside]]:
     """Replace what is set aside, from published figures alone: an auditor gets the same with the entries in hand."""
     total, absent = one.total, one.absent
@@ -116,7 +107,7 @@ def corrected(one: JudgedClass) -> tuple[Correction, list[SetAside]]:
     sums = total.pane_sums.astype(np.float64)
     aside = np.zeros(panes)
     scales = [scale for scale, gone in zip(total.pane_scales_micro, absent.tolist(), strict=True) if not gone]
-    variance = [_noise_variance(scales)]
+    variance = [summed_variance(scales)]
     up_w, down_w = [0.0], [0.0]
     entries = []
     for code in sorted(
@@ -133,7 +124,7 @@ def corrected(one: JudgedClass) -> tuple[Correction, list[SetAside]]:
         # The reference's power as pane sums of the readings taken.
         flat = entry.reference_w * (entry.readings_taken / (entry.gpus * panes * _QUANTUM_W))
         sums = sums - rest * (raw - flat)
-        variance.append(-_noise_variance([total.pane_scales_micro[i] for i in chosen]) * rest * (2.0 - rest))
+        variance.append(-summed_variance([total.pane_scales_micro[i] for i in chosen]) * rest * (2.0 - rest))
         if code not in UNREAL:
             aside = aside + rest * (raw - flat)
             more_w = rest * (entry.claimed_w - entry.reference_w) * one.factor

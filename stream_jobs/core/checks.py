@@ -25,6 +25,7 @@ from schemas.records import (
 )
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.refusals import Refused
+from stream_jobs.core.tails import sum_excess
 
 NOISE_TAIL = 1e-9
 """Probability with which an honest report may exceed a bound of the physics layer through noise alone, per bound.
@@ -131,20 +132,8 @@ def check_privacy(privacy: PrivacyParameters, max_epsilon_micro: int, sensor_gro
 
 @lru_cache(maxsize=1024)
 def noise_bound(scale: float, count: int) -> float:
-    """Bound that the sum of `count` discrete Laplace draws exceeds, on either side, with at most `NOISE_TAIL`.
-
-    Chernoff's bound for the continuous law, whose moments of exponentials are larger than the discrete one's: with s
-    in units of 1 / scale, P(sum >= x) <= exp(-s x) (1 - s^2)^-count, least at x = 2 count s / (1 - s^2).
-    """
-    wanted = math.log(2 / NOISE_TAIL) / count
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        s = (low + high) / 2
-        if s < 1 and math.log1p(-s * s) + 2 * s * s / (1 - s * s) < wanted:
-            low = s
-        else:
-            high = s
-    return scale * 2 * count * high / (1 - high * high)
+    """Bound that the sum of `count` discrete Laplace draws exceeds, on either side, with at most `NOISE_TAIL`."""
+    return scale * sum_excess(count, NOISE_TAIL / 2)
 
 
 def draw_bound(scale: float, count: int) -> int:

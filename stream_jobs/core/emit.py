@@ -102,7 +102,7 @@ def _estimate(window: Window, figures: list[ClassFigures], coverage: Coverage) -
     missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
     coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
     ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
-    silent_w, unknown_w = unreported_w(window)
+    silent_w, unknown_w = unreported_w(window, {one.record.model for one in figures})
     share = math.fsum(one.mean_w for one in figures) / sum(one.record.enrolled_capacity_w for one in figures)
     return estimate_of(figures, coverage_w2, ticks_per_pane, silent_w=silent_w + share * unknown_w)
 

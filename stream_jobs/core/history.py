@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -266,11 +266,10 @@ def _domain_panes(window: Window) -> PaneHistory | None:
     return PaneHistory(window.start_ms, rule.pane_ms, tuple(map(math.fsum, columns)), math.fsum(noise_w2))
 
 
-def unreported_w(window: Window) -> tuple[float, int]:
-    """Power of enrolled hosts of GPU models of which nobody reports, at their own past levels, W, and the capacity of
+def unreported_w(window: Window, reported: Set[str]) -> tuple[float, int]:
+    """Power of enrolled hosts of GPU models that are not `reported`, at their own past levels, W, and the capacity of
     those among them that have no past, W.
     """
-    reported = {model for (model, _), total, _ in enrolled_shares(window)}
     references = window.history.references if window.history else {}
     levels_w, unknown_w = [], 0
     for host in window.view.members[window.rule.domain]:
@@ -289,15 +288,21 @@ def unreported_w(window: Window) -> tuple[float, int]:
     return math.fsum(levels_w), unknown_w
 
 
+def enrolled_capacity_w(window: Window) -> Counter[str]:
+    """Capacity enrolled in the window's domain by GPU model, W."""
+    enrolled: Counter[str] = Counter()
+    for host in window.view.members[window.rule.domain]:
+        for one in host.classes:
+            enrolled[one.model] += one.capacity_w
+    return enrolled
+
+
 def enrolled_shares(window: Window) -> list[tuple[ClassKey, ClassSum, int]]:
     """Classes with readings, sorted, and the enrolled capacity each stands for, W.
 
     A model seen in two sampler modes: each stands for its share of the enrolled capacity.
     """
-    enrolled: Counter[str] = Counter()
-    for host in window.view.members[window.rule.domain]:
-        for one in host.classes:
-            enrolled[one.model] += one.capacity_w
+    enrolled = enrolled_capacity_w(window)
     reported: Counter[str] = Counter()
     for (model, _), total in window.sums.items():
         reported[model] += total.capacity_w

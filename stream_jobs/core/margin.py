@@ -57,7 +57,7 @@ def estimate_of(
     mean_w = math.fsum([*(one.mean_w for one in figures), silent_w])
     swing = swing_of([one.rows for one in figures], ticks_per_pane)
     values = swing.values_w()
-    centre = math.fsum(path for path in swing.paths_w.ravel().tolist()) / swing.paths_w.size
+    centre = math.fsum(swing.paths_w.ravel().tolist()) / swing.paths_w.size
     aside = [math.fsum(column) for column in zip(*(one.aside_panes_w for one in figures), strict=True)]
     return Estimate(
         mean_w=mean_w,

@@ -31,7 +31,7 @@ import numpy as np
 
 from schemas.records import SetAside
 from stream_jobs.core.aside import ABSENT, Correction, Flags, JudgedClass, absent_capacity_w, corrected
-from stream_jobs.core.history import Claims, ClassKey, Floats, Ints, References, claims_of
+from stream_jobs.core.history import Claims, ClassKey, Floats, Ints, References, claims_of, enrolled_capacity_w
 from stream_jobs.core.tails import draw_excess, square_sum_excess, sum_excess
 from stream_jobs.core.windows import Window
 
@@ -147,10 +147,7 @@ def judge(window: Window) -> Judgement:
     """Layers 2 to 4 over the accepted reports of `window`, which has its history if there is one."""
     classes = [_flag(window, key) for key in sorted(window.sums)]
     _count_silent(window, classes)
-    enrolled: Counter[str] = Counter()
-    for host in window.view.members[window.rule.domain]:
-        for stated in host.classes:
-            enrolled[stated.model] += stated.capacity_w
+    enrolled = enrolled_capacity_w(window)
     present: Counter[str] = Counter()
     for one in classes:
         present[one.key[0]] += int(one.capacity_w[~one.absent].sum()) + absent_capacity_w(one)
