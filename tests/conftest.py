@@ -19,15 +19,14 @@ from tests.broker.kafka import install_line
 
 TIERS = ("test", "soak", "accept")
 ADMIN_TIMEOUT_S = 30.0
+NEEDS_KAFKA = "needs a real Kafka, missing"
 
 MakeTopic = Callable[..., str]
 _MISSING = pytest.StashKey[list[str]]()
-_SKIPPED = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_MISSING] = missing_tools()
-    config.stash[_SKIPPED] = 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,15 +48,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = item.config.stash[_MISSING]
     if item.get_closest_marker("broker") is None or not missing:
         return
-    text = f"needs a real Kafka, missing: {', '.join(missing)}; {install_line(missing)}"
+    text = f"{NEEDS_KAFKA}: {', '.join(missing)}; {install_line(missing)}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(text, pytrace=False)
-    item.config.stash[_SKIPPED] += 1
     pytest.skip(text)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    count = config.stash[_SKIPPED]
+    # Counted from the reports: the tests may have run in other processes.
+    count = sum(NEEDS_KAFKA in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
     if count:
         missing = config.stash[_MISSING]
         names = ", ".join("Java" if name == "java" else name for name in missing)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -98,10 +99,18 @@ def check_jars(directory: Path) -> None:
 def fetch_jars() -> Path:
     """Return the directory of checked jars, fetching them with Maven where the cache is empty."""
     target = cache_dir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.parent / "fetch.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two Mavens at once would write into the same repository
+        _fetch_into(target)
+    check_jars(target)
+    return target
+
+
+def _fetch_into(target: Path) -> None:
+    """With Maven, where the cache is empty."""
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Fetched beside the target and renamed into place: two test runs at once, or one that was killed,
-        # leave either a whole cache or none.
+        # Fetched beside the target and renamed into place: a run that was killed leaves either a whole cache or none.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as scratch:
             command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), COPY_GOAL]
             command += ["-DincludeScope=runtime", f"-DoutputDirectory={scratch}/jars"]
@@ -110,11 +119,7 @@ def fetch_jars() -> Path:
                 raise BrokerError(f"mvn failed ({done.returncode}): {(done.stdout + done.stderr)[-2000:]}")
             fetched = Path(scratch) / "jars"
             check_jars(fetched)
-            # A failing rename: somebody else was faster, and what they fetched is checked below all the same.
-            with contextlib.suppress(OSError):
-                fetched.rename(target)
-    check_jars(target)
-    return target
+            fetched.rename(target)
 
 
 def free_ports(count: int) -> list[int]:

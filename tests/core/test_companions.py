@@ -116,10 +116,10 @@ def test_small_classes_and_no_history_are_no_special_case() -> None:
 def test_a_class_of_many_hosts_is_quick_and_jobs_in_it_are_found() -> None:
     rng = np.random.default_rng(7)
     claims = fleet(rng, [16] * 300, 5_200)
-    started = time.perf_counter()
+    started = time.process_time()
     found = companions_of(claims[:, :WINDOWS], order_of(claims))
     expected = found.expected_w(claims[:, WINDOWS])
-    assert time.perf_counter() - started < 3.0
+    assert time.process_time() - started < 3.0
     away = np.abs(expected - claims[:, WINDOWS])[: 16 * 300]
     own = np.abs(found.level_w - claims[:, WINDOWS])[: 16 * 300]
     print(f"median residual {np.median(away):.1f} W, from the own level {np.median(own):.1f} W")

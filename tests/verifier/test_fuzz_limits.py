@@ -31,6 +31,8 @@ from verifier.limits import (
     MAX_SIGNED_DOCUMENT_BYTES,
 )
 
+pytestmark = pytest.mark.quiet
+
 WORLD = "forge/TDX v4"
 Inputs = Iterator[tuple[str, str, bytes | tuple[bytes, bytes]]]
 """(target, what it is, bytes, or a quote and its collateral)."""

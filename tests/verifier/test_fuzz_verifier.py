@@ -26,7 +26,7 @@ from tests.verifier.fuzzing import Seed, mutated
 from tests.verifier.fuzzing_targets import DEVICE_PARSERS, PARSERS, TARGETS, Target, check_message
 from verifier.errors import VerificationError
 
-pytestmark = [pytest.mark.every_tier, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.every_tier, pytest.mark.quiet, pytest.mark.timeout(7200)]
 
 INPUTS = {"test": 12_000, "soak": 100_000, "accept": 1_000_000}[os.environ.get("ENCLAVESCALE_TIER", "test")]
 INPUTS = int(os.environ.get("ENCLAVESCALE_FUZZ_INPUTS", INPUTS))

@@ -356,6 +356,7 @@ def test_no_bytes_cause_anything_but_our_error(data: bytes) -> None:
                 continue
 
 
+@pytest.mark.quiet
 def test_the_longest_documents_cost_little() -> None:
     entries = "".join(f'<Resource a{n}="1"/>' for n in range(900))
     spaces = " ".join(f'xmlns:n{n}="urn:{n}"' for n in range(28))
