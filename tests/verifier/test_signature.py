@@ -35,7 +35,11 @@ def test_the_other_s_is_refused() -> None:
         verify_record_signature(PUBLIC, MESSAGE, SIGNATURE[:32] + s.to_bytes(32, "big"))
 
 
-@pytest.mark.parametrize("signature", [b"", SIGNATURE[:63], SIGNATURE + b"\x00", bytes(64), b"\xff" * 32 + bytes(32)])
+@pytest.mark.parametrize(
+    "signature",
+    [b"", SIGNATURE[:63], SIGNATURE + b"\x00", bytes(64), b"\xff" * 32 + bytes(32)],
+    ids=["empty", "short", "long", "zeros", "r above the order"],
+)
 def test_malformed_is_refused(signature: bytes) -> None:
     with pytest.raises(SignatureInvalid):
         verify_record_signature(PUBLIC, MESSAGE, signature)
@@ -58,6 +62,7 @@ def test_another_message_or_key_is_refused() -> None:
 @pytest.mark.parametrize(
     "point",
     [b"", b"\x00", POINT[:-1], POINT + b"\x00", b"\x02" + POINT[1:33], b"\x06" + POINT[1:], b"\x04" + bytes(64)],
+    ids=["empty", "infinity", "short", "long", "compressed", "hybrid", "off the curve"],
 )
 def test_keys_that_are_no_points(point: bytes) -> None:
     with pytest.raises(SessionKeyInvalid):
