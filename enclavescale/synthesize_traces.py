@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from enclavescale.agent.file import BUNDLED
-from enclavescale.bench import trace_files
-from enclavescale.bench.trace_files import BenchTrace, nominal_limit_w, read_traces
+from enclavescale.bench.trace_files import UNKNOWN, BenchTrace, Unusable, nominal_limit_w, read_trace, read_traces
 from enclavescale.synthesize_outputs import Released
 from power_model.grid import Grid
 from power_model.noise import discrete_laplace_variance
@@ -74,8 +73,8 @@ def real_traces(where: str, tdp_w: int | None = None) -> list[RealTrace]:
     if path.suffix.lower() not in {".csv", ".parquet"}:
         raise TraceError(f"{path.name}: not a trace (.trace.json, .csv or .parquet)", field="traces")
     try:
-        return [_of_log(trace_files._trace(path, path.stem, {}, tdp_w))]
-    except trace_files.Unusable as error:
+        return [_of_log(read_trace(path, path.stem, {}, tdp_w))]
+    except Unusable as error:
         raise TraceError(f"{path.name}: {error}", field="traces") from error
 
 
@@ -96,7 +95,7 @@ def _of_trace(name: str, trace: Trace, tdp_w: int | None) -> RealTrace:
 
 
 def _of_log(log: BenchTrace) -> RealTrace:
-    mode = log.mode if log.mode != trace_files.UNKNOWN else "legacy"
+    mode = log.mode if log.mode != UNKNOWN else "legacy"
     return RealTrace(log.name, log.gpu, mode, log.tdp_w, log.power_w)
 
 

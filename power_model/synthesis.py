@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from power_model.fine_chain import FineChain, fine_chain
 from power_model.grid import Grid
+from power_model.interpolation import pane_means, to_ticks
 from power_model.pane_bridge import PaneBridge
 from power_model.transitions import Counts, project_counts
 from schemas.errors import ConfigError
@@ -43,7 +44,6 @@ DITHER_SHARE = 0.5
 """White noise inside a fine cell, in what the quiet panes would allow: half of it, as for the step sizes."""
 MAX_TICKS = 10_000_000
 """Longest trace times its GPUs: 80 MB of readings."""
-KNOTS_ROUNDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ def _paths(
 
 
 def _pane_means(power_w: Floats, ticks_per_pane: int) -> Floats:
-    return np.asarray(power_w.reshape(power_w.shape[0], -1, ticks_per_pane).mean(axis=(0, 2)))
+    return np.asarray(pane_means(power_w, ticks_per_pane).mean(axis=0))
 
 
 def _left_over(pane_w: Floats, noise_w2: Floats, power_w: Floats, ticks_per_pane: int) -> Floats:
@@ -230,15 +230,9 @@ def _left_over(pane_w: Floats, noise_w2: Floats, power_w: Floats, ticks_per_pane
 
 
 def smooth_curve(pane_w: Floats, ticks_per_pane: int) -> Floats:
-    """Return a curve over all ticks, float64[panes * ticks], with exactly these pane means: lines between knots.
+    """Return a curve over all ticks, float64[panes * ticks], with exactly these pane means.
 
-    The knots are moved until the means are met; what is left after some rounds is added pane by pane.
+    The line of `to_ticks`; what it leaves over is added pane by pane.
     """
-    middles = np.arange(pane_w.size, dtype=np.float64)
-    at = (np.arange(pane_w.size * ticks_per_pane) + 0.5) / ticks_per_pane - 0.5
-    knots = pane_w.astype(np.float64)
-    for _ in range(KNOTS_ROUNDS):
-        curve = np.interp(at, middles, knots)
-        knots = knots + (pane_w - _pane_means(curve[None], ticks_per_pane))
-    curve = np.interp(at, middles, knots)
-    return np.asarray(curve + np.repeat(pane_w - _pane_means(curve[None], ticks_per_pane), ticks_per_pane))
+    curve = to_ticks(pane_w, ticks_per_pane)
+    return np.asarray(curve + np.repeat(pane_w - pane_means(curve, ticks_per_pane), ticks_per_pane))

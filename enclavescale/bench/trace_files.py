@@ -100,7 +100,7 @@ def read_traces(directory: Path, *, tdp_w: int | None = None) -> TraceSet:
     traces, skipped = [], []
     for path, name, facts in entries:
         try:
-            traces.append(_trace(path, name, facts, tdp_w))
+            traces.append(read_trace(path, name, facts, tdp_w))
         except Unusable as why:
             skipped.append(Skipped(name, str(why)))
     if not traces:
@@ -134,7 +134,12 @@ def _found(directory: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
             yield path, path.relative_to(directory).as_posix(), {}
 
 
-def _trace(path: Path, name: str, facts: Mapping[str, Any], tdp_w: int | None) -> BenchTrace:
+def read_trace(path: Path, name: str, facts: Mapping[str, Any], tdp_w: int | None) -> BenchTrace:
+    """Return the trace of one file, named `name`, with what a manifest says of it in `facts`.
+
+    The nominal limit, W, is the manifest's, else the log's, else `tdp_w`, else guessed from the readings. Raises
+    `TraceError` if the file cannot be read, `Unusable` if it holds no power or too little of it.
+    """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise TraceError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
