@@ -60,9 +60,9 @@ class JudgedClass:
 
     `claim_w`, `swing_w`: mean and standard deviation of the panes, NaN without readings; the mean is held inside the
     range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without.
-    `codes`: hosts by code. `steady`: hosts whose past claims differ by noise alone. `weights`, `flat_w`: see
-    `Correction`. `reason`: the code of the lowest weight, empty where all counts. `expected_w`: references of all
-    rows of the history, W per GPU. `silent_*`: enrolled hosts without a report that have references, `silent_w` each at
+    `codes`: hosts by code. `steady`: hosts whose past claims were away from their references by noise alone, by up to
+    `rise_w` and `fall_w`. `weights`, `flat_w`: see `Correction`. `reason`: the code of the lowest weight, empty where
+    all counts. `expected_w`: references of all rows of the history, W per GPU. `silent_*`: enrolled hosts without a report that have references, `silent_w` each at
     its reference. `factor`: see `Correction`.
     """
 
@@ -80,6 +80,8 @@ class JudgedClass:
     flat_w: Floats
     reason: npt.NDArray[np.str_]
     steady: Flags
+    rise_w: Floats
+    fall_w: Floats
     expected_w: Floats
     silent_hosts: int = 0
     silent_gpus: int = 0

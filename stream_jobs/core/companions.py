@@ -3,8 +3,9 @@
 A job moves its hosts in step: from window to window by a large part of their capacity (a checkpoint, an evaluation, a
 stall), from host to host hardly at all. For such a host its own past range bounds nothing, but its companions do: the
 hosts of its class whose claims over the older half of the history lay closest to its own. Expected of a host is its
-own median level, moved by the median of what its companions are away from theirs. It stands while fewer than half of
-its companions lie.
+own median level, moved as most of them have moved: by the median of what its companions and itself are away from
+theirs, and where half say one thing and half another, by what is nearer to its level. It stands while no more than
+half of them lie, whether the job stays inside its past range or leaves it.
 
 Order of hosts does not matter: ties are broken by the order that the caller gives.
 """
@@ -18,9 +19,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 COMPANIONS = 15
-"""Companions of a host, at most: more than half of them must lie to move what is expected of it."""
+"""Companions of a host, at most."""
 
 MIN_COMPANIONS = 3
 """Companions that a host needs, with claims in the window in question; with fewer its own level is expected of it."""
@@ -51,7 +53,11 @@ class Companions:
 
     def expected_w(self, now_w: Floats) -> Floats:
         """What every host should draw, W per GPU, given what all claim now: float64[hosts], NaN = no claim."""
-        return self.level_w + _median_move(self.rows, now_w - self.level_w)
+        return self.level_w + _consensus(self.rows, now_w - self.level_w)
+
+    def followed(self, now_w: Floats) -> Flags:
+        """Hosts with enough companions that claim anything now: float64[hosts], NaN = no claim."""
+        return _claiming(self.rows, now_w) >= MIN_COMPANIONS
 
 
 def companions_of(claims_w: Floats, order: Ints) -> Companions:
@@ -71,7 +77,7 @@ def companions_of(claims_w: Floats, order: Ints) -> Companions:
     for leaf in _leaves(claims_w, order[known[order] == windows]):
         rows[leaf] = _closest(claims_w[leaf], leaf)
     moves_w = claims_w - level_w[:, np.newaxis]
-    past_w = np.stack([moves_w[:, w] - _median_move(rows, moves_w[:, w]) for w in range(windows)], axis=1)
+    past_w = np.stack([moves_w[:, w] - _consensus(rows, moves_w[:, w]) for w in range(windows)], axis=1)
     own_low, own_high = ordered[:, 0] - level_w, ordered[np.arange(hosts), last] - level_w
     low, high = np.fmin.reduce(past_w, axis=1), np.fmax.reduce(past_w, axis=1)
     with np.errstate(invalid="ignore"):  # NaN, nothing known, is not narrower than anything
@@ -109,13 +115,23 @@ def _closest(claims_w: Floats, hosts: Ints) -> Ints:
     return rows
 
 
-def _median_move(rows: Ints, moves_w: Floats) -> Floats:
-    """Median of the companions' moves, W; 0 for hosts with fewer than MIN_COMPANIONS that claim anything."""
-    taken = np.where(rows >= 0, moves_w[rows], np.nan)
-    taken.sort(axis=1)
-    known = np.count_nonzero(~np.isnan(taken), axis=1)
-    middle, _ = _median(taken, known)
-    return np.where(known >= MIN_COMPANIONS, middle, 0.0)
+def _claiming(rows: Ints, moves_w: Floats) -> Ints:
+    """How many companions of every host claim anything."""
+    return np.count_nonzero((rows >= 0) & ~np.isnan(moves_w[rows]), axis=1)
+
+
+def _consensus(rows: Ints, moves_w: Floats) -> Floats:
+    """How most of its companions and the host itself moved, W; 0 for hosts with too few companions that claim anything.
+
+    Of an even number, the point between the two in the middle that is nearest to 0.
+    """
+    votes = np.concatenate([np.where(rows >= 0, moves_w[rows], np.nan), moves_w[:, np.newaxis]], axis=1)
+    votes.sort(axis=1)
+    last = np.maximum(np.count_nonzero(~np.isnan(votes), axis=1), 1) - 1
+    places = np.arange(len(votes))
+    low, high = votes[places, last // 2], votes[places, (last + 1) // 2]
+    middle = np.maximum(np.minimum(high, 0.0), low)
+    return np.where(_claiming(rows, moves_w) >= MIN_COMPANIONS, middle, 0.0)
 
 
 def _median(ordered: Floats, known: Ints) -> tuple[Floats, Ints]:

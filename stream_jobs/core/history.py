@@ -152,17 +152,22 @@ class References:
         """Rows with references of their own."""
         return ~np.isnan(self.level_w)
 
-    def expected_w(self, rows: Ints, now_w: Floats) -> Floats:
-        """What every host of the index should draw now, W per GPU, given what the hosts at `rows` claim.
+    def bands_w(self, rows: Ints, now_w: Floats) -> tuple[Floats, Floats, Floats]:
+        """What every host of the index should draw now, and at least and at most, W per GPU, by what `rows` claim.
 
-        Its level, moved as its companions have moved, within its own past range: hosts that lie in step gain no room.
+        Its level, moved as its companions have moved, and around it what it was away from that in the past; without
+        enough companions its own level and range.
         """
         if self.companions is None:
-            return self.level_w
+            return self.level_w, self.low_w, self.high_w
         claims_w = np.full(len(self.level_w), np.nan)
         claims_w[rows] = now_w
-        result: Floats = np.minimum(np.maximum(self.companions.expected_w(claims_w), self.low_w), self.high_w)
-        return result
+        expected_w, followed = self.companions.expected_w(claims_w), self.companions.followed(claims_w)
+        return (
+            expected_w,
+            np.where(followed, expected_w + self.companions.low_w, self.low_w),
+            np.where(followed, expected_w + self.companions.high_w, self.high_w),
+        )
 
     def rows_of(self, host_ids: list[str]) -> npt.NDArray[np.int64]:
         """Rows of some hosts, -1 for one the history has not met."""

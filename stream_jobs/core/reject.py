@@ -8,13 +8,14 @@ reach to the claim.
 capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As far as others leave theirs, too, their
 claims count in full: a job that starts on more hosts than may collude is real, at any speed, and liars who ride on it
 gain no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in
-all, `drift_cap_ppm` of the enrolled capacity: for rising power, for falling power and for swing.
+all, `drift_cap_ppm` of the enrolled capacity, less what fits into the bands: for rising power, for falling power and
+for swing. The further they claim beyond the cap, the less they count: at twice the cap nothing does (a redescending
+estimator: what is far too much to be chance is a job or a lie, and no part of a lie is true).
 
-**References.** A host is expected to draw its own median, moved as its companions (`core.companions`) have moved,
-within its own past range: what liars in step say of each other gives them no more room than their past did.
+**References.** A host is expected to draw its own median, moved as its companions (`core.companions`) have moved.
 
-**Drift.** Hosts that were steady and now lean to one side, each within its band, are taken together: where that many
-cannot lean by noise alone, they share the drift cap with those outside their bands.
+**Drift.** Steady hosts that now lean to one side, further than ever lately but each within its band, are taken
+together: where that many cannot lean by noise alone, they share the drift cap with those outside their bands.
 
 **Noise as an excuse.** What noise explains is judged by the class's usual budget: a host that states much more noise
 than others is given little more room, and beyond `MAX_NOISE_RATIO` its claims are no information and do not count.
@@ -81,10 +82,10 @@ LEAST_ASIDE_W = 0.5
 """Less is not set aside: outputs are in W."""
 
 STEADY_SIGMAS = 4.0
-"""A host whose past claims lie this close to their median, in deviations of the noise, was steady."""
+"""A host whose past claims lie this close to its references, in deviations of the noise, was steady."""
 
 LEAN_SIGMAS = 2.0
-"""A steady host that is this far from its level, in deviations of the noise, leans."""
+"""A steady host that is this far from its reference, in deviations of the noise, and further than ever, leans."""
 
 LEAN_MEAN, LEAN_DEVIATION, LEAN_TAIL = 0.06, 0.37, 5.0
 """Mean and standard deviation of what an honest steady host leans by, in deviations of the noise (E[Z; Z > 2] = 0.054
@@ -117,7 +118,19 @@ class Balance:
         """What counts of it, W, if hosts of a capacity up to `limit_w` may lie."""
         borne = self.borne_out(limit_w)
         beyond = math.fsum((np.maximum(self.shares - borne, 0.0) * self.watts).tolist())
-        return math.fsum((np.minimum(self.shares, borne) * self.watts).tolist()) + min(beyond, self.cap_w)
+        return self._borne_w(limit_w) + max(0.0, min(beyond, 2 * self.cap_w - beyond))
+
+    def range_w(self, limit_w: int, own_w: int) -> float:
+        """How far a subject of `own_w` capacity may change what counts of others' claims, W: it may bear them out, and
+        it may use up the cap.
+        """
+        if not len(self.shares):
+            return 0.0
+        return self._borne_w(limit_w - own_w) + self.cap_w - self._borne_w(limit_w)
+
+    def _borne_w(self, limit_w: int) -> float:
+        """What is borne out of the claims, W."""
+        return math.fsum((np.minimum(self.shares, self.borne_out(limit_w)) * self.watts).tolist())
 
     def borne_out(self, limit_w: int) -> float:
         """Deviation per capacity that hosts of more than `limit_w` reach: some of them are honest."""
@@ -155,7 +168,7 @@ def judge(window: Window) -> Judgement:
         one.factor = enrolled[one.key[0]] / max(1, present[one.key[0]])
     enrolled_w = sum(enrolled.values())
     limit_w = enrolled_w * window.rule.max_colluding_ppm // _PPM
-    cap_w = enrolled_w * window.rule.drift_cap_ppm / _PPM
+    cap_w = max(0.0, enrolled_w * window.rule.drift_cap_ppm / _PPM - DRIFT_SHARE * limit_w)
     still = [np.zeros(len(one.gpus)) for one in classes]
     up = [one.claim_w - one.level_w for one in classes]
     rising = _weigh(*_directed(classes, UP, up, still), limit_w, cap_w)
@@ -204,6 +217,8 @@ def _flag(window: Window, key: ClassKey) -> JudgedClass:
         flat_w=np.zeros(hosts),
         reason=np.zeros(hosts, "U16"),
         steady=np.zeros(hosts, np.bool_),
+        rise_w=np.full(hosts, np.nan),
+        fall_w=np.full(hosts, np.nan),
         expected_w=np.zeros(0),
     )
     claims = _usual_noise(one, claims)
@@ -219,18 +234,16 @@ def _flag(window: Window, key: ClassKey) -> JudgedClass:
         proven = (rows >= 0) & known.proven[rows]
         one.reason[proven & (readings < MIN_READINGS_SHARE * gpus * ticks)] = ABSENT
         told = proven & ~one.absent
-        expected_w = known.expected_w(rows[told], (one.claim_w / gpus)[told])
-        low_w, high_w = known.low_w, known.high_w
-        if known.companions is not None:
-            low_w = np.maximum(low_w, expected_w + known.companions.low_w)
-            high_w = np.minimum(high_w, expected_w + known.companions.high_w)
-        one.expected_w = expected_w
-        one.level_w = np.where(proven, expected_w[rows] * gpus, np.nan)
+        expected_w, low_w, high_w = known.bands_w(rows[told], (one.claim_w / gpus)[told])
+        model = window.view.models[key[0]]
+        one.expected_w = np.minimum(np.maximum(expected_w, model.clip_low_w), model.clip_high_w)
+        one.level_w = np.where(proven, one.expected_w[rows] * gpus, np.nan)
         one.swing_level_w = np.where(proven, known.swing_w[rows] * gpus, np.nan)
         free = slack_w + DRIFT_SHARE * one.capacity_w / gpus
         counts = proven & ~one.absent
         near = STEADY_SIGMAS * one.noise_w / gpus
-        one.steady = counts & (known.high_w[rows] - known.low_w[rows] <= 2 * near)
+        one.steady = counts & ((high_w - low_w)[rows] <= 2 * near)
+        one.rise_w, one.fall_w = (high_w - expected_w)[rows] * gpus, (expected_w - low_w)[rows] * gpus
         one.codes["HISTORY_UP"] = counts & (claims.mean_w > high_w[rows] + free)
         one.codes["HISTORY_DOWN"] = counts & (claims.mean_w < low_w[rows] - free)
         past_w2 = known.swing_high_w2[rows]
@@ -343,7 +356,8 @@ def _directed(
     classes: Sequence[JudgedClass], codes: tuple[str, ...], moved_w: Sequence[Floats], base_w: Sequence[Floats]
 ) -> tuple[list[_Side], float]:
     """Hosts with one of `codes`, with the last of several also those that drift; and what leaning moves otherwise."""
-    drift, leaning_w = _drifting(classes, moved_w, codes[0]) if len(codes) > 1 else (None, 0.0)
+    past_w = [one.rise_w if codes is UP else one.fall_w for one in classes]
+    drift, leaning_w = _drifting(classes, moved_w, past_w, codes[0]) if len(codes) > 1 else (None, 0.0)
     sides = []
     for number, (one, moved, base) in enumerate(zip(classes, moved_w, base_w, strict=True)):
         mine = {code: one.codes[code] for code in codes}
@@ -353,12 +367,17 @@ def _directed(
     return sides, leaning_w
 
 
-def _drifting(classes: Sequence[JudgedClass], moved_w: Sequence[Floats], code: str) -> tuple[list[Flags] | None, float]:
-    """Steady hosts that lean to one side inside their bands; None where noise alone makes them, and by how much, W."""
+def _drifting(
+    classes: Sequence[JudgedClass], moved_w: Sequence[Floats], past_w: Sequence[Floats], code: str
+) -> tuple[list[Flags] | None, float]:
+    """Steady hosts that lean to one side inside their bands; None where noise alone makes them, and by how much, W.
+
+    `past_w`: how far each was away on that side in the past.
+    """
     masks, leans, noise = [], [], []
-    for one, moved in zip(classes, moved_w, strict=True):
+    for one, moved, past in zip(classes, moved_w, past_w, strict=True):
         with np.errstate(invalid="ignore"):
-            lean = one.steady & ~one.codes[code] & (moved > LEAN_SIGMAS * one.noise_w)
+            lean = one.steady & ~one.codes[code] & (moved > np.maximum(LEAN_SIGMAS * one.noise_w, past))
         masks.append(lean)
         leans += (moved[lean] * one.factor).tolist()
         noise += (one.noise_w[one.steady] * one.factor).tolist()

@@ -27,9 +27,10 @@ AT = str(NOW)
 
 
 @pytest.fixture
-def forged(tmp_path: Path) -> Path:
-    """A forged set."""
-    path = tmp_path / "set.json"
+def forged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A forged set. Its path is short: a table shortens long ones."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("set.json")
     path.write_text(TDX4.mint().collateral_json)
     return path
 

@@ -134,6 +134,7 @@ def test_log_stalled_worker_ends_itself(kafka: KafkaBroker, make_topics: MakeTop
     ends_with(fleet, fleet.start(), "STALLED")
 
 
+@pytest.mark.quiet
 def test_log_sigterm_is_quick_while_a_job_hangs(kafka: KafkaBroker, make_topics: MakeTopic, member: MakeMember) -> None:
     fleet = member(make_topics("hangs"), behaviour={"block_at": 5, "keep_back": 0})
     produce(kafka.bootstrap, fleet.topic, {0: 10})
