@@ -62,8 +62,8 @@ class JudgedClass:
     range. `noise_w`: standard deviation of the noise in the mean. `level_w`, `swing_level_w`: references, NaN without.
     `codes`: hosts by code. `steady`: hosts whose past claims were away from their references by noise alone, by up to
     `rise_w` and `fall_w`. `weights`, `flat_w`: see `Correction`. `reason`: the code of the lowest weight, empty where
-    all counts. `expected_w`: references of all rows of the history, W per GPU. `silent_*`: enrolled hosts without a report that have references, `silent_w` each at
-    its reference. `factor`: see `Correction`.
+    all counts. `expected_w`: references of all rows of the history, W per GPU. `silent_*`: enrolled hosts without a
+    report that have references, `silent_w` each at its reference. `factor`: see `Correction`.
     """
 
     key: ClassKey

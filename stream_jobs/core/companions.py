@@ -117,7 +117,8 @@ def _closest(claims_w: Floats, hosts: Ints) -> Ints:
 
 def _claiming(rows: Ints, moves_w: Floats) -> Ints:
     """How many companions of every host claim anything."""
-    return np.count_nonzero((rows >= 0) & ~np.isnan(moves_w[rows]), axis=1)
+    result: Ints = np.count_nonzero((rows >= 0) & ~np.isnan(moves_w[rows]), axis=1)
+    return result
 
 
 def _consensus(rows: Ints, moves_w: Floats) -> Floats:

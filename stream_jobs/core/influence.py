@@ -11,7 +11,8 @@ or, absent and without a history, (U G / R + W) E / C. The middle layers leave x
 reference, which lies in the range as well; the influence layer holds x within r times the clip range, widened by what
 noise makes of an honest host with probability `HONEST_TAIL`, at most. The expression is monotone in x and in r, so that
 its extremes lie at the ends. Beside its own claim, a subject may bear out, or no longer bear out, what others have set
-aside (`Balance.admitted_w` with and without its capacity among the liars), and tip hosts that lean over the edge.
+aside, or use up the cap that they share (`Balance.range_w`), tip hosts that lean over the edge, and say what it likes,
+within the clip range, of hosts half of whose companions it holds.
 
 Margin = limit - quantile. A quantile of the power moves by no more than the power at any tick does: the same bound for
 a pane, once with the others at their mean and once at their peak; and what the others' swing set aside would add.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import HostEnrolment, Influence
 from stream_jobs.core.aside import JudgedClass
 from stream_jobs.core.companions import MIN_COMPANIONS
-from stream_jobs.core.history import Floats
+from stream_jobs.core.history import Floats, Ints
 from stream_jobs.core.reject import USUAL_NOISE_RATIO, Balance, Judgement
 from stream_jobs.core.tails import draw_excess, sum_excess
 from stream_jobs.core.windows import Window
@@ -89,6 +90,7 @@ def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
     models = _models(window, judgement, members)
     enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
     limit_w = int(math.fsum(enrolled_w.tolist())) * window.rule.max_colluding_ppm // _PPM
+    expected, led = _expected(window, judgement), _led(window, judgement)
     result = []
     for subject, names in (
         ("host", [host.host_id for host in members]),
@@ -96,11 +98,12 @@ def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
         ("failure_domain", [host.failure_domain for host in members]),
     ):
         groups = _groups(names)
-        moved_w = _companions_moved(window, judgement, members, groups)
+        moved_w = _companions_moved(expected, led, members, groups)
         mean_w, margin_w = ([a + b for a, b in zip(one, moved_w, strict=True)] for one in _bounds(models, groups))
         largest_w = int(max(math.fsum(enrolled_w[rows].tolist()) for rows in groups))
         result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w))
-    result.append(_colluding(window, judgement, members, models, limit_w))
+    moved = [*(one.range_w for one in expected), *_followers(led, limit_w)]
+    result.append(_colluding(judgement, members, models, limit_w, math.fsum(moved)))
     return tuple(result)
 
 
@@ -130,17 +133,18 @@ def _influence(
 
 
 def _tipped_w(balance: Balance, limit_w: int, own_w: int) -> float:
-    """What a subject of `own_w` capacity may bear out of others' claims set aside, W, and what leans and may tip."""
-    return balance.admitted_w(limit_w - own_w) - balance.admitted_w(limit_w) + balance.leaning_w
+    """What a subject of `own_w` capacity may change of others' claims set aside, W, and what leans and may tip."""
+    return balance.range_w(limit_w, own_w) + balance.leaning_w
 
 
 def _colluding(
-    window: Window, judgement: Judgement, members: Sequence[HostEnrolment], models: Sequence[_Model], limit_w: int
+    judgement: Judgement, members: Sequence[HostEnrolment], models: Sequence[_Model], limit_w: int, moved_w: float
 ) -> Influence:
     """The hosts that move most per capacity, as many as may collude; the last one in part.
 
-    Their companions may be among them: what is expected of a host that is absent or set aside is taken to lie anywhere
-    in its past range.
+    `moved_w`: what they move by what they say of others, W. What is expected of a host that is absent or set aside may
+    lie anywhere in its clip range, and hosts that report, of as much capacity again, may have half of their companions
+    among them.
     """
     enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
     mean_w, margin_w = _bounds(models, [[row] for row in range(len(members))])
@@ -155,7 +159,6 @@ def _colluding(
         rows.append(row)
         left_w -= float(enrolled_w[row])
     means, margins = _bounds(models, [rows]) if rows else ([0.0], [0.0])
-    moved_w = math.fsum(one.range_w for one in _expected(window, judgement))
     return _influence(
         "colluding",
         [means[0] + part_mean_w + moved_w],
@@ -168,8 +171,9 @@ def _colluding(
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """A host whose reference counts and has companions: `companions` host ids, `moves_w` of those that report,
-    ascending; `low_w`, `high_w` ends of its own range about its level; per GPU. `scale`: to the domain's power.
+    """A host whose reference counts and has companions: `companions` host ids, and its own if it reports, `moves_w` of
+    those that report, ascending; `low_w`, `high_w` ends of the clip range about its level; per GPU. `scale`: to the
+    domain's power.
     """
 
     companions: tuple[str, ...]
@@ -184,12 +188,12 @@ class _Expected:
         return (self.high_w - self.low_w) * self.scale
 
     def moved_w(self, liars: int) -> float:
-        """How far `liars` of the companions can move its reference, W."""
+        """How far `liars` of those asked can move its reference, W."""
         count = len(self.moves_w)
         first, last = (count - 1) // 2 - liars, count // 2 + liars
         low = self.moves_w[first] if first >= 0 else self.low_w
         high = self.moves_w[last] if last < count else self.high_w
-        if count - liars < MIN_COMPANIONS:  # then its own level stands
+        if count - liars <= MIN_COMPANIONS:  # then its own level may stand
             low, high = min(low, 0.0), max(high, 0.0)
         low, high = (min(max(end, self.low_w), self.high_w) for end in (low, high))
         return (high - low) * self.scale
@@ -216,16 +220,18 @@ def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
         told = (rows >= 0) & ~one.absent
         claims_w[rows[told]] = (one.claim_w / one.gpus)[told]
         moves_w = claims_w - known.companions.level_w
+        model = window.view.models[one.key[0]]
         for row, count in targets:
             mates = [mate for mate in known.companions.rows[row].tolist() if mate >= 0]
             if known.proven[row] and mates:
+                asked = [*mates, row]
                 level_w = float(known.level_w[row])
                 result.append(
                     _Expected(
-                        companions=tuple(names[mate] for mate in mates),
-                        moves_w=tuple(sorted(move for move in moves_w[mates].tolist() if not math.isnan(move))),
-                        low_w=float(known.low_w[row]) - level_w,
-                        high_w=float(known.high_w[row]) - level_w,
+                        companions=tuple(names[mate] for mate in asked),
+                        moves_w=tuple(sorted(move for move in moves_w[asked].tolist() if not math.isnan(move))),
+                        low_w=model.clip_low_w - level_w,
+                        high_w=model.clip_high_w - level_w,
                         scale=count * one.factor,
                     )
                 )
@@ -233,47 +239,97 @@ def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
 
 
 def _companions_moved(
-    window: Window, judgement: Judgement, members: Sequence[HostEnrolment], groups: Sequence[Sequence[int]]
+    expected: Sequence[_Expected],
+    led: Sequence[_Led],
+    members: Sequence[HostEnrolment],
+    groups: Sequence[Sequence[int]],
 ) -> list[float]:
-    """How far each group moves what is expected of hosts that are absent or set aside, W."""
+    """How far each group moves, by what it says of them, hosts that are absent, set aside, or may come to be, W."""
     of_host = {members[row].host_id: number for number, rows in enumerate(groups) for row in rows}
     moved: list[list[float]] = [[] for _ in groups]
-    for one in _expected(window, judgement):
+    for one in expected:
         liars = Counter(of_host[mate] for mate in one.companions if mate in of_host)
         for number, count in liars.items():
             moved[number].append(one.moved_w(count))
-    if len(groups) < len(members):
-        for number, range_w in _outvoted(window, judgement, of_host):
-            moved[number].append(range_w)
+    largest = max(map(len, groups), default=0)
+    for hosts in led:
+        group = np.array([of_host.get(host_id, -1) for host_id in hosts.names], np.int64)
+        votes = np.sort(np.where(hosts.mates >= 0, group[hosts.mates], -1), axis=1)
+        count = np.count_nonzero(hosts.mates >= 0, axis=1)
+        for needed, moved_w in (
+            ((count + 2) // 2, hosts.range_w),  # half, with its own
+            (count - MIN_COMPANIONS + 1, hosts.alone_w),
+        ):
+            wanted = (moved_w > 0) & (count > 0) & (needed <= largest)
+            for number, place in _holders(votes, np.where(wanted, needed, 0)):
+                moved[number].append(float(moved_w[place]))
     return [math.fsum(values) for values in moved]
 
 
-def _outvoted(window: Window, judgement: Judgement, of_host: Mapping[str, int]) -> list[tuple[int, float]]:
-    """Hosts that report and half of whose companions are of one group, which may have them set aside: the group, and
-    the host's past range, W.
+@dataclass(frozen=True, slots=True)
+class _Led:
+    """Hosts of one class that report and have companions. `mates` [hosts, companions]: companions that report, by their
+    place in `names`, else -1. `range_w`: clip range, W; `alone_w`: what is set aside if its companions leave it alone.
     """
-    result: list[tuple[int, float]] = []
+
+    names: list[str]
+    mates: Ints
+    range_w: Floats
+    alone_w: Floats
+    capacity_w: Ints
+
+
+def _led(window: Window, judgement: Judgement) -> list[_Led]:
+    result = []
     for one in judgement.classes:
         known = window.history.references.get(one.key) if window.history else None
         if known is None or known.companions is None:
             continue
-        found: set[tuple[int, int]] = set()
+        model = window.view.models[one.key[0]]
         rows = known.rows_of(one.total.host_ids)
-        told = np.flatnonzero((rows >= 0) & ~one.absent)
-        group = np.full(len(known.level_w), -1, np.int64)
-        for host_id, row in known.index.items():
-            if row < len(group):
-                group[row] = of_host.get(host_id, -1)
-        mates = known.companions.rows[rows[told]]
-        votes = np.sort(np.where(mates >= 0, group[mates], -1), axis=1)
-        halves = (np.count_nonzero(mates >= 0, axis=1) + 1) // 2
-        range_w = (known.high_w - known.low_w)[rows[told]] * one.gpus[told] * one.factor
-        for half in np.unique(halves[halves > 0]).tolist():
-            here = np.flatnonzero(halves == half)
-            first, last = votes[here][:, : votes.shape[1] - half + 1], votes[here][:, half - 1 :]
-            for place, column in zip(*np.nonzero((first == last) & (first >= 0)), strict=True):
-                found.add((int(first[place, column]), int(here[place])))
-        result += [(number, float(range_w[place])) for number, place in sorted(found)]
+        there = (rows >= 0) & ~one.absent
+        told = np.zeros(len(known.level_w), np.bool_)
+        told[rows[there]] = True
+        chosen = np.flatnonzero(there)
+        chosen = chosen[(known.companions.rows[rows[chosen]] >= 0).any(axis=1) & known.proven[rows[chosen]]]
+        mates = known.companions.rows[rows[chosen]]
+        own_w, row = (one.claim_w / one.gpus)[chosen], rows[chosen]
+        outside = (own_w > known.high_w[row]) | (own_w < known.low_w[row])
+        to_w = one.gpus[chosen] * one.factor
+        result.append(
+            _Led(
+                names=sorted(known.index, key=known.index.__getitem__),
+                mates=np.where((mates >= 0) & told[mates], mates, -1),
+                range_w=(model.clip_high_w - model.clip_low_w) * to_w,
+                alone_w=np.where(outside, np.abs(own_w - known.level_w[row]) * to_w, 0.0),
+                capacity_w=one.capacity_w[chosen],
+            )
+        )
+    return result
+
+
+def _holders(votes: Ints, needed: Ints) -> list[tuple[int, int]]:
+    """Groups that hold so many places of a row: (group, row). `votes` [rows, places], sorted, -1: nobody's."""
+    found: set[tuple[int, int]] = set()
+    for count in np.unique(needed[needed > 0]).tolist():
+        here = np.flatnonzero(needed == count)
+        first, last = votes[here][:, : max(0, votes.shape[1] - count + 1)], votes[here][:, count - 1 :]
+        for place, column in zip(*np.nonzero((first == last) & (first >= 0)), strict=True):
+            found.add((int(first[place, column]), int(here[place])))
+    return sorted(found)
+
+
+def _followers(led: Sequence[_Led], limit_w: int) -> list[float]:
+    """Clip ranges of hosts that report and have companions, the widest per capacity, as many as `limit_w` outvotes, W.
+
+    Who holds half of a host's companions has a capacity like the hosts that it leads.
+    """
+    ranges_w = np.concatenate([np.zeros(0), *(one.range_w for one in led)])
+    capacity_w = np.concatenate([np.zeros(0, np.int64), *(one.capacity_w for one in led)])
+    order = np.argsort(-ranges_w / np.maximum(1, capacity_w), kind="stable")
+    left_w = np.maximum(0, limit_w - (np.cumsum(capacity_w[order]) - capacity_w[order]))
+    part = np.minimum(1.0, left_w / np.maximum(1, capacity_w[order]))
+    result: list[float] = (ranges_w[order] * part).tolist()
     return result
 
 

@@ -124,9 +124,8 @@ class Balance:
         """How far a subject of `own_w` capacity may change what counts of others' claims, W: it may bear them out, and
         it may use up the cap.
         """
-        if not len(self.shares):
-            return 0.0
-        return self._borne_w(limit_w - own_w) + self.cap_w - self._borne_w(limit_w)
+        claimed_w = math.fsum((self.shares * self.watts).tolist())
+        return min(claimed_w, self._borne_w(limit_w - own_w) + self.cap_w) - self._borne_w(limit_w)
 
     def _borne_w(self, limit_w: int) -> float:
         """What is borne out of the claims, W."""

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import FleetPower
-from stream_jobs.core.reject import CODES, LAYERS, judge
+from stream_jobs.core.reject import CODES, LAYERS, Balance, judge
 from stream_jobs.core.tails import HONEST_TAIL, draw_excess, square_sum_excess, sum_excess
 from tests.core.claims import (
     CAPACITY_W,
@@ -72,14 +72,12 @@ def test_honest_windows_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("claim", "code"), [(4_600.0, "HISTORY_UP"), (0.0, "HISTORY_DOWN")])
-def test_a_few_liars_move_the_mean_by_the_drift_cap(claim: float, code: str) -> None:
+def test_a_few_liars_move_the_mean_by_the_drift_cap_at_most(claim: float, code: str) -> None:
     liars = range(10, 15)
     output = closed(with_past(), MIXED | dict.fromkeys(liars, claim))
     truth, lie = sum(MIXED.values()), sum(claim - MIXED[host] for host in liars)
     assert {one.code: one.hosts for one in output.layers if one.hosts} == {code: 5}
-    moved = mean_of(output) - truth
-    assert moved * lie > 0
-    assert abs(moved) <= CAP_W + 3 * SIGMA_W * HOSTS**0.5
+    assert abs(mean_of(output) - truth) <= CAP_W + 3 * SIGMA_W * HOSTS**0.5
     assert output.mean is not None
     # The claim itself lies inside the interval.
     assert output.mean.low_w <= truth + lie <= output.mean.high_w
@@ -90,6 +88,54 @@ def test_a_few_liars_move_the_mean_by_the_drift_cap(claim: float, code: str) -> 
     assert output.margin.margin is not None
     if claim > 1_000:  # no margin is promised that a claim denies
         assert output.margin.margin.low_w <= output.margin.limit_w - (truth + lie)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_claims_count_up_to_the_cap_and_less_and_less_beyond_it(direction: int) -> None:
+    """A host steps ever further: all of it counts, then as much less as it is above the cap, then nothing."""
+    truth, seen = sum(MIXED.values()), []
+    for claimed_w in (250, 450, 1_100, 1_700):
+        domain = with_past()
+        window = domain.window(MIXED | {30: MIXED[30] + direction * claimed_w})
+        domain.histories.close(window)
+        judgement = judge(window)
+        balance = judgement.up if direction > 0 else judgement.down
+        moved = float((balance.shares * balance.watts).sum())
+        wanted = max(0.0, min(moved, 2 * balance.cap_w - moved))
+        assert balance.admitted_w(ENROLLED_W // 4) == pytest.approx(wanted)
+        assert abs((mean_of(output_of(window)) - truth) * direction - wanted) < 4 * SIGMA_W * HOSTS**0.5
+        seen.append(wanted)
+    assert seen[1] > seen[0] > 0
+    assert seen[1] > seen[2] > seen[3] == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    others=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 5)), max_size=8),
+    subject=st.tuples(st.integers(0, 60), st.integers(1, 5)),
+    limit=st.integers(0, 12),
+    cap=st.integers(0, 60),
+)
+def test_nobody_changes_what_counts_of_others_by_more_than_stated(
+    others: list[tuple[int, int]], subject: tuple[int, int], limit: int, cap: int
+) -> None:
+    """What counts of the others' claims, by their share of all, with any claim of the subject and without it."""
+
+    def balance(claims: list[tuple[int, int]]) -> Balance:
+        ordered = sorted(claims, reverse=True)
+        capacity_w = np.array([w for _, w in ordered], np.int64)
+        shares = np.array([share / 60 for share, _ in ordered], float)
+        return Balance(shares, capacity_w, capacity_w.astype(float), cap / 60, 0.0)
+
+    def counts(claims: list[tuple[int, int]]) -> float:
+        whole, part = balance(claims), balance(others)
+        borne = whole.borne_out(limit)
+        beyond, mine = (float((np.maximum(one.shares - borne, 0) * one.watts).sum()) for one in (whole, part))
+        free = max(0.0, min(beyond, 2 * whole.cap_w - beyond)) / beyond if beyond else 0.0
+        return float((np.minimum(part.shares, borne) * part.watts).sum()) + free * mine
+
+    found = [counts([*others, (share, subject[1])]) for share in (0, subject[0], 60)] + [counts(others)]
+    assert max(found) - min(found) <= balance(others).range_w(limit, subject[1]) + 1e-9
 
 
 def test_a_job_on_more_hosts_than_may_collude_counts_in_full() -> None:
@@ -214,8 +260,6 @@ def test_the_order_of_the_hosts_does_not_matter(seed: int) -> None:
 )
 def test_borne_out_is_what_more_than_the_liars_reach(shares: list[tuple[int, int]], limit: int) -> None:
     """By trying every deviation: the least one that hosts of at most the limit exceed."""
-    from stream_jobs.core.reject import Balance
-
     ordered = sorted(shares, reverse=True)
     balance = Balance(
         np.array([share for share, _ in ordered], float),
