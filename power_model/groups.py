@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from power_model import exact
+from power_model.interpolation import row_means
+
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
@@ -27,9 +30,15 @@ MIN_HOSTS = 4
 ALIKE = 2.5
 """Hosts of a group swing at most so many times as far as its median, and at least one such part of it."""
 MAX_GROUPS = 12
-ROUNDS = 16
-"""Rounds of subspace iteration with the fourth power of the matrix; a fixed number, so that every machine stops at the
-same place."""
+LEAST_ROUNDS, MOST_ROUNDS = 4, 16
+"""Rounds of subspace iteration with the fourth power of the matrix. Every machine stops at the same place: there is
+nothing in it that two of them would do differently."""
+NEARLY = 0.9
+"""Directions that may come to count: those with an eigenvalue of at least this share of what counts."""
+STILL = 1e-6
+"""Directions that count are found when no coordinate moves further in a round: a two-hundredth of `_VECTOR_UNIT`'s."""
+MAX_SEEDS = 64
+"""Hosts around which a group is looked for, at most."""
 _UNIT = 256
 _CLIP = 1 << 20
 _VECTOR_UNIT = 4096
@@ -67,9 +76,9 @@ def _found(panes: Floats, noise_std: Floats) -> list[Counts]:
     moving = energy > directions + 6 + 4 * math.sqrt(2 * directions)
     free = np.ones(len(panes), dtype=np.bool_)
     groups: list[Counts] = []
-    while len(groups) < MAX_GROUPS:
+    for _ in range(MAX_SEEDS):
         candidates = np.flatnonzero(free & moving)
-        if candidates.size < MIN_HOSTS:
+        if candidates.size < MIN_HOSTS or len(groups) == MAX_GROUPS:
             break
         seed = int(candidates[np.argmax(energy[candidates])])
         members = _members(coordinates, energy, candidates, seed)
@@ -83,19 +92,17 @@ def _found(panes: Floats, noise_std: Floats) -> list[Counts]:
 def _coordinates(panes: Floats, noise_std: Floats) -> Floats:
     """Coordinates [rows, directions] in the directions that noise cannot make; unit: standard deviations."""
     rows, count = panes.shape
-    total = panes[:, 0].copy()
-    for pane in range(1, count):
-        total += panes[:, pane]
-    scaled = (panes - (total / count)[:, None]) * (_UNIT / noise_std)[:, None]
-    whole = np.clip(np.rint(scaled), -_CLIP, _CLIP).astype(np.int64)
+    scaled = (panes - row_means(panes)[:, None]) * (_UNIT / noise_std)[:, None]
+    np.clip(np.rint(scaled, out=scaled), -_CLIP, _CLIP, out=scaled)
+    whole = scaled.astype(np.int64)
     gram = _product(whole, whole).astype(np.float64) / _UNIT**2
-    vectors = _subspace(gram, min(MAX_DIRECTIONS, count - 1))
     largest = EDGE * (math.sqrt(rows) + math.sqrt(count - 1)) ** 2
+    vectors = _subspace(gram, min(MAX_DIRECTIONS, count - 1), NEARLY * largest)
     kept = []
     for column in range(vectors.shape[1]):
         vector = vectors[:, column]
         image = _image(gram, vector[:, None])[:, 0]
-        if math.fsum(a * b for a, b in zip(vector.tolist(), image.tolist(), strict=True)) > largest:
+        if exact.dot(vector, image) > largest:
             kept.append(column)
     if not kept:
         return np.zeros((rows, 0), dtype=np.float64)
@@ -120,31 +127,41 @@ def _image(matrix: Floats, vectors: Floats) -> Floats:
     return result
 
 
-def _subspace(matrix: Floats, directions: int) -> Floats:
-    """Leading eigenvectors [n, directions] of a symmetric non-negative matrix by subspace iteration."""
+def _subspace(matrix: Floats, directions: int, counts: float) -> Floats:
+    """Leading eigenvectors [n, directions] of a symmetric non-negative matrix by subspace iteration.
+
+    Those with an eigenvalue of `counts` and more are found to `STILL`; what the others are does not matter.
+    """
     n = matrix.shape[0]
     # A fixed start that no natural series is orthogonal to.
     start = (np.arange(n * directions, dtype=np.int64) * 2654435761 % 4294967296).astype(np.float64)
-    vectors = _orthonormal((start / 2147483648.0 - 1.0).reshape(n, directions))
+    vectors, _ = _orthonormal((start / 2147483648.0 - 1.0).reshape(n, directions))
     scale = max(float(matrix[i, i]) for i in range(n)) or 1.0
     squared = _image(matrix / scale, matrix / scale)
     fourth = _image(squared, squared)
-    for _ in range(ROUNDS):
-        vectors = _orthonormal(_image(fourth, vectors))
+    least = (counts / scale) * (counts / scale) * (counts / scale) * (counts / scale)
+    for number in range(MOST_ROUNDS):
+        before = vectors
+        vectors, lengths = _orthonormal(_image(fourth, vectors))
+        moved = np.abs(vectors - before)[:, lengths > least]
+        if number + 1 >= LEAST_ROUNDS and float(moved.max(initial=0.0)) <= STILL:
+            break
     return vectors
 
 
-def _orthonormal(vectors: Floats) -> Floats:
-    """Gram and Schmidt, twice; a column that vanishes stays 0."""
+def _orthonormal(vectors: Floats) -> tuple[Floats, Floats]:
+    """Gram and Schmidt, twice, and the columns' lengths across those before them; one that vanishes stays 0."""
     columns: list[Floats] = []
+    lengths = []
     for index in range(vectors.shape[1]):
         column = vectors[:, index]
         for _ in range(2):
             for other in columns:
-                column = column - math.fsum((column * other).tolist()) * other
-        length = math.sqrt(math.fsum((column * column).tolist()))
+                column = column - exact.dot(column, other) * other
+        length = math.sqrt(exact.dot(column, column))
+        lengths.append(length)
         columns.append(column / length if length > 1e-9 else np.zeros_like(column))
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1), np.array(lengths)
 
 
 def _squares(coordinates: Floats) -> Floats:
@@ -157,25 +174,28 @@ def _squares(coordinates: Floats) -> Floats:
 def _members(coordinates: Floats, energy: Floats, candidates: Counts, seed: int) -> Counts:
     """Candidates in the seed's direction, which is found anew from them a few times."""
     directions = coordinates.shape[1]
+    here, power = coordinates[candidates], energy[candidates]
     centre = coordinates[seed]
     members = np.array([seed], dtype=np.int64)
     slack = directions - 1 + 2.5 * math.sqrt(2 * max(1, directions - 1)) + 2
+    signal = np.maximum(power - directions, 1e-9)
     for _ in range(4):
-        length = math.sqrt(math.fsum((centre * centre).tolist()))
-        along = np.zeros(candidates.size, dtype=np.float64)
-        for column in range(directions):
-            along += coordinates[candidates, column] * (centre[column] / length)
-        signal = np.maximum(energy[candidates] - directions, 1e-9)
+        length = math.sqrt(exact.dot(centre, centre))
+        along = here[:, 0] * (centre[0] / length)
+        for column in range(1, directions):
+            along += here[:, column] * (centre[column] / length)
         near = (along * along - 1.0) / signal > COSINE**2
         # What is left across the direction is no more than noise: a weak host in step.
-        near |= energy[candidates] - along * along < slack
+        near |= power - along * along < slack
         near &= along > 3.0
-        if not near.any():
+        found = along[near]
+        if not found.size:
             break
         # As far in step as wide: one host that swings ten times as far would speak for all in the group's tail.
-        usual = float(np.sort(along[near])[int(near.sum()) // 2])
+        usual = float(np.partition(found, found.size // 2)[found.size // 2])
         near &= (along > usual / ALIKE) & (along < usual * ALIKE)
-        members = candidates[near]
-        centre = np.array([math.fsum(coordinates[members, column].tolist()) for column in range(directions)])
-        centre = centre / members.size
+        before, members = members, candidates[near]
+        if np.array_equal(before, members):
+            break
+        centre = exact.columns(here[near]) / members.size
     return members

@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from power_model import exact
 from power_model.groups import synchronised_groups
-from power_model.interpolation import pane_means, to_ticks
+from power_model.interpolation import pane_means, row_means, to_ticks
 from power_model.marginal import project_histogram, quantile_function
 
 Floats = npt.NDArray[np.float64]
@@ -56,7 +58,7 @@ class ClassRows:
     """Statistics of one GPU class, one row per host that counts in full.
 
     `panes_w` [rows, panes]: mean power of a row's GPUs; `noise_w` [rows] > 0: standard deviation of the known noise in
-    one of them; `gpus`, `readings` [rows]. `histograms` int64 [rows, cells] over `edges_w` [cells+1] with noise of
+    one of them; `gpus`, `readings` [rows]. `histograms` integers [rows, cells] over `edges_w` [cells+1] with noise of
     standard deviation `histogram_noise` [rows] per cell, or None where it is not released. `step_w2`: half the mean
     squared step of one GPU from tick to tick. `total_w` [panes]: power of the whole class, with what does not count in
     full; `total_noise_w2`: variance of its noise. `scale`: from the rows to the enrolled capacity. `labels`: names of
@@ -67,7 +69,7 @@ class ClassRows:
     noise_w: Floats
     gpus: Counts
     readings: Counts
-    histograms: Counts | None
+    histograms: npt.NDArray[np.signedinteger[Any]] | None
     histogram_noise: Floats
     edges_w: Floats
     step_w2: float
@@ -99,22 +101,39 @@ class Swing:
 
     def values_w(self) -> Floats:
         """Equally likely values of the power at a tick, W, ascending."""
-        atoms = np.array([NormalDist().inv_cdf((i + 0.5) / ATOMS) for i in range(ATOMS)], dtype=np.float64)
-        return np.sort((self.paths_w.ravel()[:, None] + self.independent_w * atoms).ravel())
+        return np.sort(self._values_w())
+
+    def quantiles_w(self, probabilities: Sequence[float]) -> list[float]:
+        """Return `quantile_of` those values for every probability, W: sooner, if there are few."""
+        values = self._values_w()
+        places = [_place(probability, values.size) for probability in probabilities]
+        values.partition(sorted(set(places)))
+        return [float(values[place]) for place in places]
+
+    def _values_w(self) -> Floats:
+        return np.asarray((self.paths_w.ravel()[:, None] + self.independent_w * _atoms()).ravel())
+
+
+@lru_cache(maxsize=1)
+def _atoms() -> Floats:
+    return np.array([NormalDist().inv_cdf((i + 0.5) / ATOMS) for i in range(ATOMS)], dtype=np.float64)
+
+
+def _place(probability: float, count: int) -> int:
+    return max(0, math.ceil(probability * count - 1e-9) - 1)
 
 
 def quantile_of(values: Floats, probability: float) -> float:
     """Return the smallest of the ascending `values` that at least `probability` of them do not exceed."""
-    place = max(0, math.ceil(probability * values.size - 1e-9) - 1)
-    return float(values[place])
+    return float(values[_place(probability, values.size)])
 
 
-def variance(values: Sequence[float]) -> float:
-    """Return the sample variance (n - 1), summed exactly; 0 for fewer than two values."""
-    if len(values) < 2:
+def variance(values: Floats) -> float:
+    """Return the sample variance (n - 1) of float64[n]; 0 for fewer than two values."""
+    if values.size < 2:
         return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    away = values - exact.total(values) / values.size
+    return exact.dot(away, away) / (values.size - 1)
 
 
 def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
@@ -131,8 +150,8 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
         left, left_noise = one.total_w.copy(), one.total_noise_w2
         alone = np.ones(len(one.gpus), dtype=np.bool_)
         for rows in mine:
-            series = _total(one.panes_w[rows])
-            noise = math.fsum((one.noise_w[rows] ** 2).tolist())
+            series = exact.columns(one.panes_w[rows])
+            noise = exact.total(one.noise_w[rows] ** 2)
             left, left_noise = left - series, left_noise - noise
             alone[rows] = False
             course, doubt = _course(one, rows, series, noise, ticks_per_pane, number)
@@ -151,7 +170,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
     return Swing(
         paths_w=paths,
         independent_w=math.sqrt(lost + step_variance),
-        slow_w=math.sqrt(max(0.0, variance(total.tolist()) - noise)),
+        slow_w=math.sqrt(max(0.0, variance(total) - noise)),
         fast_w=math.sqrt(coherent**2 + step_variance),
         in_step_w=coherent,
         in_doubt_w=math.sqrt(math.fsum(value * value for value in in_doubt)),
@@ -181,14 +200,6 @@ def _sizes(classes: Sequence[ClassRows], groups: Sequence[Sequence[Counts]]) -> 
     return tuple(sorted(sizes, reverse=True))
 
 
-def _total(rows: Floats) -> Floats:
-    """Sum over the rows, in their order."""
-    result = np.zeros(rows.shape[1], dtype=np.float64)
-    for row in rows:
-        result += row
-    return result
-
-
 def _weighted(series: Sequence[Floats], scales: Sequence[float]) -> Floats:
     result = np.zeros(series[0].size, dtype=np.float64)
     for one, scale in zip(series, scales, strict=True):
@@ -196,24 +207,19 @@ def _weighted(series: Sequence[Floats], scales: Sequence[float]) -> Floats:
     return result
 
 
-def _row_means(rows: Floats) -> Floats:
-    """Mean of every row [rows], added column after column."""
-    return pane_means(rows, rows.shape[1])[:, 0]
-
-
 def _row_variances(rows: Floats) -> Floats:
     """Sample variance (n - 1) of every row [rows]; 0 for a single column."""
-    away = rows - _row_means(rows)[:, np.newaxis]
-    return np.asarray(_row_means(away * away) * (rows.shape[1] / max(1, rows.shape[1] - 1)))
+    away = rows - row_means(rows)[:, np.newaxis]
+    return np.asarray(row_means(away * away) * (rows.shape[1] / max(1, rows.shape[1] - 1)))
 
 
 def _mean(values: Floats) -> float:
-    return math.fsum(values.ravel().tolist()) / values.size
+    return exact.total(values) / values.size
 
 
 def _shrunk(series: Floats, noise_w2: float) -> tuple[Floats, float]:
     """Wiener's estimate of a noisy series about its mean, and the variance that it leaves out."""
-    seen = variance(series.tolist())
+    seen = variance(series)
     true = max(0.0, seen - noise_w2)
     share = true / seen if seen > 0.0 else 0.0
     mean = _mean(series)
@@ -225,7 +231,7 @@ def _course(
 ) -> tuple[Floats, float]:
     """Paths [PATHS, ticks] of a group's power, W, and how much of their standard deviation is in doubt, W."""
     ticks = series.size * ticks_per_pane
-    slow_w2 = max(0.0, variance(series.tolist()) - noise_w2)
+    slow_w2 = max(0.0, variance(series) - noise_w2)
     level = _mean(series)
     quantiles = _quantiles(one, rows, ticks)
     jitter = jitter_of(number, ticks, ticks_per_pane)
@@ -259,10 +265,10 @@ def _shares(moved: Floats, series: Floats, slow_w2: float) -> tuple[float, float
     least: as far as its pane means do not even scatter more. What is in step inside panes may cancel there, by a
     schedule that fits them, and so may GPUs that take turns: the panes cannot tell these apart.
     """
-    seen = math.fsum((series * series).tolist())
-    follows = math.fsum((moved * series).ravel().tolist()) / len(moved)
+    seen = exact.dot(series, series)
+    follows = exact.total(moved * series) / len(moved)
     most = math.sqrt(slow_w2 * (series.size - 1) * seen) / follows if follows > 0.0 and slow_w2 > 0.0 else 1.0
-    scatter = math.fsum((moved * moved).ravel().tolist()) / (len(moved) * max(1, series.size - 1))
+    scatter = exact.dot(moved, moved) / (len(moved) * max(1, series.size - 1))
     least = math.sqrt(slow_w2 / scatter) if scatter > 0.0 else 1.0
     most = min(1.0, max(LEAST_IN_STEP, most))
     return min(most, max(LEAST_IN_STEP, least)), most
@@ -280,7 +286,7 @@ def _step_variance_w2(one: ClassRows, rows: Counts) -> float:
     gpus = one.gpus[rows].tolist()
     quantiles = (quantiles - _mean(quantiles)) / sum(gpus)
     slow = (_row_variances(one.panes_w[rows]) - one.noise_w[rows] ** 2) / one.gpus[rows]
-    inside_w2: float = _mean(quantiles * quantiles) - math.fsum(slow.tolist()) / sum(gpus)
+    inside_w2: float = _mean(quantiles * quantiles) - exact.total(slow) / sum(gpus)
     return min(one.step_w2, max(0.0, inside_w2))
 
 
@@ -289,7 +295,7 @@ def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
     if one.histograms is None:
         return None
     readings, gpus = int(one.readings[rows].sum()), int(one.gpus[rows].sum())
-    noise = math.sqrt(math.fsum((one.histogram_noise[rows] ** 2).tolist()))
+    noise = math.sqrt(exact.total(one.histogram_noise[rows] ** 2))
     if readings <= 0 or noise * math.sqrt(TAIL_RUN) > TAIL_NOISE * readings / 100:
         return None
     width = float(one.edges_w[1] - one.edges_w[0])
@@ -298,20 +304,22 @@ def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
     return quantile_function(project_histogram(summed, noise, readings), edges, points) * gpus
 
 
-def _aligned(one: ClassRows, histograms: Counts, rows: Counts, width_w: float) -> tuple[Counts, int]:
+def _aligned(
+    one: ClassRows, histograms: npt.NDArray[np.signedinteger[Any]], rows: Counts, width_w: float
+) -> tuple[Counts, int]:
     """Sum of the rows' histograms, each moved by whole bins to the group's mean, and the number of its first bin.
 
     Hosts of one job differ in their level, and a host that is in step by chance in everything: that is no swing.
     """
-    means = (_row_means(one.panes_w[rows]) / one.gpus[rows]).tolist()
-    weights = one.readings[rows].tolist()
-    level = math.fsum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)
-    moves = [round((level - mean) / width_w) for mean in means]
+    means = row_means(one.panes_w[rows]) / one.gpus[rows]
+    weights = one.readings[rows]
+    level = exact.dot(means, weights.astype(np.float64)) / int(weights.sum())
+    moves = np.rint((level - means) / width_w).astype(np.int64)
     cells = histograms.shape[1]
-    first = min(moves)
-    result = np.zeros(cells + max(moves) - first, dtype=np.int64)
-    for row, move in zip(rows.tolist(), moves, strict=True):
-        result[move - first : move - first + cells] += histograms[row]
+    first = int(moves.min())
+    result = np.zeros(cells + int(moves.max()) - first, dtype=np.int64)
+    for move in np.unique(moves).tolist():
+        result[move - first : move - first + cells] += histograms[rows[moves == move]].sum(axis=0, dtype=np.int64)
     return result, first
 
 

@@ -8,16 +8,18 @@ from functools import lru_cache
 
 import numpy as np
 
+from power_model import exact
 from power_model.grid import midpoints_w
-from power_model.noise import discrete_laplace_variance, summed_variance
+from power_model.noise import discrete_laplace_variance
 from power_model.stationary import stationary
-from power_model.swing import ClassRows
+from power_model.swing import ClassRows, Floats
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
 from stream_jobs.core.aside import Correction
-from stream_jobs.core.rows import class_rows, histogram_matrix, reconciled_mean
-from stream_jobs.core.windows import ClassSum, Entry, Verified, Window
+from stream_jobs.core.columns import ClassSum, Ints
+from stream_jobs.core.rows import class_rows, histogram_sum, reconciled_mean
+from stream_jobs.core.windows import Verified, Window
 
 
 def scale_micro_of(report: WindowReport, release: str) -> int:
@@ -45,59 +47,65 @@ def add_report(
             pane_scale, pane_epsilon = one.scale_micro, one.epsilon_micro
         elif one.release == "histogram":
             histogram_scale = one.scale_micro
-    mean_w, variance_w2, capacity_w, gpus = [], [], 0, 0
-    for stated, counts, sums in classes:
-        total = window.sums.get((stated.model, stated.sampler_mode))
+    scales = histogram_scale, transition_scale, pane_scale, pane_epsilon
+    host_id, label = report.host_id, report.group_label
+    for stated, counts, _ in classes:
+        key = stated.model, stated.sampler_mode
+        total = window.sums.get(key)
         if total is None:
-            total = ClassSum(stated.edges_w, np.zeros_like(counts), np.zeros_like(sums))
-            window.sums[(stated.model, stated.sampler_mode)] = total
-        total.transitions += counts
-        total.pane_sums += sums
-        total.host_ids.append(report.host_id)
-        total.host_gpus.append(stated.gpus)
-        total.host_capacity_w.append(stated.capacity_w)
-        limit_w = stated.enforced_limit_w
-        total.host_effective_w.append(stated.capacity_w if limit_w is None else min(limit_w, stated.capacity_w))
-        total.host_readings.append(stated.readings_taken)
-        total.panes.append(stated.pane_sums)
-        total.histograms.append(stated.histogram)
-        total.histogram_scales_micro.append(histogram_scale)
-        total.labels.append(report.group_label)
-        total.transition_scales_micro.append(transition_scale)
-        total.pane_scales_micro.append(pane_scale)
-        total.pane_epsilons_micro.append(pane_epsilon)
-        capacity_w += stated.capacity_w
-        gpus += stated.gpus
-        if stated.readings_taken:
-            to_w = PANE_SUM_QUANTUM_MW / 1000 * stated.gpus / stated.readings_taken
-            mean_w.append(sum(sums.tolist()) * to_w)
-            variance_w2.append(len(sums) * _variance_of(pane_scale) * to_w * to_w)
-    window.entries[report.host_id] = Entry(
-        host_id=report.host_id,
-        digest=digest,
-        offset=offset,
-        late=window.revision >= 0,
-        flags=flags,
-        tenant=host.tenant,
-        source=report.source,
-        root=verified.root_label,
-        simulated=verified.simulated,
-        first_mile=report.first_mile,
-        capacity_w=capacity_w,
-        gpus=gpus,
-        mean_w=math.fsum(mean_w),
-        mean_variance_w2=math.fsum(variance_w2),
-        epsilon_micro=report.privacy.epsilon_total_micro,
-        w_event_windows=report.privacy.w_event_windows,
-        w_event_epsilon_micro=report.privacy.w_event_epsilon_micro,
-    )
-    window.dirty = window.revision >= 0
+            total = window.sums[key] = ClassSum(stated.edges_w, np.zeros_like(counts), window.roster)
+        total.add(host_id, stated, counts, label, scales)
+    again = window.revision >= 0
+    origin = report.source, verified.root_label, verified.simulated, report.first_mile
+    window.entries.add(host_id, digest, offset, origin, flags, again)
+    window.entries.note_privacy(report.privacy)
+    window.dirty = again
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostFigures:
+    """What every enrolled host reports, float64[hosts] by row of the roster, 0 for those that are silent.
+
+    `capacity_w`, `gpus`; `mean_w`: mean power, W, `variance_w2` of the known noise in it. `rows`: of the hosts that
+    report, in log order.
+    """
+
+    rows: Ints
+    capacity_w: Ints
+    gpus: Ints
+    mean_w: Floats
+    variance_w2: Floats
+
+
+def host_figures(window: Window) -> HostFigures:
+    """Figures of every host, its classes added in order."""
+    hosts = len(window.roster.hosts)
+    capacity_w, gpus = np.zeros(hosts, np.int64), np.zeros(hosts, np.int64)
+    mean_w, variance_w2 = np.zeros(hosts), np.zeros(hosts)
+    for _, total in sorted(window.sums.items()):
+        capacity_w[total.rows] += total.capacity_of_w
+        gpus[total.rows] += total.gpus_of
+        readings = total.readings_of
+        to_w = np.where(readings > 0, PANE_SUM_QUANTUM_MW / 1000 * total.gpus_of / np.maximum(1, readings), 0.0)
+        matrix = total.pane_matrix()
+        noise = np.array([_variance_of(scale) for _, _, scale, _ in total.scales])[total.scale_codes]
+        mean_w[total.rows] += matrix.sum(axis=1) * to_w
+        variance_w2[total.rows] += matrix.shape[1] * noise * to_w * to_w
+    return HostFigures(window.roster.rows_of(window.entries.host_ids()), capacity_w, gpus, mean_w, variance_w2)
 
 
 @lru_cache(maxsize=256)
 def _variance_of(scale_micro: int) -> float:
-    """Variance of discrete Laplace noise, unit squared. Hosts of a fleet share a handful of scales."""
+    """Variance of discrete Laplace noise, unit squared, 0 without. Hosts of a fleet share a handful of scales."""
+    if scale_micro <= 0:
+        return 0.0
     return discrete_laplace_variance(scale_micro / 1e6)
+
+
+def _noise_variance(total: ClassSum, place: int) -> float:
+    """Variance of the noise in the sum over the hosts of what `ClassSum.scales` has at `place`."""
+    counts = np.bincount(total.scale_codes, minlength=len(total.scales)).tolist()
+    return math.fsum(count * _variance_of(one[place]) for count, one in zip(counts, total.scales, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +131,10 @@ class ClassFigures:
 
 def _step_variance_w2(projected: np.ndarray, middles: np.ndarray) -> float:
     """Half the mean squared step between successive readings of one GPU, W^2 (0 without transitions)."""
-    mass, moved = [], []
-    for i, from_w in enumerate(middles):
-        for j, to_w in enumerate(middles):
-            count = float(projected[i, j])
-            if count:
-                mass.append(count)
-                moved.append(count * (float(to_w) - float(from_w)) ** 2)
-    total = math.fsum(mass)
-    return math.fsum(moved) / total / 2 if total else 0.0
+    apart = middles[:, np.newaxis] - middles[np.newaxis, :]
+    counts = projected[: middles.size, : middles.size]
+    mass = exact.total(counts)
+    return exact.dot(counts, apart * apart) / mass / 2 if mass else 0.0
 
 
 def class_figures(
@@ -152,10 +155,10 @@ def class_figures(
     taken = correction.readings / (correction.gpus * ticks) if correction.gpus else 0.0
     factor = enrolled_capacity_w / correction.capacity_w if taken else 0.0  # of the swing
     level = correction.factor
-    variance = summed_variance(total.pane_scales_micro)
+    sums = total.pane_sums
     pane_w = watts / (ticks_per_pane * taken) if taken else 0.0
-    panes = len(total.pane_sums)
-    mean_w = math.fsum(correction.pane_sums) * pane_w / panes
+    panes = len(sums)
+    mean_w = math.fsum(correction.pane_sums.tolist()) * pane_w / panes
     shift_w = (mean_w + correction.absent_w) * level - mean_w * factor
     rows = class_rows(
         total,
@@ -167,7 +170,7 @@ def class_figures(
         step_w2=_step_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w)),
     )
     moved_w, spared_w2 = reconciled_mean(rows)
-    histograms = histogram_matrix(total)
+    histogram = histogram_sum(total)
     record = OutputClass(
         model=key[0],
         sampler_mode=key[1],
@@ -179,24 +182,24 @@ def class_figures(
         readings_taken=total.readings_taken,
         transitions_sum=total.transitions.astype("<i8").tobytes(),
         transitions_shape=total.transitions.shape,
-        pane_sums_sum=total.pane_sums.astype("<i8").tobytes(),
-        pane_sums_shape=total.pane_sums.shape,
+        pane_sums_sum=sums.astype("<i8").tobytes(),
+        pane_sums_shape=sums.shape,
         pane_sum_quantum_mw=PANE_SUM_QUANTUM_MW,
-        transitions_noise_variance_micro=round(summed_variance(total.transition_scales_micro) * 1e6),
-        pane_noise_variance_w2=round(variance * pane_w * pane_w),
-        histogram_sum=None if histograms is None else histograms.sum(axis=0).astype("<i8").tobytes(),
-        histogram_sum_absent_reason="not released by every host" if histograms is None else None,
+        transitions_noise_variance_micro=round(_noise_variance(total, 1) * 1e6),
+        pane_noise_variance_w2=round(_noise_variance(total, 2) * pane_w * pane_w),
+        histogram_sum=None if histogram is None else histogram.astype("<i8").tobytes(),
+        histogram_sum_absent_reason="not released by every host" if histogram is None else None,
         transition_matrix_ppm=to_ppm(matrix).astype("<i4").tobytes(),
         stationary_ppm=to_ppm(stationary(matrix, occupancy(projected))).astype("<i4").tobytes(),
     )
     return ClassFigures(
         mean_w=(mean_w + moved_w + correction.absent_w) * level,
         mean_variance_w2=max(0.0, correction.pane_variance / panes * pane_w * pane_w - spared_w2) * level * level,
-        panes_w=tuple(float(one) * pane_w * factor + shift_w for one in correction.pane_sums),
+        panes_w=tuple((correction.pane_sums * pane_w * factor + shift_w).tolist()),
         pane_variance_w2=correction.pane_variance * pane_w * pane_w * factor * factor,
         rows=rows,
         aside_up_w=correction.aside_up_w,
         aside_down_w=correction.aside_down_w,
-        aside_panes_w=tuple(float(one) * pane_w * level for one in correction.aside),
+        aside_panes_w=tuple((correction.aside * pane_w * level).tolist()),
         record=record,
     )

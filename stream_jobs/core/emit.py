@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 
+import numpy as np
+
+from power_model import exact
 from schemas.codec import encode_manifest, encode_output, output_preimage, record_digest
 from schemas.records import (
     CodeCount,
@@ -21,7 +24,7 @@ from schemas.records import (
     Ramp,
     WindowManifest,
 )
-from stream_jobs.core.aggregate import ClassFigures, class_figures
+from stream_jobs.core.aggregate import ClassFigures, HostFigures, class_figures, host_figures
 from stream_jobs.core.checks import NOISE_TAIL
 from stream_jobs.core.effects import Emission
 from stream_jobs.core.history import enrolled_shares, unreported_w
@@ -29,19 +32,19 @@ from stream_jobs.core.influence import influence_of
 from stream_jobs.core.margin import (
     Estimate,
     coverage_variance_w2,
-    entries_mean,
     estimate_of,
     margin_of,
     mean_interval,
     quantiles,
+    reported_mean,
     synchrony_of,
 )
-from stream_jobs.core.merkle import MerkleTree
+from stream_jobs.core.merkle import merkle_root
 from stream_jobs.core.outlook import PaneHistory, forecasts, power_ahead, ramps
 from stream_jobs.core.policies import CORE_VERSION
 from stream_jobs.core.reject import LAYERS, Judgement, judge
 from stream_jobs.core.tails import HONEST_TAIL
-from stream_jobs.core.windows import Entry, Tally, Window
+from stream_jobs.core.windows import Tally, Window
 
 MAX_HORIZONS = 16
 """Forecast horizons of one domain at most, the nearest ones."""
@@ -58,36 +61,35 @@ PHYSICS_HONEST_RATES = {
 """Probability per class, at most, with which the physics layer refuses an honest report, by code."""
 
 
-def _coverage(window: Window) -> Coverage:
-    members = window.view.members[window.rule.domain]
-    enrolled_w = sum(one.capacity_w for host in members for one in host.classes)
-    reporting_w = sum(entry.capacity_w for entry in window.entries.values())
+def _coverage(window: Window, hosts: HostFigures) -> Coverage:
+    roster = window.roster
+    reporting_w = int(hosts.capacity_w.sum())
     return Coverage(
-        enrolled_hosts=len(members),
+        enrolled_hosts=len(roster.hosts),
         reporting_hosts=len(window.entries),
-        enrolled_gpus=sum(one.gpus for host in members for one in host.classes),
-        reporting_gpus=sum(entry.gpus for entry in window.entries.values()),
-        enrolled_capacity_w=enrolled_w,
+        enrolled_gpus=roster.total_gpus,
+        reporting_gpus=int(hosts.gpus.sum()),
+        enrolled_capacity_w=roster.total_capacity_w,
         reporting_capacity_w=reporting_w,
         quorum_ppm=window.rule.quorum_ppm,
-        quorum_met=reporting_w * 1_000_000 >= enrolled_w * window.rule.quorum_ppm,
+        quorum_met=reporting_w * 1_000_000 >= roster.total_capacity_w * window.rule.quorum_ppm,
     )
 
 
-def _dilution(window: Window) -> Dilution:
-    by_tenant: Counter[str] = Counter()
-    for entry in window.entries.values():
-        by_tenant[entry.tenant] += entry.capacity_w
-    total = max(1, sum(by_tenant.values()))
-    rule = window.rule
+def _dilution(window: Window, hosts: HostFigures) -> Dilution:
+    tenant = window.roster.tenants.codes[hosts.rows]
+    by_tenant = np.zeros(len(window.roster.tenants.names), np.int64)
+    np.add.at(by_tenant, tenant, hosts.capacity_w[hosts.rows])
+    total = max(1, int(by_tenant.sum()))
+    rule, tenants = window.rule, len(np.unique(tenant))
     return Dilution(
         hosts=len(window.entries),
-        tenants=len(by_tenant),
+        tenants=tenants,
         k_min_hosts=rule.k_min_hosts,
         k_min_tenants=rule.k_min_tenants,
-        largest_host_share_ppm=max((e.capacity_w for e in window.entries.values()), default=0) * 1_000_000 // total,
-        largest_tenant_share_ppm=max(by_tenant.values(), default=0) * 1_000_000 // total,
-        met=len(window.entries) >= rule.k_min_hosts and len(by_tenant) >= rule.k_min_tenants,
+        largest_host_share_ppm=int(hosts.capacity_w.max(initial=0)) * 1_000_000 // total,
+        largest_tenant_share_ppm=int(by_tenant.max(initial=0)) * 1_000_000 // total,
+        met=len(window.entries) >= rule.k_min_hosts and tenants >= rule.k_min_tenants,
     )
 
 
@@ -97,14 +99,14 @@ def _figures(window: Window, judgement: Judgement) -> list[ClassFigures]:
     ]
 
 
-def _estimate(window: Window, figures: list[ClassFigures], coverage: Coverage) -> Estimate:
+def _estimate(window: Window, hosts: HostFigures, figures: list[ClassFigures], coverage: Coverage) -> Estimate:
     missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
     missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
-    coverage_w2 = coverage_variance_w2(window, missing_w, missing_hosts)
+    coverage_w2 = coverage_variance_w2(hosts, missing_w, missing_hosts)
     ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
     silent_w, unknown_w = unreported_w(window, {one.record.model for one in figures})
     share = math.fsum(one.mean_w for one in figures) / sum(one.record.enrolled_capacity_w for one in figures)
-    return estimate_of(figures, coverage_w2, ticks_per_pane, silent_w=silent_w + share * unknown_w)
+    return estimate_of(figures, coverage_w2, ticks_per_pane, window.rule, silent_w=silent_w + share * unknown_w)
 
 
 def _outlook(
@@ -158,28 +160,36 @@ def _layers(judgement: Judgement) -> tuple[LayerResult, ...]:
     )
 
 
-def _share(dimension: str, key: str, simulated: bool, entries: list[Entry]) -> PowerShare:
-    mean = entries_mean(entries)
+def _shares(window: Window, hosts: HostFigures) -> tuple[PowerShare, ...]:
+    """Power by grade, source and root: sums over the hosts of each origin first, which are few."""
+    entries = window.entries
+    codes = entries.origin_codes()
+    groups: dict[tuple[str, str, bool], list[tuple[int, int, float, float]]] = defaultdict(list)
+    for code, (source, root, simulated, first_mile) in enumerate(entries.origins):
+        rows = hosts.rows[codes == code]
+        sums = (
+            rows.size,
+            int(hosts.capacity_w[rows].sum()),
+            exact.total(hosts.mean_w[rows]),
+            exact.total(hosts.variance_w2[rows]),
+        )
+        for dimension, key in (("first_mile", first_mile), ("source", source), ("root", root)):
+            groups[dimension, key, simulated].append(sums)
+    return tuple(_share(*which, sums) for which, sums in sorted(groups.items()))
+
+
+def _share(dimension: str, key: str, simulated: bool, sums: list[tuple[int, int, float, float]]) -> PowerShare:
+    counts, capacities_w, means_w, variances_w2 = zip(*sums, strict=True)
+    mean = reported_mean(math.fsum(means_w), math.fsum(variances_w2))
     return PowerShare(
         dimension=dimension,
         key=key,
         simulated=simulated,
-        hosts=len(entries),
-        capacity_w=sum(entry.capacity_w for entry in entries),
+        hosts=sum(counts),
+        capacity_w=sum(capacities_w),
         mean_w=mean.value_w,
         low_w=mean.low_w,
         high_w=mean.high_w,
-    )
-
-
-def _shares(window: Window) -> tuple[PowerShare, ...]:
-    groups: dict[tuple[str, str, bool], list[Entry]] = defaultdict(list)
-    for entry in window.entries.values():
-        groups["first_mile", entry.first_mile, entry.simulated].append(entry)
-        groups["source", entry.source, entry.simulated].append(entry)
-        groups["root", entry.root, entry.simulated].append(entry)
-    return tuple(
-        _share(dimension, key, simulated, entries) for (dimension, key, simulated), entries in sorted(groups.items())
     )
 
 
@@ -188,8 +198,8 @@ def _counts(counter: Counter[str]) -> tuple[CodeCount, ...]:
 
 
 def _manifests(window: Window, tally: Tally, close_offset: int) -> tuple[bytes, tuple[bytes, ...]]:
-    digests = [entry.digest for entry in window.entries.values()]
-    root = MerkleTree(digests).root()
+    digests = window.entries.digests()
+    root = merkle_root(digests)
     chunks = max(1, -(-len(digests) // MANIFEST_CHUNK_DIGESTS))
     result = []
     for chunk in range(chunks):
@@ -234,15 +244,14 @@ def emission(
 ) -> Emission:
     """Build the output of `window` at the position `close_offset`. Advances the window's revision."""
     window.revision += 1
-    coverage, dilution = _coverage(window), _dilution(window)
+    hosts, entries = host_figures(window), window.entries
+    coverage, dilution = _coverage(window, hosts), _dilution(window, hosts)
     judgement = judge(window)
     figures = _figures(window, judgement)
     withheld = _withheld(coverage, dilution, figures)
-    estimate = None if withheld else _estimate(window, figures, coverage)
+    estimate = None if withheld else _estimate(window, hosts, figures, coverage)
     coming, moving, ahead = _outlook(window, figures, estimate, coverage) if estimate else ((), (), None)
     margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
-    entries = list(window.entries.values())
-    flagged: Counter[str] = Counter(flag for entry in entries for flag in entry.flags)
     root, manifests = _manifests(window, tally, close_offset)
     first_revision = "first output of this window" if window.last_digest is None else None
     output = FleetPower(
@@ -262,25 +271,25 @@ def emission(
         margin=margin_of(window, estimate, ahead, margin_reason),
         forecasts=coming,
         coverage=coverage,
-        power_by=() if withheld else _shares(window),
+        power_by=() if withheld else _shares(window, hosts),
         accepted=len(entries),
-        late_accepted=sum(1 for entry in entries if entry.late),
+        late_accepted=entries.late,
         duplicates=tally.refused["DUPLICATE"],
         late_refused=tally.refused["LATE"],
         refused=_counts(tally.refused),
-        flagged=_counts(flagged),
+        flagged=_counts(entries.flagged),
         layers=_layers(judgement),
         set_aside=() if withheld else judgement.set_aside,
-        synchrony=synchrony_of(window, estimate) if estimate else None,
+        synchrony=synchrony_of(estimate, coverage.reporting_gpus) if estimate else None,
         synchrony_absent_reason=withheld,
         history_windows=window.history.windows if window.history else 0,
         influence=influence_of(window, judgement),
         dilution=dilution,
         privacy=EpsilonStatement(
             mode="EDGE",
-            epsilon_max_micro=max((entry.epsilon_micro for entry in entries), default=0),
-            w_event_windows=max((entry.w_event_windows for entry in entries), default=0),
-            w_event_epsilon_max_micro=max((entry.w_event_epsilon_micro for entry in entries), default=0),
+            epsilon_max_micro=entries.epsilon_micro,
+            w_event_windows=entries.w_event_windows,
+            w_event_epsilon_max_micro=entries.w_event_epsilon_micro,
         ),
         policy_digest=window.view.digest,
         policy_counter=window.view.policy.counter,
@@ -289,7 +298,7 @@ def emission(
         source=OutputSource(
             topic=topic,
             partition=partition,
-            first_offset=min(entry.offset for entry in entries),
+            first_offset=entries.first_offset(),
             close_offset=close_offset,
             close_reason=close_reason if window.revision == 0 else "revision",
             gap_ranges=tally.gap_ranges,
@@ -301,4 +310,5 @@ def emission(
     digest = record_digest(output_preimage(output_bytes))
     window.last_digest = digest
     window.dirty = False
+    window.rest()
     return Emission(output=output, output_bytes=output_bytes, digest=digest, manifests=manifests)

@@ -8,14 +8,17 @@ inside panes is in step as far as the histograms and panes tell. The model's par
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from power_model import exact
 from power_model.quantiles import normal_quantile
-from power_model.swing import Floats, Swing, quantile_of, swing_of, variance
-from schemas.records import Interval, Margin, Quantile, Synchrony
-from stream_jobs.core.aggregate import ClassFigures
-from stream_jobs.core.windows import Entry, Window
+from power_model.swing import Swing, swing_of, variance
+from schemas.records import DomainRule, Interval, Margin, Quantile, Synchrony
+from stream_jobs.core.aggregate import ClassFigures, HostFigures
+from stream_jobs.core.windows import Window
 
 CONFIDENCE = 0.95
 """Confidence of the intervals of mean and quantiles; the margin's comes from the policy."""
@@ -34,15 +37,15 @@ REACH_SHARE = 0.03
 class Estimate:
     """Power of the enrolled domain in one window.
 
-    `mean_w` with `mean_variance_w2` of known noise, `coverage_w2` of what did not report. `values_w`: equally likely
-    powers at a tick, ascending, W. `aside_up_w`, `aside_down_w`: how far the mean would lie higher or lower with the
-    claims that are set aside; `peak_up_w`, `peak_down_w`: the most they add to a pane or take from it.
+    `mean_w` with `mean_variance_w2` of known noise, `coverage_w2` of what did not report. `quantiles_w`: quantiles of
+    the power at a tick by probability in millionths, W. `aside_up_w`, `aside_down_w`: how far the mean would lie higher
+    or lower with the claims that are set aside; `peak_up_w`, `peak_down_w`: the most they add to a pane or take of it.
     """
 
     mean_w: float
     mean_variance_w2: float
     coverage_w2: float
-    values_w: Floats
+    quantiles_w: Mapping[int, float]
     swing: Swing
     aside_up_w: float
     aside_down_w: float
@@ -51,19 +54,20 @@ class Estimate:
 
 
 def estimate_of(
-    figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int, silent_w: float = 0.0
+    figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int, rule: DomainRule, silent_w: float = 0.0
 ) -> Estimate:
     """Join the classes of one domain, sorted by class. `silent_w`: power of GPU models of which nobody reports, W."""
+    wanted = sorted({*QUANTILES_PPM, rule.quantile_ppm})
     mean_w = math.fsum([*(one.mean_w for one in figures), silent_w])
     swing = swing_of([one.rows for one in figures], ticks_per_pane)
-    values = swing.values_w()
-    centre = math.fsum(swing.paths_w.ravel().tolist()) / swing.paths_w.size
+    found = swing.quantiles_w([ppm / 1e6 for ppm in wanted])
+    centre = exact.total(swing.paths_w) / swing.paths_w.size
     aside = [math.fsum(column) for column in zip(*(one.aside_panes_w for one in figures), strict=True)]
     return Estimate(
         mean_w=mean_w,
         mean_variance_w2=math.fsum(one.mean_variance_w2 for one in figures),
         coverage_w2=coverage_w2,
-        values_w=values + (mean_w - centre),
+        quantiles_w={ppm: value + (mean_w - centre) for ppm, value in zip(wanted, found, strict=True)},
         swing=swing,
         aside_up_w=math.fsum(one.aside_up_w for one in figures),
         aside_down_w=math.fsum(one.aside_down_w for one in figures),
@@ -72,7 +76,7 @@ def estimate_of(
     )
 
 
-def coverage_variance_w2(window: Window, missing_capacity_w: int, missing_hosts: int) -> float:
+def coverage_variance_w2(hosts: HostFigures, missing_capacity_w: int, missing_hosts: int) -> float:
     """Variance (W^2) of what the hosts that did not report may draw, given those that did.
 
     Between-host variance of power per capacity, less the known noise; hosts are taken as exchangeable. With fewer
@@ -80,14 +84,15 @@ def coverage_variance_w2(window: Window, missing_capacity_w: int, missing_hosts:
     """
     if missing_capacity_w <= 0:
         return 0.0
-    entries = [entry for entry in window.entries.values() if entry.capacity_w]
-    if len(entries) < 2:
+    rows = np.flatnonzero(hosts.capacity_w)
+    if rows.size < 2:
         between = 1 / 12
     else:
-        share = [entry.mean_w / entry.capacity_w for entry in entries]
-        noise = math.fsum(entry.mean_variance_w2 / entry.capacity_w**2 for entry in entries) / len(entries)
+        capacity_w = hosts.capacity_w[rows].astype(np.float64)
+        share = hosts.mean_w[rows] / capacity_w
+        noise = exact.total(hosts.variance_w2[rows] / (capacity_w * capacity_w)) / rows.size
         between = max(0.0, variance(share) - noise)
-    return missing_capacity_w**2 * between * (1 / max(1, missing_hosts) + 1 / max(1, len(entries)))
+    return missing_capacity_w**2 * between * (1 / max(1, missing_hosts) + 1 / max(1, rows.size))
 
 
 def interval(value: float, low: float, high: float) -> Interval:
@@ -104,9 +109,9 @@ def mean_interval(estimate: Estimate, confidence: float = CONFIDENCE) -> Interva
     return interval(mean, mean - half - estimate.aside_down_w, mean + half + estimate.aside_up_w)
 
 
-def quantile_interval(estimate: Estimate, probability: float, confidence: float) -> Interval:
-    """Quantile of the power at a tick with its two-sided interval."""
-    value = quantile_of(estimate.values_w, probability)
+def quantile_interval(estimate: Estimate, ppm: int, confidence: float) -> Interval:
+    """Quantile of the power at a tick with its two-sided interval; `ppm`: its probability, one of the estimate's."""
+    value, probability = estimate.quantiles_w[ppm], ppm / 1e6
     swing = estimate.swing
     # An upper quantile hangs on few panes, the median on most of them.
     upper = min(1.0, abs(normal_quantile(probability)) / normal_quantile(0.99))
@@ -128,7 +133,7 @@ def quantiles(estimate: Estimate) -> tuple[Quantile, ...]:
     result: list[Quantile] = []
     low = -(2**62)
     for ppm in QUANTILES_PPM:
-        one = quantile_interval(estimate, ppm / 1e6, CONFIDENCE)
+        one = quantile_interval(estimate, ppm, CONFIDENCE)
         low = max(low, one.low_w)
         high = max(one.high_w, result[-1].estimate.high_w if result else one.high_w)
         result.append(
@@ -137,10 +142,10 @@ def quantiles(estimate: Estimate) -> tuple[Quantile, ...]:
     return tuple(result)
 
 
-def synchrony_of(window: Window, estimate: Estimate) -> Synchrony:
+def synchrony_of(estimate: Estimate, reporting_gpus: int) -> Synchrony:
     """How far the domain swings in step."""
     swing = estimate.swing
-    gpus = max(1, sum(entry.gpus for entry in window.entries.values()))
+    gpus = max(1, reporting_gpus)
     return Synchrony(
         groups=len(swing.groups),
         grouped_capacity_ppm=sum(swing.groups) * 1_000_000 // gpus,
@@ -159,7 +164,7 @@ def margin_of(window: Window, estimate: Estimate | None, ahead: Interval | None,
     rule = window.rule
     margin = None
     if estimate is not None and reason is None:
-        power = quantile_interval(estimate, rule.quantile_ppm / 1e6, rule.confidence_ppm / 1e6)
+        power = quantile_interval(estimate, rule.quantile_ppm, rule.confidence_ppm / 1e6)
         if ahead is not None:  # claims that are set aside are as likely to be true later
             high_w = math.ceil(ahead.high_w + estimate.peak_up_w)
             power = Interval(value_w=ahead.value_w, low_w=math.floor(ahead.low_w - estimate.peak_down_w), high_w=high_w)
@@ -178,8 +183,7 @@ def margin_of(window: Window, estimate: Estimate | None, ahead: Interval | None,
     )
 
 
-def entries_mean(entries: Sequence[Entry]) -> Interval:
+def reported_mean(mean_w: float, variance_w2: float) -> Interval:
     """Mean power of some hosts as reported (not scaled by coverage), with the interval of its known noise."""
-    mean = math.fsum(entry.mean_w for entry in entries)
-    half = normal_quantile(0.5 + CONFIDENCE / 2) * math.sqrt(math.fsum(entry.mean_variance_w2 for entry in entries))
-    return interval(mean, mean - half, mean + half)
+    half = normal_quantile(0.5 + CONFIDENCE / 2) * math.sqrt(variance_w2)
+    return interval(mean_w, mean_w - half, mean_w + half)

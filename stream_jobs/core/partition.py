@@ -154,9 +154,9 @@ class PartitionCore:
         if host is None or host.domain != body.domain:
             raise Refused("HOST_NOT_ENROLLED", "the host is not enrolled in this domain", field="host_id")
         window = state.windows.get(body.window_start_ms)  # (5)
-        earlier = window.entries.get(body.host_id) if window else None
-        if earlier is not None and earlier.digest == decoded.digest:
-            raise Refused("DUPLICATE", f"already accepted at offset {earlier.offset}")
+        earlier = window.entries.find(body.host_id) if window else None
+        if earlier is not None and earlier[0] == decoded.digest:
+            raise Refused("DUPLICATE", f"already accepted at offset {earlier[1]}")
         session, verified = prove_session(  # (6)
             self.config.verify, state, view, decoded, body, offset=record.offset, append_ms=record.timestamp_ms
         )
@@ -167,9 +167,9 @@ class PartitionCore:
             plans = plan_classes(body, verified.binding, host, view, rule)
         classes = check_numbers(body, plans)
         if earlier is not None:  # (8)
-            raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier.offset}")
+            raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier[1]}")
         if window is None:  # (9)
-            window = Window(body.window_start_ms, body.window_end_ms, view, rule)
+            window = Window(body.window_start_ms, body.window_end_ms, view, rule, known=state.roster(view))
             state.windows[body.window_start_ms] = window
         flags = link(session, body, decoded.digest, state.freshness_ms(view))
         add_report(window, body, classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)

@@ -6,13 +6,26 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.records import DomainRule, SessionBinding, SessionEvidence
+from stream_jobs.core.columns import ClassSum, Entries
 from stream_jobs.core.history import Histories, History
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.roster import Roster, roster_of
+
+__all__ = [
+    "ChainHead",
+    "ClassSum",
+    "ControlMark",
+    "DomainState",
+    "PolicyStart",
+    "SessionState",
+    "Tally",
+    "Verified",
+    "Window",
+]
 
 FRESH_INTERVALS = 2
 """Evidence counts for this many evidence intervals: the loss of one carrying record costs no data."""
@@ -73,98 +86,36 @@ class SessionState:
 
 
 @dataclass(slots=True)
-class Entry:
-    """An accepted report, reduced to what later figures need."""
-
-    host_id: str
-    digest: bytes
-    offset: int
-    late: bool
-    flags: tuple[str, ...]
-    tenant: str
-    source: str
-    root: str
-    simulated: bool
-    first_mile: str
-    capacity_w: int
-    gpus: int
-    mean_w: float
-    mean_variance_w2: float
-    epsilon_micro: int
-    w_event_windows: int
-    w_event_epsilon_micro: int
-
-
-@dataclass(slots=True)
-class ClassSum:
-    """The reports of one class: exact sums over the hosts, and what each host states, one place per host in every list.
-
-    `transitions` [k+2, k+2] and `pane_sums` [panes] are int64 sums of noisy integers. `panes`: each host's noisy pane
-    sums as they came, little-endian int32. `*_scales_micro`: scale of the noise each host states, millionths of its
-    unit, 0 where there is no such release. `histograms`: noisy counts per cell, little-endian int32, None if a host
-    releases none. `labels`: pseudonymous group labels. `host_effective_w`: capacity, lowered to the enforced limit if
-    stated, W.
-    """
-
-    edges_w: tuple[int, ...]
-    transitions: np.ndarray
-    pane_sums: np.ndarray
-    host_ids: list[str] = field(default_factory=list)
-    host_gpus: list[int] = field(default_factory=list)
-    host_capacity_w: list[int] = field(default_factory=list)
-    host_effective_w: list[int] = field(default_factory=list)
-    host_readings: list[int] = field(default_factory=list)
-    panes: list[bytes] = field(default_factory=list)
-    histograms: list[bytes | None] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    histogram_scales_micro: list[int] = field(default_factory=list)
-    transition_scales_micro: list[int] = field(default_factory=list)
-    pane_scales_micro: list[int] = field(default_factory=list)
-    pane_epsilons_micro: list[int] = field(default_factory=list)
-
-    @property
-    def hosts(self) -> int:
-        """Hosts in the sums."""
-        return len(self.host_ids)
-
-    @property
-    def gpus(self) -> int:
-        """Their GPUs."""
-        return sum(self.host_gpus)
-
-    @property
-    def capacity_w(self) -> int:
-        """Their capacity, W."""
-        return sum(self.host_capacity_w)
-
-    @property
-    def readings_taken(self) -> int:
-        """Their readings."""
-        return sum(self.host_readings)
-
-    def pane_matrix(self) -> np.ndarray:
-        """Every host's noisy pane sums, int64[hosts, panes], in the order of the lists."""
-        flat = np.frombuffer(b"".join(self.panes), "<i4").astype(np.int64)
-        return flat.reshape(len(self.panes), -1)
-
-
-@dataclass(slots=True)
 class Window:
-    """One window. `revision` is -1 until its first output; `entries` are in log order.
+    """One window. `revision` is -1 until its first output.
 
-    `history`: what the hosts claimed before, given to it at its first close and kept for its revisions.
+    `history`: what the hosts claimed before, given to it at its first close and kept for its revisions. `known`: the
+    roster of its domain and policy, where it is at hand.
     """
 
     start_ms: int
     end_ms: int
     view: PolicyView
     rule: DomainRule
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
     sums: dict[tuple[str, str], ClassSum] = field(default_factory=dict)
     revision: int = -1
     dirty: bool = False
     last_digest: bytes | None = None
     history: History | None = None
+    known: Roster | None = None
+
+    @property
+    def roster(self) -> Roster:
+        """Who is enrolled."""
+        if self.known is None:
+            self.known = roster_of(self.view, self.rule.domain)
+        return self.known
+
+    def rest(self) -> None:
+        """Let go of what an output is made with; called when it is made."""
+        for total in self.sums.values():
+            total.rest()
 
 
 @dataclass(slots=True)
@@ -238,6 +189,7 @@ class DomainState:
         self.watermark_ms = -1
         self.final_ms = -1
         self.highest_end_ms = -1
+        self.rosters: dict[bytes, Roster] = {}
         self.control_watermark_ms = -1
         self.last_output: bytes | None = None
         self.tally = Tally()
@@ -258,6 +210,13 @@ class DomainState:
             if start.effective_ms <= window_start_ms:
                 return start.view
         return None
+
+    def roster(self, view: PolicyView) -> Roster:
+        """The domain's roster under a policy, remembered as long as the policy is."""
+        found = self.rosters.get(view.digest)
+        if found is None:
+            found = self.rosters[view.digest] = roster_of(view, self.name)
+        return found
 
     def effective_from(self, digest: bytes) -> int:
         """First window start of the policy with this digest."""
@@ -387,9 +346,14 @@ class DomainState:
         widest = max(start.view.domains[self.name].window_ms for start in self.policies)
         self.histories.forget(self.closed_ms - widest - self._history_ms())
         views = [start.view for start in self.policies]
-        for session_id, session in list(self.sessions.items()):
-            if not any(self.reachable(session, view) for view in views):
-                self.drop_session(session_id)
+        known = {view.digest for view in views}
+        for digest in [digest for digest in self.rosters if digest not in known]:
+            del self.rosters[digest]
+        # As `reachable` has it, under the policy that reaches furthest.
+        oldest_ms = self.closed_ms - max(self.freshness_ms(view) for view in views)
+        gone = [name for name, session in self.sessions.items() if session.evidence_window_ms <= oldest_ms]
+        for session_id in gone:
+            self.drop_session(session_id)
         newest = self.watermark_ms if published_ms is None else min(published_ms, self.watermark_ms)
         self._set_resume_offset(newest - reach_ms)
 

@@ -217,5 +217,5 @@ def test_jitter_is_standard_normal_and_its_own_per_group() -> None:
 
 
 def test_sample_variance() -> None:
-    assert variance([1.0]) == 0.0
-    assert variance([1.0, 2.0, 3.0, 4.0]) == pytest.approx(5 / 3)
+    assert variance(np.array([1.0])) == 0.0
+    assert variance(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(5 / 3)

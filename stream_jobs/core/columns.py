@@ -1,0 +1,413 @@
+"""What a window keeps of its accepted reports: one tuple each while they come, columns of arrays from its close on.
+
+Admission is as short as it can be, and a window that is only kept for revisions takes a third of the memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.records import GpuClass, PrivacyParameters
+from stream_jobs.core.roster import Roster
+
+Ints = npt.NDArray[np.int64]
+
+_DIGEST_BYTES = 32
+
+Origin = tuple[str, str, bool, str]
+"""Source, label of the root of trust, whether that is simulated, and verified first-mile grade of a report."""
+
+Scales = tuple[int, int, int, int]
+"""What a report states of its noise, millionths: scales of histogram, transitions and pane sums, epsilon of these."""
+
+_Report = tuple[str, int, int, int, int, bytes, bytes | None, str | None, Scales]
+
+
+class Entries:
+    """Accepted reports of one window, in log order, by host: identity, place in the log and origin.
+
+    `late`: accepted after the first output. `flagged`: flags of all. `epsilon_micro`, `w_event_windows`,
+    `w_event_epsilon_micro`: the largest stated.
+    """
+
+    __slots__ = (
+        "_codes",
+        "_digests",
+        "_ids",
+        "_new",
+        "_offsets",
+        "_places",
+        "epsilon_micro",
+        "flagged",
+        "late",
+        "origins",
+        "w_event_epsilon_micro",
+        "w_event_windows",
+    )
+
+    def __init__(self) -> None:
+        self._new: dict[str, tuple[bytes, int, Origin]] = {}
+        self._ids: list[str] = []
+        self._digests = b""
+        self._offsets = np.zeros(0, np.int64)
+        self._codes = np.zeros(0, np.int16)
+        self._places: dict[str, int] | None = None
+        self.origins: list[Origin] = []
+        self.late = 0
+        self.flagged: Counter[str] = Counter()
+        self.epsilon_micro = self.w_event_windows = self.w_event_epsilon_micro = 0
+
+    def add(self, host_id: str, digest: bytes, offset: int, origin: Origin, flags: tuple[str, ...], late: bool) -> None:
+        """Take a host's report, its first."""
+        self._new[host_id] = digest, offset, origin
+        if flags:
+            self.flagged.update(flags)
+        if late:
+            self.late += 1
+
+    def note_privacy(self, stated: PrivacyParameters) -> None:
+        """Note what a report states of its privacy."""
+        self.epsilon_micro = max(self.epsilon_micro, stated.epsilon_total_micro)
+        self.w_event_windows = max(self.w_event_windows, stated.w_event_windows)
+        self.w_event_epsilon_micro = max(self.w_event_epsilon_micro, stated.w_event_epsilon_micro)
+
+    def find(self, host_id: str) -> tuple[bytes, int] | None:
+        """Digest and offset of a host's report, None without."""
+        new = self._new.get(host_id)
+        if new is not None:
+            return new[0], new[1]
+        if not self._ids:
+            return None
+        if self._places is None:
+            self._places = {one: place for place, one in enumerate(self._ids)}
+        at = self._places.get(host_id)
+        if at is None:
+            return None
+        return self._digests[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES], int(self._offsets[at])
+
+    def __contains__(self, host_id: str) -> bool:
+        return host_id in self._new or (bool(self._ids) and self.find(host_id) is not None)
+
+    def __len__(self) -> int:
+        return len(self._ids) + len(self._new)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._ids
+        yield from self._new
+
+    def _settle(self) -> None:
+        """Move what came since the last time into the columns."""
+        if not self._new:
+            return
+        digests, offsets, origins = zip(*self._new.values(), strict=True)
+        known = {origin: code for code, origin in enumerate(self.origins)}
+        codes = [known.setdefault(origin, len(known)) for origin in origins]
+        self.origins = list(known)
+        self._ids.extend(self._new)
+        self._digests += b"".join(digests)
+        self._offsets = np.concatenate([self._offsets, np.array(offsets, np.int64)])
+        self._codes = np.concatenate([self._codes, np.array(codes, np.int16)])
+        self._new = {}
+        self._places = None
+
+    def host_ids(self) -> list[str]:
+        """Hosts, in log order."""
+        self._settle()
+        return self._ids
+
+    def digests(self) -> list[bytes]:
+        """Their reports' digests."""
+        self._settle()
+        data = self._digests
+        return [data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)]
+
+    def digest_bytes(self) -> bytes:
+        """The digests, one after another."""
+        self._settle()
+        return self._digests
+
+    def first_offset(self) -> int:
+        """The lowest offset."""
+        self._settle()
+        return int(self._offsets.min())
+
+    def origin_codes(self) -> npt.NDArray[np.int16]:
+        """For every report the place of its origin in `origins`."""
+        self._settle()
+        return self._codes
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Settled reports of one class, by host in the roster's order."""
+
+    rows: Ints
+    host_ids: list[str]
+    gpus: Ints
+    capacity_w: Ints
+    effective_w: Ints
+    readings: Ints
+    panes: npt.NDArray[np.int32]
+    histograms: npt.NDArray[np.int16] | npt.NDArray[np.int32] | None
+    labels: list[str | None]
+    scales: npt.NDArray[np.int16]
+
+    def ordered(self) -> _Columns:
+        """The same by row."""
+        if bool((self.rows[1:] > self.rows[:-1]).all()):
+            return self
+        order = np.argsort(self.rows, kind="stable")
+        places = order.tolist()
+        return _Columns(
+            rows=self.rows[order],
+            host_ids=[self.host_ids[place] for place in places],
+            gpus=self.gpus[order],
+            capacity_w=self.capacity_w[order],
+            effective_w=self.effective_w[order],
+            readings=self.readings[order],
+            panes=self.panes[order],
+            histograms=None if self.histograms is None else self.histograms[order],
+            labels=[self.labels[place] for place in places],
+            scales=self.scales[order],
+        )
+
+    def with_more(self, other: _Columns) -> _Columns:
+        """The reports of both."""
+        either = self.histograms is None or other.histograms is None
+        return _Columns(
+            rows=np.concatenate([self.rows, other.rows]),
+            host_ids=self.host_ids + other.host_ids,
+            gpus=np.concatenate([self.gpus, other.gpus]),
+            capacity_w=np.concatenate([self.capacity_w, other.capacity_w]),
+            effective_w=np.concatenate([self.effective_w, other.effective_w]),
+            readings=np.concatenate([self.readings, other.readings]),
+            panes=np.concatenate([self.panes, other.panes]),
+            histograms=None if either else np.concatenate([self.histograms, other.histograms]),
+            labels=self.labels + other.labels,
+            scales=np.concatenate([self.scales, other.scales]),
+        )
+
+
+def _histograms(stated: Sequence[bytes | None]) -> npt.NDArray[np.int16] | npt.NDArray[np.int32] | None:
+    """Matrix of the hosts' counts, None if any states none."""
+    known = [one for one in stated if one is not None]
+    if len(known) < len(stated):
+        return None
+    return _narrow(np.frombuffer(b"".join(known), "<i4").reshape(len(known), -1))
+
+
+def _narrow(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int16] | npt.NDArray[np.int32]:
+    """The same in half the memory, where every number fits."""
+    if counts.size and int(counts.min()) >= -(2**15) and int(counts.max()) < 2**15:
+        return counts.astype(np.int16)
+    return counts
+
+
+class ClassSum:
+    """The reports of one class: exact sums over the hosts, and what each host states, hosts in the roster's order.
+
+    `transitions` int64[k+2, k+2]: sum of noisy counts. Lists by host: `host_ids`, `host_gpus`, `host_capacity_w`,
+    `host_effective_w` (capacity, lowered to the enforced limit if stated, W), `host_readings`, `labels` (pseudonymous
+    group labels), `histogram_scales_micro`, `transition_scales_micro`, `pane_scales_micro` (of the noise that each
+    states, millionths of its unit, 0 where there is no such release), `pane_epsilons_micro`.
+    """
+
+    __slots__ = ("_columns", "_lists", "_matrix", "_new", "_roster", "edges_w", "scales", "transitions")
+
+    def __init__(self, edges_w: tuple[int, ...], transitions: Ints, roster: Roster) -> None:
+        self.edges_w = edges_w
+        self.transitions = transitions
+        self.scales: list[Scales] = []
+        self._roster = roster
+        self._new: list[_Report] = []
+        self._columns: _Columns | None = None
+        self._lists: dict[str, list[Any]] = {}
+        self._matrix: Ints | None = None
+
+    def add(self, host_id: str, stated: GpuClass, transitions: Ints, label: str | None, scales: Scales) -> None:
+        """Take one host's report; `transitions` int64[k+2, k+2] are its noisy counts."""
+        self.transitions += transitions
+        capacity_w, limit_w = stated.capacity_w, stated.enforced_limit_w
+        self._new.append(
+            (
+                host_id,
+                stated.gpus,
+                capacity_w,
+                capacity_w if limit_w is None or limit_w > capacity_w else limit_w,
+                stated.readings_taken,
+                stated.pane_sums,
+                stated.histogram,
+                label,
+                scales,
+            )
+        )
+
+    # -- columns -----------------------------------------------------------------------------------------------
+
+    def _settled(self) -> _Columns:
+        """The columns, with what came since the last time."""
+        if self._new or self._columns is None:
+            self._columns = self._joined(self._columns, self._new)
+            self._new = []
+            self.rest()
+        return self._columns
+
+    def _joined(self, before: _Columns | None, new: list[_Report]) -> _Columns:
+        names, gpus, capacity, effective, readings, panes, histograms, labels, scales = zip(*new, strict=True)
+        known = {one: code for code, one in enumerate(self.scales)}
+        codes = [known.setdefault(one, len(known)) for one in scales]
+        self.scales = list(known)
+        after = _Columns(
+            rows=self._roster.rows_of(names),
+            host_ids=list(names),
+            gpus=np.array(gpus, np.int64),
+            capacity_w=np.array(capacity, np.int64),
+            effective_w=np.array(effective, np.int64),
+            readings=np.array(readings, np.int64),
+            panes=np.frombuffer(b"".join(panes), "<i4").reshape(len(new), -1),
+            histograms=_histograms(histograms),
+            labels=list(labels),
+            scales=np.array(codes, np.int16),
+        )
+        return after.ordered() if before is None else before.with_more(after).ordered()
+
+    def rest(self) -> None:
+        """Let go of what is quickly made again: until the next revision, if there is one, only columns are kept."""
+        self._lists = {}
+        self._matrix = None
+
+    def _list(self, name: str, values: Callable[[], list[Any]]) -> list[Any]:
+        self._settled()
+        found = self._lists.get(name)
+        if found is None:
+            found = self._lists[name] = values()
+        return found
+
+    def _scale_list(self, place: int) -> list[int]:
+        stated = [one[place] for one in self.scales]
+        return [stated[code] for code in self._settled().scales.tolist()]
+
+    @property
+    def host_ids(self) -> list[str]:
+        """The hosts."""
+        return self._settled().host_ids
+
+    @property
+    def labels(self) -> list[str | None]:
+        """Their group labels."""
+        return self._settled().labels
+
+    @property
+    def host_gpus(self) -> list[int]:
+        """Their GPUs."""
+        return self._list("gpus", self._settled().gpus.tolist)
+
+    @property
+    def host_capacity_w(self) -> list[int]:
+        """Their capacity, W."""
+        return self._list("capacity_w", self._settled().capacity_w.tolist)
+
+    @property
+    def host_effective_w(self) -> list[int]:
+        """Their capacity, lowered to the enforced limit if stated, W."""
+        return self._list("effective_w", self._settled().effective_w.tolist)
+
+    @property
+    def host_readings(self) -> list[int]:
+        """Readings each has taken."""
+        return self._list("readings", self._settled().readings.tolist)
+
+    @property
+    def histogram_scales_micro(self) -> list[int]:
+        """Scale of each one's noise in a histogram's cell, millionths, 0 without histogram."""
+        return self._list("histogram", lambda: self._scale_list(0))
+
+    @property
+    def transition_scales_micro(self) -> list[int]:
+        """Scale of each one's noise in a transition count, millionths."""
+        return self._list("transitions", lambda: self._scale_list(1))
+
+    @property
+    def pane_scales_micro(self) -> list[int]:
+        """Scale of each one's noise in a pane sum, millionths of its unit."""
+        return self._list("panes", lambda: self._scale_list(2))
+
+    @property
+    def pane_epsilons_micro(self) -> list[int]:
+        """Budget of each one's pane sums, millionths."""
+        return self._list("epsilons", lambda: self._scale_list(3))
+
+    # -- arrays ------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> Ints:
+        """The hosts' rows in the roster, ascending."""
+        return self._settled().rows
+
+    @property
+    def gpus_of(self) -> Ints:
+        """GPUs by host."""
+        return self._settled().gpus
+
+    @property
+    def capacity_of_w(self) -> Ints:
+        """Capacity by host, W."""
+        return self._settled().capacity_w
+
+    @property
+    def readings_of(self) -> Ints:
+        """Readings taken by host."""
+        return self._settled().readings
+
+    @property
+    def scale_codes(self) -> npt.NDArray[np.int16]:
+        """For every host the place of what it states of its noise in `scales`."""
+        return self._settled().scales
+
+    @property
+    def hosts(self) -> int:
+        """Hosts in the sums."""
+        return len(self._settled().rows)
+
+    @property
+    def gpus(self) -> int:
+        """Their GPUs."""
+        return int(self._settled().gpus.sum())
+
+    @property
+    def capacity_w(self) -> int:
+        """Their capacity, W."""
+        return int(self._settled().capacity_w.sum())
+
+    @property
+    def readings_taken(self) -> int:
+        """Their readings."""
+        return int(self._settled().readings.sum())
+
+    @property
+    def panes(self) -> npt.NDArray[np.int32]:
+        """Noisy pane sums of every host, int32[hosts, panes]."""
+        return self._settled().panes
+
+    def pane_matrix(self) -> Ints:
+        """The same as int64, made once per close. Not to be written to."""
+        self._settled()
+        if self._matrix is None:
+            self._matrix = self.panes.astype(np.int64)
+        return self._matrix
+
+    @property
+    def pane_sums(self) -> Ints:
+        """Noisy pane sums of all hosts together, int64[panes]."""
+        return np.asarray(self.panes.sum(axis=0, dtype=np.int64))
+
+    @property
+    def histograms(self) -> npt.NDArray[np.int16] | npt.NDArray[np.int32] | None:
+        """Noisy counts of every host per cell [hosts, cells], None if any host releases none."""
+        return self._settled().histograms
