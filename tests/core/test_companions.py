@@ -53,6 +53,45 @@ def test_fewer_than_half_of_a_job_cannot_move_what_is_expected(seed: int, size: 
     assert np.abs(expected[:size] - truth[:size]).max() < 12 * NOISE_W
 
 
+@pytest.mark.parametrize("size", [4, 6, 8, 14])
+@pytest.mark.parametrize("lie", [0.0, 1e6])
+@pytest.mark.parametrize("truth", [20.0, 350.0, 900.0])
+def test_half_of_a_job_moves_what_is_expected_no_further_than_to_the_own_level(
+    size: int, lie: float, truth: float
+) -> None:
+    """Two against two: neither the truth nor a lie wins, unless it is nearer to what the hosts have always drawn."""
+    claims = fleet(np.random.default_rng(size), [size, 6], 5)
+    past, now = claims[:, :WINDOWS], claims[:, WINDOWS].copy()
+    found = companions_of(past, order_of(past))
+    now[:size] = truth
+    now[: size // 2] = lie
+    expected, level = found.expected_w(now)[:size], found.level_w[:size]
+    assert (expected >= np.minimum(level, truth) - 6 * NOISE_W).all()
+    assert (expected <= np.maximum(level, truth) + 6 * NOISE_W).all()
+
+
+def test_a_job_that_leaves_its_past_range_is_followed() -> None:
+    claims = fleet(np.random.default_rng(9), [8], 6)
+    found = companions_of(claims[:, :WINDOWS], order_of(claims))
+    now = claims[:, WINDOWS].copy()
+    now[:8] = 900.0
+    now[[1, 5, 6]] = [np.nan, 100.0, 1e6]
+    np.testing.assert_allclose(found.expected_w(now)[:8], 900.0, atol=6 * NOISE_W)
+    assert found.followed(now)[:8].all()
+    assert not found.followed(now)[8:].any()
+
+
+def test_too_few_companions_are_not_followed() -> None:
+    claims = fleet(np.random.default_rng(3), [4], 6)
+    found = companions_of(claims[:, :WINDOWS], order_of(claims))
+    assert ((found.rows >= 0).sum(axis=1)[:4] == MIN_COMPANIONS).all()
+    now = claims[:, WINDOWS].copy()
+    assert found.followed(now)[:4].all()
+    now[2] = np.nan
+    assert found.followed(now).tolist() == [False, False, True] + [False] * 7
+    assert (found.expected_w(now)[[0, 1, 3]] == found.level_w[[0, 1, 3]]).all()
+
+
 def test_an_absent_host_is_expected_where_its_job_is() -> None:
     claims = fleet(np.random.default_rng(3), [8], 4)
     found = companions_of(claims[:, :WINDOWS], order_of(claims))

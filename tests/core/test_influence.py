@@ -118,6 +118,28 @@ def test_bounds_are_the_largest_of_the_hosts() -> None:
     assert HOSTS * CAPACITY_W * 0.25 == 3 * CAPACITY_W
 
 
+def test_who_holds_half_of_a_job_speaks_for_the_rest_and_the_bound_says_so() -> None:
+    """Two hosts swing in step with a tenant's own four: whatever the tenant claims is expected of them, too."""
+    domain = Domain(view_of(HOSTS))
+    job = [0, 1, 3, 6, 8, 9]
+    for number in range(30):
+        domain.close(domain.window(POWERS | dict.fromkeys(job, 1_000.0 + 2_500 * (number % 3 == 0))))
+    here = POWERS | dict.fromkeys(job, 3_500.0)
+    once = copy.deepcopy(domain, {id(domain.view): domain.view})
+    window = once.window(here)
+    once.histories.close(window)
+    bounds = bounds_of(output_of(window))
+    tenant = [0, 3, 6, 9]
+    assert bounds["tenant"][0] >= (len(tenant) + 2) * RANGE_W
+    found = [figures(domain, here | dict.fromkeys(tenant, claim)) for claim in (0.0, 1_000.0, 3_500.0, RANGE_W)]
+    found.append(figures(domain, {host: power for host, power in here.items() if host not in tenant}))
+    means = [mean for mean, _ in found]
+    assert max(means) - min(means) > len(tenant) * RANGE_W, "the others' claims are set aside with theirs in mind"
+    for number in (0, 1):
+        values = [one[number] for one in found]
+        assert max(values) - min(values) <= bounds["tenant"][number]
+
+
 def test_companions_that_lie_are_in_the_bound() -> None:
     """Hosts of one job that swing in step: two racks of it hold half of what is expected of the others."""
     domain = Domain(view_of(HOSTS))

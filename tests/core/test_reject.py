@@ -153,6 +153,22 @@ def test_liars_who_ride_on_a_job_gain_what_it_moves() -> None:
     assert moved <= 4 * 1_000 + CAP_W + 5 * SIGMA_W * HOSTS**0.5
 
 
+@pytest.mark.parametrize("claim", [0.0, 4_600.0, None])
+@pytest.mark.parametrize("job_w", [1_900.0, 900.0, 3_600.0])
+def test_liars_in_a_job_do_not_speak_for_it_wherever_it_goes(claim: float | None, job_w: float) -> None:
+    """Twelve hosts in step between 1,500 and 2,500 W, five of which lie or leave while the job draws `job_w`."""
+    job, liars = range(12), range(5)
+    domain = Domain(view_of(HOSTS), seed=5)
+    for number in range(30):
+        domain.close(domain.window(MIXED | dict.fromkeys(job, 1_500.0 + 1_000 * (number % 3 == 0))))
+    truth = MIXED | dict.fromkeys(job, job_w)
+    claims = {host: truth[host] if host not in liars else claim for host in truth}
+    output = closed(domain, {host: power for host, power in claims.items() if power is not None})
+    assert abs(mean_of(output) - sum(truth.values())) <= 8 * SIGMA_W * HOSTS**0.5
+    assert {one.code for one in output.set_aside} <= {"HISTORY_UP", "HISTORY_DOWN", "ABSENT"}
+    assert sum(one.hosts for one in output.set_aside) == len(liars)
+
+
 @pytest.mark.parametrize("step_share", [0.01, 0.04])
 def test_frog_boiling_gains_no_more_than_the_drift_cap(step_share: float) -> None:
     """Five of 32 drift over ten windows; what they gain never exceeds the cap and the noise."""
