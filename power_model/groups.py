@@ -30,7 +30,7 @@ MIN_HOSTS = 4
 ALIKE = 2.5
 """Hosts of a group swing at most so many times as far as its median, and at least one such part of it."""
 MAX_GROUPS = 12
-LEAST_ROUNDS, MOST_ROUNDS = 4, 16
+LEAST_ROUNDS, MOST_ROUNDS = 4, 8
 """Rounds of subspace iteration with the fourth power of the matrix. Every machine stops at the same place: there is
 nothing in it that two of them would do differently."""
 NEARLY = 0.9

@@ -26,15 +26,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from schemas.contract import PANE_SUM_QUANTUM_MW
-from schemas.records import HostEnrolment, Influence
+from power_model import exact
+from schemas.records import Influence
 from stream_jobs.core.aside import JudgedClass
 from stream_jobs.core.companions import MIN_COMPANIONS
 from stream_jobs.core.history import Floats, Ints
 from stream_jobs.core.reject import USUAL_NOISE_RATIO, Balance, Judgement
+from stream_jobs.core.roster import Groups, Roster
 from stream_jobs.core.tails import draw_excess, sum_excess
 from stream_jobs.core.windows import Window
 
@@ -42,10 +44,9 @@ SWING_PEAK = 3.0
 """Peak of a swing over its mean, in standard deviations: the normal law's at 99.9 %, rounded."""
 
 _PPM = 1_000_000
-_QUANTUM_W = PANE_SUM_QUANTUM_MW / 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Model:
     """One GPU model; arrays by enrolled host in the policy's order, 0 where a host has none of it or is not counted.
 
@@ -83,52 +84,53 @@ class _Model:
             self.spike_w,
         )
 
+    @cached_property
+    def totals(self) -> list[float]:
+        """Their sums over all hosts."""
+        return [exact.total(array) for array in self.arrays()]
+
 
 def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
     """Bounds for the largest subject of every kind, and for any hosts of up to `max_colluding_ppm` of the capacity."""
-    members = window.view.members[window.rule.domain]
-    models = _models(window, judgement, members)
-    enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
-    limit_w = int(math.fsum(enrolled_w.tolist())) * window.rule.max_colluding_ppm // _PPM
+    roster = window.roster
+    models = _models(window, judgement)
     expected, led = _expected(window, judgement), _led(window, judgement)
+    limit_w = roster.total_capacity_w * window.rule.max_colluding_ppm // _PPM
+    hosts = Groups(tuple(roster.row), np.arange(len(roster.hosts), dtype=np.int64))
+    each = _bounds(models, None)
     result = []
-    for subject, names in (
-        ("host", [host.host_id for host in members]),
-        ("tenant", [host.tenant for host in members]),
-        ("failure_domain", [host.failure_domain for host in members]),
-    ):
-        groups = _groups(names)
-        moved_w = _companions_moved(expected, led, members, groups)
-        mean_w, margin_w = ([a + b for a, b in zip(one, moved_w, strict=True)] for one in _bounds(models, groups))
-        largest_w = int(max(math.fsum(enrolled_w[rows].tolist()) for rows in groups))
+    for subject, groups in (("host", hosts), ("tenant", roster.tenants), ("failure_domain", roster.failure_domains)):
+        alone = len(groups.names) == len(hosts.names)
+        moved_w = _companions_moved(expected, led, roster, groups)
+        bounds = each if alone else _bounds(models, groups)
+        mean_w, margin_w = (one + moved_w for one in bounds)
+        largest_w = int(_summed(roster.capacity_w, groups).max(initial=0))
         result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w))
     moved = [*(one.range_w for one in expected), *_followers(led, limit_w)]
-    result.append(_colluding(judgement, members, models, limit_w, math.fsum(moved)))
+    result.append(_colluding(window, judgement, models, each, limit_w, math.fsum(moved)))
     return tuple(result)
 
 
 def host_bounds_w(window: Window, judgement: Judgement) -> dict[str, tuple[float, float]]:
     """Bounds of every enrolled host on mean and margin, W, without what others have set aside."""
-    members = window.view.members[window.rule.domain]
-    mean_w, margin_w = _bounds(_models(window, judgement, members), [[row] for row in range(len(members))])
-    return {host.host_id: (mean_w[row], margin_w[row]) for row, host in enumerate(members)}
+    mean_w, margin_w = _bounds(_models(window, judgement), None)
+    bounds = zip(mean_w.tolist(), margin_w.tolist(), strict=True)
+    return {host.host_id: bound for host, bound in zip(window.roster.hosts, bounds, strict=True)}
 
 
-def _groups(names: Sequence[str]) -> list[list[int]]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(names):
-        groups[name].append(row)
-    return list(groups.values())
+def _summed(values: Floats | Ints, groups: Groups) -> Floats:
+    """Sums by group of values by host, added in the roster's order."""
+    return exact.grouped(values.astype(np.float64), groups.codes, len(groups.names))
 
 
 def _influence(
-    subject: str, mean_w: Sequence[float], margin_w: Sequence[float], judgement: Judgement, limit_w: int, own_w: int
+    subject: str, mean_w: Floats, margin_w: Floats, judgement: Judgement, limit_w: int, own_w: int
 ) -> Influence:
     up, down, swing = (_tipped_w(one, limit_w, own_w) for one in (judgement.up, judgement.down, judgement.swing))
     return Influence(
         subject=subject,
-        mean_w=math.ceil(max(mean_w, default=0.0) + up + down),
-        margin_w=math.ceil(max(margin_w, default=0.0) + up + down + SWING_PEAK * swing),
+        mean_w=math.ceil(float(mean_w.max(initial=0.0)) + up + down),
+        margin_w=math.ceil(float(margin_w.max(initial=0.0)) + up + down + SWING_PEAK * swing),
     )
 
 
@@ -138,31 +140,36 @@ def _tipped_w(balance: Balance, limit_w: int, own_w: int) -> float:
 
 
 def _colluding(
-    judgement: Judgement, members: Sequence[HostEnrolment], models: Sequence[_Model], limit_w: int, moved_w: float
+    window: Window,
+    judgement: Judgement,
+    models: Sequence[_Model],
+    each: tuple[Floats, Floats],
+    limit_w: int,
+    moved_w: float,
 ) -> Influence:
-    """The hosts that move most per capacity, as many as may collude; the last one in part.
+    """The hosts that move most per capacity, as many as may collude; the last one in part. `each`: bounds by host.
 
     `moved_w`: what they move by what they say of others, W. What is expected of a host that is absent or set aside may
     lie anywhere in its clip range, and hosts that report, of as much capacity again, may have half of their companions
     among them.
     """
-    enrolled_w = np.array([sum(one.capacity_w for one in host.classes) for host in members], np.float64)
-    mean_w, margin_w = _bounds(models, [[row] for row in range(len(members))])
-    per_w = np.array(margin_w) / np.maximum(1.0, enrolled_w)
-    rows, left_w = [], float(limit_w)
+    mean_w, margin_w = each
+    enrolled_w = window.roster.capacity_w
+    order = np.argsort(-(margin_w / np.maximum(1, enrolled_w)), kind="stable")
+    reached_w = np.cumsum(enrolled_w[order])
+    whole = int(np.searchsorted(reached_w, limit_w, side="right"))
+    colluding = np.zeros(len(order), np.int64)
+    colluding[order[:whole]] = 1
+    means, margins = _bounds(models, Groups(("others", "colluding"), colluding)) if whole else (np.zeros(2),) * 2
     part_mean_w = part_margin_w = 0.0
-    for row in np.argsort(-per_w, kind="stable").tolist():
-        if enrolled_w[row] > left_w:
-            part_mean_w = mean_w[row] * left_w / enrolled_w[row]
-            part_margin_w = margin_w[row] * left_w / enrolled_w[row]
-            break
-        rows.append(row)
-        left_w -= float(enrolled_w[row])
-    means, margins = _bounds(models, [rows]) if rows else ([0.0], [0.0])
+    if whole < len(order):
+        last = order[whole]
+        left = (limit_w - (int(reached_w[whole - 1]) if whole else 0)) / max(1, int(enrolled_w[last]))
+        part_mean_w, part_margin_w = float(mean_w[last]) * left, float(margin_w[last]) * left
     return _influence(
         "colluding",
-        [means[0] + part_mean_w + moved_w],
-        [margins[0] + part_margin_w + moved_w],
+        means[1:] + (part_mean_w + moved_w),
+        margins[1:] + (part_margin_w + moved_w),
         judgement,
         limit_w,
         limit_w,
@@ -210,9 +217,8 @@ def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
         aside = (rows >= 0) & (one.absent | (one.weights < 1.0))
         silent = [known.index[host_id] for host_id in one.silent_w]
         targets = [*zip(rows[aside].tolist(), one.gpus[aside].tolist(), strict=True)]
-        gpus = {host.host_id: stated.gpus for host in window.view.members[window.rule.domain]
-                for stated in host.classes if stated.model == one.key[0]}  # fmt: skip
-        targets += [(row, float(gpus[host_id])) for row, host_id in zip(silent, one.silent_w, strict=True)]
+        gpus, at = window.roster.models[one.key[0]].gpus, window.roster.row
+        targets += [(row, float(gpus[at[host_id]])) for row, host_id in zip(silent, one.silent_w, strict=True)]
         if not targets:
             continue
         names = {row: host_id for host_id, row in known.index.items()}
@@ -238,32 +244,36 @@ def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
     return result
 
 
-def _companions_moved(
-    expected: Sequence[_Expected],
-    led: Sequence[_Led],
-    members: Sequence[HostEnrolment],
-    groups: Sequence[Sequence[int]],
-) -> list[float]:
+def _companions_moved(expected: Sequence[_Expected], led: Sequence[_Led], roster: Roster, groups: Groups) -> Floats:
     """How far each group moves, by what it says of them, hosts that are absent, set aside, or may come to be, W."""
-    of_host = {members[row].host_id: number for number, rows in enumerate(groups) for row in rows}
-    moved: list[list[float]] = [[] for _ in groups]
+    moved: dict[int, list[float]] = defaultdict(list)
     for one in expected:
-        liars = Counter(of_host[mate] for mate in one.companions if mate in of_host)
+        liars = Counter(int(groups.codes[roster.row[mate]]) for mate in one.companions if mate in roster.row)
         for number, count in liars.items():
             moved[number].append(one.moved_w(count))
-    largest = max(map(len, groups), default=0)
+    largest = int(np.bincount(groups.codes).max(initial=0))
     for hosts in led:
-        group = np.array([of_host.get(host_id, -1) for host_id in hosts.names], np.int64)
-        votes = np.sort(np.where(hosts.mates >= 0, group[hosts.mates], -1), axis=1)
         count = np.count_nonzero(hosts.mates >= 0, axis=1)
+        sought = []
         for needed, moved_w in (
             ((count + 2) // 2, hosts.range_w),  # half, with its own
             (count - MIN_COMPANIONS + 1, hosts.alone_w),
         ):
             wanted = (moved_w > 0) & (count > 0) & (needed <= largest)
-            for number, place in _holders(votes, np.where(wanted, needed, 0)):
+            if wanted.any():
+                sought.append((np.where(wanted, needed, 0), moved_w))
+        if not sought:
+            continue
+        seats = np.array([roster.row.get(host_id, -1) for host_id in hosts.names], np.int64)
+        group = np.where(seats >= 0, groups.codes[seats], -1)
+        votes = np.sort(np.where(hosts.mates >= 0, group[hosts.mates], -1), axis=1)
+        for needed, moved_w in sought:
+            for number, place in _holders(votes, needed):
                 moved[number].append(float(moved_w[place]))
-    return [math.fsum(values) for values in moved]
+    result = np.zeros(len(groups.names))
+    for number, values in moved.items():
+        result[number] = math.fsum(values)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,13 +302,15 @@ def _led(window: Window, judgement: Judgement) -> list[_Led]:
         told[rows[there]] = True
         chosen = np.flatnonzero(there)
         chosen = chosen[(known.companions.rows[rows[chosen]] >= 0).any(axis=1) & known.proven[rows[chosen]]]
+        if not chosen.size:
+            continue
         mates = known.companions.rows[rows[chosen]]
         own_w, row = (one.claim_w / one.gpus)[chosen], rows[chosen]
         outside = (own_w > known.high_w[row]) | (own_w < known.low_w[row])
         to_w = one.gpus[chosen] * one.factor
         result.append(
             _Led(
-                names=sorted(known.index, key=known.index.__getitem__),
+                names=list(known.index),  # in the order of its rows
                 mates=np.where((mates >= 0) & told[mates], mates, -1),
                 range_w=(model.clip_high_w - model.clip_low_w) * to_w,
                 alone_w=np.where(outside, np.abs(own_w - known.level_w[row]) * to_w, 0.0),
@@ -333,21 +345,20 @@ def _followers(led: Sequence[_Led], limit_w: int) -> list[float]:
     return result
 
 
-def _bounds(models: Sequence[_Model], groups: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
-    """Bounds on mean and margin of every group of rows, W."""
-    mean_w, margin_w = np.zeros(len(groups)), np.zeros(len(groups))
-    single = all(len(rows) == 1 for rows in groups)
+def _bounds(models: Sequence[_Model], groups: Groups | None) -> tuple[Floats, Floats]:
+    """Bounds on mean and margin of every group of hosts, W, or of every host."""
+    mean_w = margin_w = np.zeros(0)
     for model in models:
-        totals = [math.fsum(array.tolist()) for array in model.arrays()]
-        if single:
-            first = np.array([rows[0] for rows in groups], np.int64)
-            own = [array[first] for array in model.arrays()]
-        else:
-            own = [np.array([math.fsum(array[rows].tolist()) for rows in groups]) for array in model.arrays()]
-        mean_w = mean_w + _span(model, totals, own, own[8], own[8], 1.0)
-        at_mean, at_peak = (_span(model, totals, own, own[9], own[8], peak) for peak in (1.0, model.peak))
-        margin_w = margin_w + np.maximum(at_mean, at_peak)
-    return mean_w.tolist(), margin_w.tolist()
+        arrays = model.arrays()
+        own = arrays if groups is None else [_summed(array, groups) for array in arrays]
+        moved_w = _span(model, model.totals, own, own[8], own[8], 1.0)
+        at_mean, at_peak = (_span(model, model.totals, own, own[9], own[8], peak) for peak in (1.0, model.peak))
+        higher_w = np.maximum(at_mean, at_peak)
+        mean_w, margin_w = (moved_w, higher_w) if not mean_w.size else (mean_w + moved_w, margin_w + higher_w)
+    if not mean_w.size:
+        hosts = len(groups.names) if groups is not None else 0
+        mean_w = margin_w = np.zeros(hosts)
+    return mean_w, margin_w
 
 
 def _span(
@@ -376,62 +387,39 @@ def _span(
     return result
 
 
-def _models(window: Window, judgement: Judgement, members: Sequence[HostEnrolment]) -> list[_Model]:
+def _models(window: Window, judgement: Judgement) -> list[_Model]:
     """Every enrolled GPU model that a class reports, sorted."""
-    places = {host.host_id: row for row, host in enumerate(members)}
-    widest = [
-        max(
-            (
-                window.view.models[one.model].clip_high_w - window.view.models[one.model].clip_low_w
-                for one in host.classes
-            ),
-            default=0,
-        )
-        for host in members
-    ]
-    models = []
-    for name in sorted({one.key[0] for one in judgement.classes}):
-        classes = [one for one in judgement.classes if one.key[0] == name]
-        models.append(_model(window, judgement, classes, members, places, widest))
-    return models
+    names = sorted({one.key[0] for one in judgement.classes})
+    return [_model(window, judgement, [one for one in judgement.classes if one.key[0] == name]) for name in names]
 
 
-def _model(
-    window: Window,
-    judgement: Judgement,
-    classes: Sequence[JudgedClass],
-    members: Sequence[HostEnrolment],
-    places: dict[str, int],
-    widest: Sequence[int],
-) -> _Model:
-    rule, name = window.rule, classes[0].key[0]
+def _model(window: Window, judgement: Judgement, classes: Sequence[JudgedClass]) -> _Model:
+    rule, name, roster = window.rule, classes[0].key[0], window.roster
     ticks = window.view.policy.sample_hz * rule.window_ms // 1000
-    stated = [next((one for one in host.classes if one.model == name), None) for host in members]
-    columns = [np.zeros(len(members)) for _ in range(6)]
+    share = roster.models[name]
+    columns = [np.zeros(len(roster.hosts)) for _ in range(6)]
     power_w, taken, counted, counted_w, level_w, level_capacity_w = columns
-    capacity_w = np.array([one.capacity_w if one else 0 for one in stated], np.float64)
     peaks = [1.0]
     for one in classes:
         correction = judgement.corrections[one.key]
-        rows = np.array([places[host_id] for host_id in one.total.host_ids], np.int64)
-        keep = ~one.absent
-        full = np.array(one.total.host_readings, np.float64) / ticks
+        rows, keep = one.total.rows, ~one.absent
+        full = one.total.readings_of / ticks
         power = one.weights * np.nan_to_num(one.claim_w) + (1.0 - one.weights) * one.flat_w
-        power_w[rows[keep]] = (power * full / one.gpus)[keep]
-        taken[rows[keep]], counted[rows[keep]] = full[keep], one.gpus[keep]
-        counted_w[rows[keep]] = one.capacity_w[keep]
+        here = rows[keep]
+        power_w[here] = (power * full / one.gpus)[keep]
+        taken[here], counted[here] = full[keep], one.gpus[keep]
+        counted_w[here] = one.capacity_w[keep]
         with_level = ~keep & ~np.isnan(one.level_w)
         level_w[rows[with_level]] = one.level_w[with_level]
         level_capacity_w[rows[with_level]] = one.capacity_w[with_level]
         for host_id, silent_w in one.silent_w.items():
-            row = places[host_id]
-            level_w[row], level_capacity_w[row] = silent_w, capacity_w[row]
+            row = roster.row[host_id]
+            level_w[row], level_capacity_w[row] = silent_w, share.capacity_w[row]
         mean = math.fsum(correction.pane_sums.tolist()) / len(correction.pane_sums)
         peaks.append(float(correction.pane_sums.max()) / mean if mean > 0 else 1.0)
     epsilon = min(sorted(one.total.pane_epsilons_micro)[(one.total.hosts - 1) // 2] for one in classes) / _PPM
     panes = len(classes[0].total.pane_sums)
-    there = np.array([1.0 if one else 0.0 for one in stated])
-    unit_w = np.array(widest, np.float64) / max(epsilon, 1e-6) * USUAL_NOISE_RATIO / ticks * there
+    unit_w = np.where(share.gpus > 0, roster.widest_w, 0) / max(epsilon, 1e-6) * USUAL_NOISE_RATIO / ticks
     model = window.view.models[name]
     return _Model(
         power_w=power_w,
@@ -440,8 +428,8 @@ def _model(
         counted_w=counted_w,
         level_w=level_w,
         level_capacity_w=level_capacity_w,
-        gpus=np.array([one.gpus if one else 0 for one in stated], np.float64),
-        capacity_w=capacity_w,
+        gpus=share.gpus.astype(np.float64),
+        capacity_w=share.capacity_w.astype(np.float64),
         low_w=float(model.clip_low_w),
         high_w=float(model.clip_high_w),
         slack_w=unit_w * sum_excess(panes),
