@@ -18,12 +18,12 @@ import numpy.typing as npt
 from enclavescale.bench.byzantine_strategies import STRATEGIES, Lie, Scene
 from enclavescale.bench.estimators import of_output, upper_quantile
 from enclavescale.bench.margin_core import CoreFleet, HostReport, exact_report
-from enclavescale.bench.margin_trial import NAMEPLATE_MW, TICKS_PER_S, Noise
+from enclavescale.bench.margin_trial import NAMEPLATE_MW, TICKS_PER_S, Noise, scaled_budget
 from enclavescale.bench.trace_fleet import Pools, TraceFleet, draw_fleet
 from power_model.grid import Grid
 from producers.config import Schedule
 from producers.distil import Distilled, distil
-from producers.privacy import MICRO, Budget, default_budget, privacy_parameters
+from producers.privacy import Budget, privacy_parameters
 from schemas.records import FleetPower, ModelRule, SessionBinding
 from stream_jobs.core.checks import check_numbers, plan_classes
 from stream_jobs.core.refusals import Refused
@@ -53,13 +53,7 @@ class ByzantineSpec:
     @property
     def budget(self) -> Budget:
         """The default split of a source without an energy counter, scaled to `epsilon`."""
-        base = default_budget(energy=False)
-        scale = self.epsilon * MICRO / base.total_micro
-        return replace(
-            base,
-            transitions_micro=round(base.transitions_micro * scale),
-            pane_sums_micro=round(base.pane_sums_micro * scale),
-        )
+        return scaled_budget(self.epsilon)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ TICKS_PER_S = 1000 // TICK_MS
 Counts = npt.NDArray[np.int64]
 
 
+def scaled_budget(epsilon: float) -> Budget:
+    """The default split of a source without an energy counter, every release scaled so that all have `epsilon`."""
+    base = default_budget(energy=False)
+    names = [one.name for one in fields(Budget) if one.name.endswith("_micro")]
+    return replace(base, **{name: round(getattr(base, name) * epsilon * MICRO / base.total_micro) for name in names})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginSpec:
     """What is measured. `run_up`, `per_fleet`: windows of a fleet before, and while, it is measured."""
@@ -69,9 +76,7 @@ class MarginSpec:
     @property
     def budget(self) -> Budget:
         """The default split of a source without an energy counter, scaled to `epsilon`."""
-        base = default_budget(energy=False)
-        names = [one.name for one in fields(Budget) if one.name.endswith("_micro")]
-        return replace(base, **{name: round(getattr(base, name) * self.epsilon) for name in names})
+        return scaled_budget(self.epsilon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Forecasted:
 
 @dataclass(frozen=True, slots=True)
 class WindowFigures:
-    """One measured window, W, and `mw_per_w` that scales its fleet to 100 MW. `block`: trace of the first job."""
+    """One measured window, W, and `mw_per_w` that scales its fleet to 100 MW. `block`: trace of the first job or, without one, host."""
 
     block: str
     mw_per_w: float
@@ -200,7 +205,7 @@ def run_trial(bench: Bench, mode: str | None, index: int, windows: int) -> list[
         window = total_w[number * ticks : (number + 1) * ticks]
         result.append(
             WindowFigures(
-                block=fleet.jobs[0],
+                block=fleet.hosts[0].trace.name,
                 mw_per_w=mw_per_w,
                 mean_w=float(window.mean()),
                 p99_w=upper_quantile(window),

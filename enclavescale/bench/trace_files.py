@@ -94,7 +94,7 @@ def read_traces(directory: Path, *, tdp_w: int | None = None) -> TraceSet:
     Raises `TraceError` for a directory, manifest or file that cannot be read, or if nothing is left.
     """
     if not directory.is_dir():
-        raise TraceError("not a directory", field="traces", remedy="Name a directory with traces.")
+        raise TraceError(f"{directory} is not a directory", field="traces", remedy="Name a directory with traces.")
     manifest = directory / "manifest.json"
     entries = list(_listed(directory, manifest) if manifest.is_file() else _found(directory))
     traces, skipped = [], []

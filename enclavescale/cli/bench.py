@@ -16,7 +16,8 @@ from enclavescale.bench.margin import MODE_CHOICES, bench_margin
 from enclavescale.bench.margin_screen import margin_screen
 from enclavescale.bench.margin_trial import NOISES, MarginSpec
 from enclavescale.cli.bench_byzantine import byzantine
-from enclavescale.cli.common import EXIT_CODES, errors, json_option, say
+from enclavescale.cli.bench_options import fleet_options, run_options, traces_option
+from enclavescale.cli.common import EXIT_CODES, FiniteRange, errors, json_option, say
 
 
 @click.group(epilog=EXIT_CODES)
@@ -28,13 +29,13 @@ def bench_group() -> None:
 @click.option(
     "--windows", default=0, show_default="by time", type=click.IntRange(0, 1_000_000), help="Reports to make."
 )
-@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Else: so long.")
+@click.option("--seconds", default=10.0, show_default=True, type=FiniteRange(0.1, 3600), help="Else: so long.")
 @click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="Simulated GPUs.")
 @click.option(
     "--agent-seconds",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(0, 86_400),
+    type=FiniteRange(0, 86_400),
     help="Then run an agent so long in real time; 0 leaves it out. From 150 on with 60-s windows, else shorter ones.",
 )
 @click.option(
@@ -74,22 +75,12 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
 
 
 @bench_group.command("margin", epilog=EXIT_CODES)
-@click.option(
-    "--traces",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory of Parquet files or nvidia-smi CSV logs, with or without a manifest.json.",
-)
-@click.option("--hosts", default=32, show_default=True, type=click.IntRange(4, 4096), help="Hosts of a fleet.")
-@click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="GPUs per host.")
-@click.option(
-    "--epsilon", default=1.0, show_default=True, type=click.FloatRange(0.05, 100), help="Per window and reading."
-)
-@click.option("--window", default=60, show_default=True, type=click.IntRange(5, 3600), help="Seconds per window.")
+@traces_option(required=True)
+@fleet_options
 @click.option("--trials", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="Windows measured.")
 @click.option("--per-fleet", default=4, show_default=True, type=click.IntRange(1, 1000), help="Of them in one fleet.")
 @click.option("--run-up", default=3, show_default=True, type=click.IntRange(0, 1000), help="Windows before them.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Fixes the fleets.")
+@run_options
 @click.option(
     "--mode",
     default=MODE_CHOICES[0],
@@ -107,7 +98,6 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
     type=click.Choice(NOISES),
     help="OpenDP's, as hosts add it; or simulated draws of the same law, which the seed fixes.",
 )
-@click.option("--workers", default=0, show_default="one per core", type=click.IntRange(0, 1024), help="Processes.")
 @json_option
 def margin(
     traces: Path,

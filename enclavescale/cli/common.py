@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,18 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 usage, 3 refused."
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A number between two bounds. click's own range lets NaN through, because no comparison with NaN holds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; fail for what is none, is NaN or lies outside."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 _UNREACHABLE = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
 

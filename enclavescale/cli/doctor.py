@@ -13,7 +13,7 @@ from rich.console import Console
 
 from enclavescale.checkup.doctor import Options, counts, examine, result_json
 from enclavescale.checkup.screen import doctor_screen
-from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, json_option, say
+from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, FiniteRange, json_option, say
 
 DEFAULT_CONFIG = Path("/etc/enclavescale/agent.toml")
 
@@ -27,7 +27,7 @@ DEFAULT_CONFIG = Path("/etc/enclavescale/agent.toml")
     help="The agent's file.",
 )
 @click.option(
-    "--timeout", default=10.0, show_default=True, type=click.FloatRange(1, 600), help="For each part that is asked, s."
+    "--timeout", default=10.0, show_default=True, type=FiniteRange(1, 600), help="For each part that is asked, s."
 )
 @click.option("--no-evidence", is_flag=True, help="Ask neither TEE nor devices for trial evidence.")
 @json_option

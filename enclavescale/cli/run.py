@@ -22,6 +22,7 @@ from enclavescale.cli.common import (
     EXIT_CODES,
     EXIT_FAILURE,
     Cluster,
+    FiniteRange,
     cluster_options,
     errors,
     json_option,
@@ -180,7 +181,9 @@ def reload_when_asked(asked: SimpleQueue[None], production: Production, load: Lo
 @click.option("--min-policy-counter", default=0, show_default=True, help="Refuse older policies.")
 @click.option("--simulated-tee", "tee_directory", required=True, type=click.Path(path_type=Path), help="Its directory.")
 @click.option("--tee-image", default="enclavescale-aggregator", show_default=True, help="Image it claims to measure.")
-@click.option("--session-timeout", default=10.0, show_default=True, help="Of the consumer group, s.")
+@click.option(
+    "--session-timeout", default=10.0, show_default=True, type=FiniteRange(0.1, 3600), help="Of the consumer group, s."
+)
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus metrics there.")
 @click.option("--unsafe-allow-create-time", is_flag=True, help="Accept producers' timestamps. Never outside a demo.")
 @json_option

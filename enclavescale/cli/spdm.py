@@ -19,7 +19,7 @@ from attester.spdm.recording import Recording
 from attester.spdm.requester import DEFAULT_VERSIONS, Wish, record_evidence
 from attester.spdm.tcp import DEFAULT_PORT, Length, TcpTransport
 from attester.spdm.transport import Transport
-from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option
+from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, FiniteRange, errors, json_option
 from enclavescale.cli.evidence import (
     at_option,
     nonce_option,
@@ -138,14 +138,14 @@ def _chosen_nonces(
 @click.option("--listen", is_flag=True, help="Wait at ENDPOINT for a device that calls and inquires for a requester.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3600.0),
+    type=FiniteRange(0.1, 3600.0),
     default=Limits().total_s,
     show_default=True,
     help="For the whole exchange, s.",
 )
 @click.option(
     "--round-trip",
-    type=click.FloatRange(0.01, 600.0),
+    type=FiniteRange(0.01, 600.0),
     default=Limits().round_trip_s,
     show_default=True,
     help="For the network, per message, beside the time the device says it needs, s.",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from enclavescale.cli.common import EXIT_CODES, Cluster, cluster_options, errors, json_option, say
+from enclavescale.cli.common import EXIT_CODES, Cluster, FiniteRange, cluster_options, errors, json_option, say
 from enclavescale.synthesize import (
     PLOT_SUFFIXES,
     TRACE_SUFFIXES,
@@ -38,7 +38,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--windows", default=60, show_default=True, type=click.IntRange(1, 100_000), help="Last windows read.")
 @click.option("--sample-hz", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of the released hosts.")
 @click.option("--clip-high-w", type=click.IntRange(1, 100_000), help="Clip bound of the class, W, where it is known.")
-@click.option("--seconds", type=click.FloatRange(0.1, 1e7), help="Length; as long as the release by default.")
+@click.option("--seconds", type=FiniteRange(0.1, 1e7), help="Length; as long as the release by default.")
 @click.option("--gpus", type=click.IntRange(1, 100_000), help="GPUs; those of the real trace by default, or 8.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option(
@@ -49,7 +49,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     help="GPUs in step, each on its own, or as many in step as the panes' variance says.",
 )
 @click.option("--compare", metavar="PATH", help="Real trace to compare with.")
-@click.option("--epsilon", default=1.0, show_default=True, type=click.FloatRange(0.01, 1000), help="With --traces.")
+@click.option("--epsilon", default=1.0, show_default=True, type=FiniteRange(0.01, 1000), help="With --traces.")
 @click.option("--no-noise", is_flag=True, help="With --traces: release exact sums.")
 @click.option("--hosts", default=32, show_default=True, type=click.IntRange(1, 10_000), help="With --traces: in step.")
 @click.option("--host-gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="With --traces: on each.")
