@@ -126,7 +126,10 @@ def _summed(values: Floats | Ints, groups: Groups) -> Floats:
 def _influence(
     subject: str, mean_w: Floats, margin_w: Floats, judgement: Judgement, limit_w: int, own_w: int
 ) -> Influence:
-    up, down, swing = (_tipped_w(one, limit_w, own_w) for one in (judgement.up, judgement.down, judgement.swing))
+    reach_w = float(margin_w.max(initial=0.0))
+    up, down, swing = (
+        _tipped_w(one, limit_w, own_w, reach_w) for one in (judgement.up, judgement.down, judgement.swing)
+    )
     return Influence(
         subject=subject,
         mean_w=math.ceil(float(mean_w.max(initial=0.0)) + up + down),
@@ -134,9 +137,11 @@ def _influence(
     )
 
 
-def _tipped_w(balance: Balance, limit_w: int, own_w: int) -> float:
-    """What a subject of `own_w` capacity may change of others' claims set aside, W, and what leans and may tip."""
-    return balance.range_w(limit_w, own_w) + balance.leaning_w
+def _tipped_w(balance: Balance, limit_w: int, own_w: int, reach_w: float) -> float:
+    """What a subject of `own_w` capacity, which moves `reach_w` itself, may change of others' claims set aside, W, and
+    what leans and may tip.
+    """
+    return balance.range_w(limit_w, own_w, reach_w) + balance.leaning_w
 
 
 def _colluding(

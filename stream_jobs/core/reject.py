@@ -116,20 +116,31 @@ class Balance:
 
     def admitted_w(self, limit_w: int) -> float:
         """What counts of it, W, if hosts of a capacity up to `limit_w` may lie."""
-        borne = self.borne_out(limit_w)
-        beyond = math.fsum((np.maximum(self.shares - borne, 0.0) * self.watts).tolist())
-        return self._borne_w(limit_w) + max(0.0, min(beyond, 2 * self.cap_w - beyond))
+        borne_w, beyond_w = self._split_w(limit_w)
+        return borne_w + self._free_w(beyond_w)
 
-    def range_w(self, limit_w: int, own_w: int) -> float:
-        """How far a subject of `own_w` capacity may change what counts of others' claims, W: it may bear them out, and
-        it may use up the cap.
+    def range_w(self, limit_w: int, own_w: int, reach_w: float) -> float:
+        """How far a subject of `own_w` capacity that claims up to `reach_w` more or less may change what counts of
+        others' claims, W: it may bear them out, and it may use up the cap, or leave it to them.
         """
-        claimed_w = math.fsum((self.shares * self.watts).tolist())
-        return min(claimed_w, self._borne_w(limit_w - own_w) + self.cap_w) - self._borne_w(limit_w)
+        most_w, beyond_w = self._split_w(limit_w - own_w)
+        most_w += min(beyond_w, self.cap_w if beyond_w - reach_w <= self.cap_w else self._free_w(beyond_w - reach_w))
+        least_w, beyond_w = self._split_w(limit_w)
+        if beyond_w > 0:
+            least_w += self._free_w(beyond_w + reach_w) * beyond_w / (beyond_w + reach_w)
+        return most_w - least_w
 
-    def _borne_w(self, limit_w: int) -> float:
-        """What is borne out of the claims, W."""
-        return math.fsum((np.minimum(self.shares, self.borne_out(limit_w)) * self.watts).tolist())
+    def _free_w(self, beyond_w: float) -> float:
+        """What counts of claims that nobody bears out, W."""
+        return max(0.0, min(beyond_w, 2 * self.cap_w - beyond_w))
+
+    def _split_w(self, limit_w: int) -> tuple[float, float]:
+        """What is borne out of the claims, and what is not, W."""
+        borne = self.borne_out(limit_w)
+        return (
+            math.fsum((np.minimum(self.shares, borne) * self.watts).tolist()),
+            math.fsum((np.maximum(self.shares - borne, 0.0) * self.watts).tolist()),
+        )
 
     def borne_out(self, limit_w: int) -> float:
         """Deviation per capacity that hosts of more than `limit_w` reach: some of them are honest."""

@@ -135,7 +135,7 @@ def test_nobody_changes_what_counts_of_others_by_more_than_stated(
         return float((np.minimum(part.shares, borne) * part.watts).sum()) + free * mine
 
     found = [counts([*others, (share, subject[1])]) for share in (0, subject[0], 60)] + [counts(others)]
-    assert max(found) - min(found) <= balance(others).range_w(limit, subject[1]) + 1e-9
+    assert max(found) - min(found) <= balance(others).range_w(limit, subject[1], subject[1]) + 1e-9
 
 
 def test_a_job_on_more_hosts_than_may_collude_counts_in_full() -> None:
