@@ -59,7 +59,8 @@ class ClassRows:
 
     `panes_w` [rows, panes]: mean power of a row's GPUs; `noise_w` [rows] > 0: standard deviation of the known noise in
     one of them; `gpus`, `readings` [rows]. `histograms` integers [rows, cells] over `edges_w` [cells+1] with noise of
-    standard deviation `histogram_noise` [rows] per cell, or None where it is not released. `step_w2`: half the mean
+    standard deviation `histogram_noise` [rows] per cell, of the rows that are `counted` [rows]; None where nobody
+    releases any. `step_w2`: half the mean
     squared step of one GPU from tick to tick. `total_w` [panes]: power of the whole class, with what does not count in
     full; `total_noise_w2`: variance of its noise. `scale`: from the rows to the enrolled capacity. `labels`: names of
     jobs, None for most. Rows come sorted by host.
@@ -70,6 +71,7 @@ class ClassRows:
     gpus: Counts
     readings: Counts
     histograms: npt.NDArray[np.signedinteger[Any]] | None
+    counted: npt.NDArray[np.bool_]
     histogram_noise: Floats
     edges_w: Floats
     step_w2: float
@@ -291,10 +293,13 @@ def _step_variance_w2(one: ClassRows, rows: Counts) -> float:
 
 
 def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
-    """Quantiles of the rows' power were all their readings comonotone, W [points]; None if noise drowns the tail."""
-    if one.histograms is None:
+    """Quantiles of the rows' power were all their readings comonotone, W [points]; None if noise drowns the tail, or
+    if the histograms count less than half of the GPUs: the others are taken to swing like these.
+    """
+    gpus, rows = int(one.gpus[rows].sum()), rows[one.counted[rows]]
+    if one.histograms is None or 2 * int(one.gpus[rows].sum()) < gpus:
         return None
-    readings, gpus = int(one.readings[rows].sum()), int(one.gpus[rows].sum())
+    readings = int(one.readings[rows].sum())
     noise = math.sqrt(exact.total(one.histogram_noise[rows] ** 2))
     if readings <= 0 or noise * math.sqrt(TAIL_RUN) > TAIL_NOISE * readings / 100:
         return None

@@ -155,6 +155,7 @@ class _Columns:
     readings: Ints
     panes: npt.NDArray[np.int32]
     histograms: npt.NDArray[np.int16] | npt.NDArray[np.int32] | None
+    counted: npt.NDArray[np.bool_]
     labels: list[str | None]
     scales: npt.NDArray[np.int16]
 
@@ -173,13 +174,19 @@ class _Columns:
             readings=self.readings[order],
             panes=self.panes[order],
             histograms=None if self.histograms is None else self.histograms[order],
+            counted=self.counted[order],
             labels=[self.labels[place] for place in places],
             scales=self.scales[order],
         )
 
     def with_more(self, other: _Columns) -> _Columns:
         """The reports of both."""
-        either = self.histograms is None or other.histograms is None
+        known = [one for one in (self.histograms, other.histograms) if one is not None]
+        cells = known[0].shape[1] if known else 0
+        parts = [
+            np.zeros((one.rows.size, cells), np.int16) if one.histograms is None else one.histograms
+            for one in (self, other)
+        ]
         return _Columns(
             rows=np.concatenate([self.rows, other.rows]),
             host_ids=self.host_ids + other.host_ids,
@@ -188,25 +195,28 @@ class _Columns:
             effective_w=np.concatenate([self.effective_w, other.effective_w]),
             readings=np.concatenate([self.readings, other.readings]),
             panes=np.concatenate([self.panes, other.panes]),
-            histograms=None if either else np.concatenate([self.histograms, other.histograms]),
+            histograms=_narrow(np.concatenate(parts)) if known else None,
+            counted=np.concatenate([self.counted, other.counted]),
             labels=self.labels + other.labels,
             scales=np.concatenate([self.scales, other.scales]),
         )
 
 
 def _histograms(stated: Sequence[bytes | None]) -> npt.NDArray[np.int16] | npt.NDArray[np.int32] | None:
-    """Matrix of the hosts' counts, None if any states none."""
-    known = [one for one in stated if one is not None]
-    if len(known) < len(stated):
+    """Matrix of the hosts' counts, 0 for a host that states none; None if all state none."""
+    known = next((one for one in stated if one is not None), None)
+    if known is None:
         return None
-    return _narrow(np.frombuffer(b"".join(known), "<i4").reshape(len(known), -1))
+    nothing = bytes(len(known))
+    counts = b"".join(nothing if one is None else one for one in stated)
+    return _narrow(np.frombuffer(counts, "<i4").reshape(len(stated), -1))
 
 
-def _narrow(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int16] | npt.NDArray[np.int32]:
+def _narrow(counts: npt.NDArray[np.signedinteger[Any]]) -> npt.NDArray[np.int16] | npt.NDArray[np.int32]:
     """The same in half the memory, where every number fits."""
     if counts.size and int(counts.min()) >= -(2**15) and int(counts.max()) < 2**15:
-        return counts.astype(np.int16)
-    return counts
+        return counts.astype(np.int16, copy=False)
+    return counts.astype(np.int32, copy=False)
 
 
 class ClassSum:
@@ -229,6 +239,27 @@ class ClassSum:
         self._columns: _Columns | None = None
         self._lists: dict[str, list[Any]] = {}
         self._matrix: Ints | None = None
+
+    @classmethod
+    def empty(cls, edges_w: tuple[int, ...], panes: int, roster: Roster) -> ClassSum:
+        """A class of which nobody reports, in a window of so many panes."""
+        cells = len(edges_w) + 2
+        result = cls(edges_w, np.zeros((cells, cells), np.int64), roster)
+        nothing = np.zeros(0, np.int64)
+        result._columns = _Columns(
+            rows=nothing,
+            host_ids=[],
+            gpus=nothing,
+            capacity_w=nothing,
+            effective_w=nothing,
+            readings=nothing,
+            panes=np.zeros((0, panes), np.int32),
+            histograms=None,
+            counted=np.zeros(0, np.bool_),
+            labels=[],
+            scales=np.zeros(0, np.int16),
+        )
+        return result
 
     def add(self, host_id: str, stated: GpuClass, transitions: Ints, label: str | None, scales: Scales) -> None:
         """Take one host's report; `transitions` int64[k+2, k+2] are its noisy counts."""
@@ -272,6 +303,7 @@ class ClassSum:
             readings=np.array(readings, np.int64),
             panes=np.frombuffer(b"".join(panes), "<i4").reshape(len(new), -1),
             histograms=_histograms(histograms),
+            counted=np.array([one is not None for one in histograms], np.bool_),
             labels=list(labels),
             scales=np.array(codes, np.int16),
         )
@@ -409,5 +441,10 @@ class ClassSum:
 
     @property
     def histograms(self) -> npt.NDArray[np.int16] | npt.NDArray[np.int32] | None:
-        """Noisy counts of every host per cell [hosts, cells], None if any host releases none."""
+        """Noisy counts of every host per cell [hosts, cells], 0 where not `counted`; None if no host releases any."""
         return self._settled().histograms
+
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """Which hosts release a histogram, bool[hosts]."""
+        return self._settled().counted

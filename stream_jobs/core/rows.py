@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from power_model import exact
 from power_model.interpolation import row_means
-from power_model.marginal import project_histogram, quantile_function
 from power_model.noise import discrete_laplace_variance
 from power_model.swing import ClassRows, Floats
 from schemas.contract import HISTOGRAM_BINS, PANE_SUM_QUANTUM_MW, histogram_edges_w
@@ -19,8 +19,11 @@ from stream_jobs.core.columns import ClassSum, Ints
 BIN_ERROR = 0.12
 """Standard deviation of a histogram's mean for where in their bins readings are, in widths of a bin; measured on real
 traces. It is the same for every host, so that it does not average out."""
-MEAN_POINTS = 512
-"""Points at which the mean of a histogram's quantile function is taken."""
+ONE_BIN_ERROR = 1 / math.sqrt(12)
+"""The same if all readings are in one bin, anywhere in it."""
+MAX_NOISE_RATIO = 4.0
+"""Histograms whose noise is more than so many times their class's lower median do not count: they tell nothing, and
+added up they would drown the others."""
 
 
 def _std_of(total: ClassSum, place: int) -> Floats:
@@ -35,7 +38,18 @@ def _std_of(total: ClassSum, place: int) -> Floats:
 def histogram_sum(total: ClassSum) -> Ints | None:
     """Noisy counts of all hosts per bin, int64[bins], without the missing ticks' cell; None if any has none."""
     cells = total.histograms
-    return None if cells is None else np.asarray(cells.sum(axis=0, dtype=np.int64)[:HISTOGRAM_BINS])
+    if cells is None or not total.counted.all():
+        return None
+    return np.asarray(cells.sum(axis=0, dtype=np.int64)[:HISTOGRAM_BINS])
+
+
+def _counted(total: ClassSum, noise: Floats) -> npt.NDArray[np.bool_]:
+    """Hosts whose histogram counts, bool[hosts]; `noise` [hosts]: its standard deviation."""
+    stated = np.sort(noise[total.counted])
+    if not stated.size:
+        return total.counted
+    most = MAX_NOISE_RATIO * float(stated[(stated.size - 1) // 2])
+    return np.asarray(total.counted & (noise <= most))
 
 
 def class_rows(
@@ -56,7 +70,7 @@ def class_rows(
     readings, gpus = total.readings_of[full], total.gpus_of[full]
     matrix = total.pane_matrix()
     unit_w = PANE_SUM_QUANTUM_MW / 1000 / (ticks_per_pane * (readings / (gpus * (ticks_per_pane * matrix.shape[1]))))
-    cells = total.histograms
+    cells, histogram_noise = total.histograms, _std_of(total, 0)
     labels = total.labels
     return ClassRows(
         panes_w=matrix[full] * unit_w[:, np.newaxis],
@@ -64,7 +78,8 @@ def class_rows(
         gpus=gpus,
         readings=readings,
         histograms=None if cells is None else cells[full, :HISTOGRAM_BINS],
-        histogram_noise=_std_of(total, 0)[full],
+        counted=_counted(total, histogram_noise)[full],
+        histogram_noise=histogram_noise[full],
         edges_w=np.array(histogram_edges_w(model.clip_low_w, model.clip_high_w), dtype=np.float64),
         step_w2=step_w2,
         total_w=correction.pane_sums * pane_w,
@@ -77,23 +92,25 @@ def class_rows(
 def reconciled_mean(rows: ClassRows) -> tuple[float, float]:
     """How far the histograms move the rows' mean power, W, and by how much its variance falls, W^2.
 
-    Panes and histograms count the same readings with noise of their own; their means are joined by least squares.
+    Panes and histograms count the same readings with noise of their own; their means are joined by least squares. A
+    histogram's mean is linear in its noisy counts: to cut off what noise hides in the tails would bias it.
     """
-    if rows.histograms is None or not len(rows.gpus):
+    if rows.histograms is None or not rows.counted.any():
         return 0.0, 0.0
-    readings, gpus = int(rows.readings.sum()), int(rows.gpus.sum())
-    noise = math.sqrt(exact.dot(rows.histogram_noise, rows.histogram_noise))
-    counts = project_histogram(rows.histograms.sum(axis=0, dtype=np.int64), noise, readings)
-    quantiles = quantile_function(counts, rows.edges_w, MEAN_POINTS)
-    level = exact.total(quantiles) / MEAN_POINTS
+    one = np.flatnonzero(rows.counted)
+    readings, gpus = int(rows.readings[one].sum()), int(rows.gpus[one].sum())
+    counts = rows.histograms[one].sum(axis=0, dtype=np.int64)
     # Rows took different shares of their readings; the histogram weighs them by these, the panes by their GPUs.
-    by_reading = exact.dot(row_means(rows.panes_w), rows.readings / rows.gpus)
-    delta = (level - by_reading / readings) * gpus
-    seen = np.flatnonzero(counts > 0.0)
-    middles = (rows.edges_w[:-1] + rows.edges_w[1:])[seen[0] : seen[-1] + 1] / 2 - level
+    level = exact.dot(row_means(rows.panes_w[one]), rows.readings[one] / rows.gpus[one]) / readings
     width = float(rows.edges_w[1] - rows.edges_w[0])
-    drawn_w2 = exact.dot(middles, middles) * (noise / readings) ** 2
-    histogram_w2 = (drawn_w2 + (BIN_ERROR * width) ** 2) * gpus**2
-    pane_w2 = exact.dot(rows.noise_w, rows.noise_w) / rows.panes_w.shape[1]
+    away = (rows.edges_w[:-1] + rows.edges_w[1:]) / 2 - level
+    delta = exact.dot(counts.astype(np.float64), away) / readings * gpus
+    noise_w2 = exact.dot(rows.histogram_noise[one], rows.histogram_noise[one])
+    drawn_w2 = exact.dot(away, away) * noise_w2 / readings**2
+    # Squared shares of the bins, noise taken off: 1 if all readings are in one bin.
+    alike = (int((counts * counts).sum()) - counts.size * noise_w2) / readings**2
+    bin_error = max(BIN_ERROR, ONE_BIN_ERROR * math.sqrt(min(1.0, max(0.0, alike))))
+    histogram_w2 = (drawn_w2 + (bin_error * width) ** 2) * gpus**2
+    pane_w2 = exact.dot(rows.noise_w[one], rows.noise_w[one]) / rows.panes_w.shape[1]
     share = pane_w2 / (pane_w2 + histogram_w2)
     return delta * share, pane_w2 * share

@@ -42,6 +42,7 @@ def rows_of(gpus_w: np.ndarray, rng: np.random.Generator | None) -> ClassRows:
         gpus=np.full(hosts, GPUS),
         readings=np.full(hosts, GPUS * TICKS),
         histograms=histograms,
+        counted=np.ones(hosts, dtype=np.bool_),
         histogram_noise=np.full(hosts, HISTOGRAM_STD if rng is not None else 0.0),
         edges_w=EDGES_W,
         step_w2=float(np.mean(np.diff(gpus_w, axis=2) ** 2)) / 2,
