@@ -63,7 +63,9 @@ class JudgedClass:
     `codes`: hosts by code. `steady`: hosts whose past claims were away from their references by noise alone, by up to
     `rise_w` and `fall_w`. `weights`, `flat_w`: see `Correction`. `reason`: the code of the lowest weight, empty where
     all counts. `expected_w`: references of all rows of the history, W per GPU. `silent_*`: enrolled hosts without a
-    report that have references, `silent_w` each at its reference. `factor`: see `Correction`.
+    report that have references, `silent_w` each at its reference. `band_w`: width of the band of all rows of the
+    history, W per GPU; `absent_range_w`: of the hosts that count at their references, together, W. `factor`: see
+    `Correction`.
     """
 
     key: ClassKey
@@ -83,6 +85,8 @@ class JudgedClass:
     rise_w: Floats
     fall_w: Floats
     expected_w: Floats
+    band_w: Floats = field(default_factory=lambda: np.zeros(0))
+    absent_range_w: float = 0.0
     silent_hosts: int = 0
     silent_gpus: int = 0
     silent_w: dict[str, float] = field(default_factory=dict)

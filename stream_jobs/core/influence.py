@@ -33,9 +33,10 @@ import numpy as np
 from power_model import exact
 from schemas.records import Influence
 from stream_jobs.core.aside import JudgedClass
+from stream_jobs.core.balance import Balance
 from stream_jobs.core.companions import MIN_COMPANIONS
 from stream_jobs.core.history import Floats, Ints
-from stream_jobs.core.reject import USUAL_NOISE_RATIO, Balance, Judgement
+from stream_jobs.core.reject import USUAL_NOISE_RATIO, Judgement
 from stream_jobs.core.roster import Groups, Roster
 from stream_jobs.core.tails import draw_excess, sum_excess
 from stream_jobs.core.windows import Window
@@ -422,7 +423,9 @@ def _model(window: Window, judgement: Judgement, classes: Sequence[JudgedClass])
             level_w[row], level_capacity_w[row] = silent_w, share.capacity_w[row]
         mean = math.fsum(correction.pane_sums.tolist()) / len(correction.pane_sums)
         peaks.append(float(correction.pane_sums.max()) / mean if mean > 0 else 1.0)
-    epsilon = min(sorted(one.total.pane_epsilons_micro)[(one.total.hosts - 1) // 2] for one in classes) / _PPM
+    told = [one.total for one in classes if one.total.hosts]
+    medians = [sorted(total.pane_epsilons_micro)[(total.hosts - 1) // 2] for total in told]
+    epsilon = min(medians, default=window.view.policy.limits.max_epsilon_micro) / _PPM
     panes = len(classes[0].total.pane_sums)
     unit_w = np.where(share.gpus > 0, roster.widest_w, 0) / max(epsilon, 1e-6) * USUAL_NOISE_RATIO / ticks
     model = window.view.models[name]

@@ -9,8 +9,7 @@ capacity, up to `max_colluding_ppm` of the enrolled capacity, may be liars. As f
 claims count in full: a job that starts on more hosts than may collude is real, at any speed, and liars who ride on it
 gain no more than its hosts moved. Beyond that, the claims of hosts outside their own band count up to the drift cap in
 all, `drift_cap_ppm` of the enrolled capacity, less what fits into the bands: for rising power, for falling power and
-for swing. The further they claim beyond the cap, the less they count: at twice the cap nothing does (a redescending
-estimator: what is far too much to be chance is a job or a lie, and no part of a lie is true).
+for swing. The further they claim beyond the cap, the less they count: at twice the cap nothing does (ADR 21).
 
 **References.** A host is expected to draw its own median, moved as its companions (`core.companions`) have moved.
 
@@ -32,9 +31,10 @@ import numpy as np
 
 from schemas.records import SetAside
 from stream_jobs.core.aside import ABSENT, Correction, Flags, JudgedClass, absent_capacity_w, corrected
-from stream_jobs.core.history import Claims, ClassKey, Floats, Ints, References, claims_of, enrolled_capacity_w
+from stream_jobs.core.balance import Balance, directed, weigh
+from stream_jobs.core.history import Claims, ClassKey, Floats, References, claims_of, enrolled_capacity_w
 from stream_jobs.core.tails import draw_excess, square_sum_excess, sum_excess
-from stream_jobs.core.windows import Window
+from stream_jobs.core.windows import ClassSum, Window
 
 CODES: dict[str, str] = {
     "HISTORY_UP": "A host draws more than it ever did lately: a new job, or a lie. Look at the host.",
@@ -75,21 +75,8 @@ SWING_GROWTH = 1.21
 MIN_READINGS_SHARE = 0.5
 """A host with references that has taken fewer of its readings counts as absent."""
 
-CAP_SIGMAS = 5.0
-"""The drift cap holds what hosts gain over their true level: known noise, this many deviations of it, is taken off."""
-
-LEAST_ASIDE_W = 0.5
-"""Less is not set aside: outputs are in W."""
-
 STEADY_SIGMAS = 4.0
 """A host whose past claims lie this close to its references, in deviations of the noise, was steady."""
-
-LEAN_SIGMAS = 2.0
-"""A steady host that is this far from its reference, in deviations of the noise, and further than ever, leans."""
-
-LEAN_MEAN, LEAN_DEVIATION, LEAN_TAIL = 0.06, 0.37, 5.0
-"""Mean and standard deviation of what an honest steady host leans by, in deviations of the noise (E[Z; Z > 2] = 0.054
-and E[Z^2; Z > 2] = 0.131 of the normal law, rounded up), and how many of the sum's deviations are taken as noise."""
 
 USUAL_NOISE_RATIO, MAX_NOISE_RATIO = 1.5, 4.0
 """Noise of a host in that of the class's median host: up to the first its own counts in full, beyond the second its
@@ -99,54 +86,6 @@ COHORT_HOSTS = 3
 """Hosts with references that make a cohort."""
 
 _PPM = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What hosts outside their bands move in one direction. `shares`: deviation per capacity, largest first, of hosts
-    with `capacity_w`, whose unit moves the figure by `watts`; `cap_w`: what is admitted of what nobody bears out.
-    `leaning_w`: what steady hosts lean by that noise may explain.
-    """
-
-    shares: Floats
-    capacity_w: Ints
-    watts: Floats
-    cap_w: float
-    leaning_w: float
-
-    def admitted_w(self, limit_w: int) -> float:
-        """What counts of it, W, if hosts of a capacity up to `limit_w` may lie."""
-        borne_w, beyond_w = self._split_w(limit_w)
-        return borne_w + self._free_w(beyond_w)
-
-    def range_w(self, limit_w: int, own_w: int, reach_w: float) -> float:
-        """How far a subject of `own_w` capacity that claims up to `reach_w` more or less may change what counts of
-        others' claims, W: it may bear them out, and it may use up the cap, or leave it to them.
-        """
-        most_w, beyond_w = self._split_w(limit_w - own_w)
-        most_w += min(beyond_w, self.cap_w if beyond_w - reach_w <= self.cap_w else self._free_w(beyond_w - reach_w))
-        least_w, beyond_w = self._split_w(limit_w)
-        if beyond_w > 0:
-            least_w += self._free_w(beyond_w + reach_w) * beyond_w / (beyond_w + reach_w)
-        return most_w - least_w
-
-    def _free_w(self, beyond_w: float) -> float:
-        """What counts of claims that nobody bears out, W."""
-        return max(0.0, min(beyond_w, 2 * self.cap_w - beyond_w))
-
-    def _split_w(self, limit_w: int) -> tuple[float, float]:
-        """What is borne out of the claims, and what is not, W."""
-        borne = self.borne_out(limit_w)
-        return (
-            math.fsum((np.minimum(self.shares, borne) * self.watts).tolist()),
-            math.fsum((np.maximum(self.shares - borne, 0.0) * self.watts).tolist()),
-        )
-
-    def borne_out(self, limit_w: int) -> float:
-        """Deviation per capacity that hosts of more than `limit_w` reach: some of them are honest."""
-        reached = np.cumsum(self.capacity_w)
-        first = int(np.searchsorted(reached, max(0, limit_w), side="right"))
-        return float(self.shares[first]) if first < len(self.shares) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +107,9 @@ class Judgement:
 
 def judge(window: Window) -> Judgement:
     """Layers 2 to 4 over the accepted reports of `window`, which has its history if there is one."""
-    classes = [_flag(window, key) for key in sorted(window.sums)]
+    classes = [_flag(window, key, total) for key, total in _classes(window)]
     _count_silent(window, classes)
+    classes = [one for one in classes if one.total.hosts or one.silent_hosts]
     enrolled = enrolled_capacity_w(window)
     present: Counter[str] = Counter()
     for one in classes:
@@ -181,10 +121,10 @@ def judge(window: Window) -> Judgement:
     cap_w = max(0.0, enrolled_w * window.rule.drift_cap_ppm / _PPM - DRIFT_SHARE * limit_w)
     still = [np.zeros(len(one.gpus)) for one in classes]
     up = [one.claim_w - one.level_w for one in classes]
-    rising = _weigh(*_directed(classes, UP, up, still), limit_w, cap_w)
-    falling = _weigh(*_directed(classes, DOWN, [-moved for moved in up], still), limit_w, cap_w)
+    rising = weigh(*directed(classes, UP, up, still), limit_w, cap_w)
+    falling = weigh(*directed(classes, DOWN, [-moved for moved in up], still), limit_w, cap_w)
     swung = [one.swing_w - one.swing_level_w for one in classes]
-    swinging = _weigh(*_directed(classes, SWING, swung, [one.swing_level_w for one in classes]), limit_w, cap_w)
+    swinging = weigh(*directed(classes, SWING, swung, [one.swing_level_w for one in classes]), limit_w, cap_w)
     for one in classes:
         _hold_capped(one)
     figures = [corrected(one) for one in classes]
@@ -205,9 +145,19 @@ def judge(window: Window) -> Judgement:
 # -- flags -----------------------------------------------------------------------------------------------------
 
 
-def _flag(window: Window, key: ClassKey) -> JudgedClass:
+def _classes(window: Window) -> list[tuple[ClassKey, ClassSum]]:
+    """Classes that report, and those of which hosts have references and nobody reports; sorted."""
+    sums, roster = dict(window.sums), window.roster
+    if len(window.entries) < len(roster.hosts):
+        panes = window.rule.window_ms // window.rule.pane_ms
+        for key in window.history.references if window.history else {}:
+            if key not in sums and key[0] in roster.models:
+                sums[key] = ClassSum.empty(window.view.models[key[0]].edges_w, panes, roster)
+    return sorted(sums.items())
+
+
+def _flag(window: Window, key: ClassKey, total: ClassSum) -> JudgedClass:
     """Compare every host of a class with the model's range, its own history and its cohort."""
-    total = window.sums[key]
     ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
     claims = claims_of(total, ticks)
     hosts = total.hosts
@@ -260,12 +210,17 @@ def _flag(window: Window, key: ClassKey) -> JudgedClass:
         drift_w2 = (SWING_GROWTH - 1) * past_w2 + (DRIFT_SHARE * one.capacity_w / gpus) ** 2
         one.codes["HISTORY_SWING"] = counts & (claims.swing_w2 > past_w2 + drift_w2 + _swing_slack_w2(claims, past_w2))
         _compare_cohort(window, one, known, ~proven & ~one.absent, free)
+        one.band_w = np.nan_to_num(high_w - low_w)
+        gone = proven & one.absent
+        one.absent_range_w = math.fsum((one.band_w[rows] * gpus)[gone].tolist())
     return one
 
 
 def _usual_noise(one: JudgedClass, claims: Claims) -> Claims:
     """Claims with the noise that is believed; hosts that state far more than the class's median do not count."""
     epsilons = np.array(one.total.pane_epsilons_micro, np.float64)
+    if not epsilons.size:
+        return claims
     ratio = np.sort(epsilons)[(len(epsilons) - 1) // 2] / np.maximum(1.0, epsilons)
     one.codes["NOISE_EXCESS"] = ratio > MAX_NOISE_RATIO
     one.reason[one.codes["NOISE_EXCESS"]] = ABSENT
@@ -329,9 +284,12 @@ def _compare_cohort(window: Window, one: JudgedClass, known: References, unprove
 
 
 def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
-    """Enrolled hosts without a report that have references: they count at these."""
+    """Enrolled hosts without a report that have references: they count at these, once, in a class that reports first."""
+    if len(window.entries) == len(window.roster.hosts):
+        return
     references = window.history.references if window.history else {}
-    for host in window.view.members[window.rule.domain]:
+    classes = sorted(classes, key=lambda one: (not one.total.hosts, one.key))
+    for host in window.roster.hosts:
         if host.host_id in window.entries:
             continue
         for stated in host.classes:
@@ -343,101 +301,11 @@ def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
                     one.silent_gpus += stated.gpus
                     one.silent_capacity_w += stated.capacity_w
                     one.silent_w[host.host_id] = float(one.expected_w[row]) * stated.gpus
+                    one.absent_range_w += float(one.band_w[row]) * stated.gpus
                     break
 
 
 # -- weights ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One class in one direction: `flags` hosts that share the drift cap, by `codes`; `moved_w` deviation of their
-    claims from their references that way; `base_w` what a weight acts on beside it. W, NaN without references.
-    """
-
-    one: JudgedClass
-    codes: dict[str, Flags]
-    flags: Flags
-    moved_w: Floats
-    base_w: Floats
-
-
-def _directed(
-    classes: Sequence[JudgedClass], codes: tuple[str, ...], moved_w: Sequence[Floats], base_w: Sequence[Floats]
-) -> tuple[list[_Side], float]:
-    """Hosts with one of `codes`, with the last of several also those that drift; and what leaning moves otherwise."""
-    past_w = [one.rise_w if codes is UP else one.fall_w for one in classes]
-    drift, leaning_w = _drifting(classes, moved_w, past_w, codes[0]) if len(codes) > 1 else (None, 0.0)
-    sides = []
-    for number, (one, moved, base) in enumerate(zip(classes, moved_w, base_w, strict=True)):
-        mine = {code: one.codes[code] for code in codes}
-        if drift is not None:
-            mine[codes[-1]] = drift[number]
-        sides.append(_Side(one, mine, np.logical_or.reduce(list(mine.values())), moved, base))
-    return sides, leaning_w
-
-
-def _drifting(
-    classes: Sequence[JudgedClass], moved_w: Sequence[Floats], past_w: Sequence[Floats], code: str
-) -> tuple[list[Flags] | None, float]:
-    """Steady hosts that lean to one side inside their bands; None where noise alone makes them, and by how much, W.
-
-    `past_w`: how far each was away on that side in the past.
-    """
-    masks, leans, noise = [], [], []
-    for one, moved, past in zip(classes, moved_w, past_w, strict=True):
-        with np.errstate(invalid="ignore"):
-            lean = one.steady & ~one.codes[code] & (moved > np.maximum(LEAN_SIGMAS * one.noise_w, past))
-        masks.append(lean)
-        leans += (moved[lean] * one.factor).tolist()
-        noise += (one.noise_w[one.steady] * one.factor).tolist()
-    leaning_w = math.fsum(leans)
-    if len(leans) < 2:
-        return None, leaning_w
-    deviation_w = LEAN_DEVIATION * math.sqrt(math.fsum(one * one for one in noise)) + max(noise)
-    by_noise_w = LEAN_MEAN * math.fsum(noise) + LEAN_TAIL * deviation_w
-    return (masks, 0.0) if leaning_w > by_noise_w else (None, leaning_w)
-
-
-def _weigh(sides: Sequence[_Side], leaning_w: float, limit_w: int, cap_w: float) -> Balance:
-    """Lower the weights of flagged hosts until what nobody bears out is within the cap; `limit_w` may collude, W."""
-    shares: list[Floats] = [np.zeros(0)]
-    capacity: list[Ints] = [np.zeros(0, np.int64)]
-    watts: list[Floats] = [np.zeros(0)]
-    under: list[Floats] = [np.zeros(0)]
-    noise: list[Floats] = [np.zeros(0)]
-    for side in sides:
-        one, flags = side.one, side.flags
-        upwards: Floats = np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags])
-        shares.append(upwards)
-        capacity.append(one.capacity_w[flags])
-        watts.append(one.capacity_w[flags].astype(np.float64) * one.factor)
-        under.append(side.base_w[flags] * one.factor)
-        noise_w = one.noise_w[flags] * one.factor
-        noise.append(noise_w * noise_w)
-    order = np.argsort(-np.concatenate(shares), kind="stable")
-    balance = Balance(
-        shares=np.concatenate(shares)[order],
-        capacity_w=np.concatenate(capacity)[order],
-        watts=np.concatenate(watts)[order],
-        cap_w=max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(np.concatenate(noise).tolist()))),
-        leaning_w=leaning_w,
-    )
-    claimed_w = math.fsum((balance.shares * balance.watts).tolist())
-    admitted_w = balance.admitted_w(limit_w)
-    base_w = math.fsum(np.concatenate(under).tolist())
-    if claimed_w - admitted_w < LEAST_ASIDE_W:
-        return balance
-    weight = math.floor(_PPM * (base_w + admitted_w) / (base_w + claimed_w)) / _PPM
-    for side in sides:
-        one = side.one
-        lower = side.flags & (weight < one.weights)
-        one.weights = np.where(lower, weight, one.weights)
-        one.flat_w = np.where(lower, one.level_w, one.flat_w)
-        for code, flags in side.codes.items():
-            one.codes[code] = flags
-            one.reason[lower & flags] = code
-    return balance
 
 
 def _hold_capped(one: JudgedClass) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import FleetPower
-from stream_jobs.core.reject import CODES, LAYERS, Balance, judge
+from stream_jobs.core.balance import Balance
+from stream_jobs.core.reject import CODES, LAYERS, judge
 from stream_jobs.core.tails import HONEST_TAIL, draw_excess, square_sum_excess, sum_excess
 from tests.core.claims import (
     CAPACITY_W,
