@@ -47,6 +47,8 @@ TAIL_RUN = 8
 UNLIKE = 0.007
 """Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
 it, it must not split a group."""
+HELD_ROWS = 2_000
+"""Rows with less than this part of a group's readings cannot reach the quantiles that are published."""
 STEP_POINTS = 256
 """Points at which the spread of a histogram is taken."""
 ATOMS = 33
@@ -304,22 +306,69 @@ def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
     if readings <= 0 or noise * math.sqrt(TAIL_RUN) > TAIL_NOISE * readings / 100:
         return None
     width = float(one.edges_w[1] - one.edges_w[0])
-    summed, first = _aligned(one, one.histograms, rows, width)
+    moves = _moves(one, rows, width)
+    summed, first = _aligned(one.histograms, rows, moves)
     edges = float(one.edges_w[0]) + width * np.arange(first, first + summed.size + 1, dtype=np.float64)
-    return quantile_function(project_histogram(summed, noise, readings), edges, points) * gpus
+    quantiles = quantile_function(project_histogram(summed, noise, readings), edges, points)
+    return (quantiles + _held_back(one, one.histograms, rows, moves, edges, points)) * gpus
 
 
-def _aligned(
-    one: ClassRows, histograms: npt.NDArray[np.signedinteger[Any]], rows: Counts, width_w: float
-) -> tuple[Counts, int]:
-    """Sum of the rows' histograms, each moved by whole bins to the group's mean, and the number of its first bin.
+def _held_back(
+    one: ClassRows,
+    histograms: npt.NDArray[np.signedinteger[Any]],
+    rows: Counts,
+    moves: Counts,
+    edges_w: Floats,
+    points: int,
+) -> Floats:
+    """What to add to the quantiles of the pooled readings so that no row moves them far, W per GPU [points].
+
+    A row's readings are a share s of the pool, but those near an end are all of its highest percent. Were the row's
+    power added to the others' in step, it could not move a quantile by more than s times the clip range; so that is
+    what it may at most: half of it either way from where the quantile is without the row.
+    """
+    result = np.zeros(points, dtype=np.float64)
+    readings = one.readings[rows]
+    total = int(readings.sum())
+    tried = np.flatnonzero(readings * HELD_ROWS >= total)
+    if rows.size < 2 or not tried.size:
+        return result
+    at = (np.arange(points, dtype=np.float64) + 0.5) / points
+    cells = histograms.shape[1]
+    pool, first = _aligned(histograms, rows, moves)
+    usual = _rough_quantiles(pool, total, edges_w, at)
+    half_w = float(one.edges_w[-1] - one.edges_w[0]) / 2
+    lower, upper = np.full(points, -np.inf), np.full(points, np.inf)
+    for row in tried.tolist():
+        others = pool.copy()
+        begin = int(moves[row]) - first
+        others[begin : begin + cells] -= histograms[rows[row]]
+        moved = _rough_quantiles(others, total - int(readings[row]), edges_w, at) - usual
+        room_w = half_w * int(readings[row]) / total
+        np.maximum(lower, moved - room_w, out=lower)
+        np.minimum(upper, moved + room_w, out=upper)
+    return np.asarray(np.minimum(0.0, upper) + np.maximum(0.0, lower))
+
+
+def _rough_quantiles(noisy: Counts, readings: int, edges_w: Floats, at: Floats) -> Floats:
+    """Quantiles at `at`, W, of noisy counts as they are: readings lie evenly in their cells."""
+    share = np.maximum.accumulate(np.cumsum(noisy)) / max(1, readings)
+    return np.asarray(np.interp(at, np.concatenate([np.zeros(1), np.clip(share, 0.0, 1.0)]), edges_w))
+
+
+def _moves(one: ClassRows, rows: Counts, width_w: float) -> Counts:
+    """By how many whole bins the rows' histograms are moved to the group's mean, int64[rows].
 
     Hosts of one job differ in their level, and a host that is in step by chance in everything: that is no swing.
     """
     means = row_means(one.panes_w[rows]) / one.gpus[rows]
     weights = one.readings[rows]
     level = exact.dot(means, weights.astype(np.float64)) / int(weights.sum())
-    moves = np.rint((level - means) / width_w).astype(np.int64)
+    return np.asarray(np.rint((level - means) / width_w).astype(np.int64))
+
+
+def _aligned(histograms: npt.NDArray[np.signedinteger[Any]], rows: Counts, moves: Counts) -> tuple[Counts, int]:
+    """Sum of the rows' histograms, each moved by its `moves` bins, and the number of its first bin."""
     cells = histograms.shape[1]
     first = int(moves.min())
     result = np.zeros(cells + int(moves.max()) - first, dtype=np.int64)
