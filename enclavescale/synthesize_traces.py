@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from enclavescale.agent.file import BUNDLED
-from enclavescale.bench.trace_files import UNKNOWN, BenchTrace, Unusable, nominal_limit_w, read_trace, read_traces
+from enclavescale.bench.trace_files import BenchTrace, nominal_limit_w, read_trace, read_traces
+from enclavescale.bench.trace_log import UNKNOWN, Unusable
 from enclavescale.synthesize_outputs import Released
 from power_model.grid import Grid
 from power_model.noise import discrete_laplace_variance

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enclavescale.bench.trace_files import MIN_TICKS, MODES, UNKNOWN, BenchTrace, complete, nominal_limit_w, workload_of
+from enclavescale.bench.trace_files import MIN_TICKS, BenchTrace, complete, nominal_limit_w, workload_of
+from enclavescale.bench.trace_log import MODES, UNKNOWN
 from producers.sample.trace import bundled_names, load_bundled
 
 

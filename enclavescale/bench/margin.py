@@ -23,7 +23,8 @@ import numpy as np
 from enclavescale.bench.host import BenchFailed
 from enclavescale.bench.margin_score import estimator_figures, forecast_figures, paper_variants
 from enclavescale.bench.margin_trial import Bench, MarginSpec, WindowFigures, bench_of, run_trial
-from enclavescale.bench.trace_files import AVERAGE, INSTANT, BenchTrace, read_traces
+from enclavescale.bench.trace_files import WORKLOADS, BenchTrace, Skipped, read_traces
+from enclavescale.bench.trace_log import AVERAGE, INSTANT
 from producers.errors import TraceError
 from producers.privacy import Budget
 
@@ -129,8 +130,17 @@ def bench_margin(
             for one in fields(Budget)
             if one.name.endswith("_micro") and getattr(spec.budget, one.name)
         },
-        "skipped": [{"file": one.file, "reason": one.reason} for one in found.skipped],
+        "skipped": [{"file": one.file, "reason": one.reason} for one in (*found.skipped, *_unused(traces))],
     }
+
+
+def _unused(traces: Sequence[BenchTrace]) -> list[Skipped]:
+    """Traces of which a manifest says something that no fleet is made of."""
+    return [
+        Skipped(one.name, f"workload {one.workload!r} is none of {', '.join(WORKLOADS)}")
+        for one in traces
+        if one.workload not in WORKLOADS
+    ]
 
 
 def _plan(traces: Sequence[BenchTrace], spec: MarginSpec, mode: str) -> list[tuple[str | None, int]]:

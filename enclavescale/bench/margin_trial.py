@@ -25,8 +25,9 @@ from enclavescale.bench.estimators import (
     upper_quantile,
 )
 from enclavescale.bench.margin_core import HISTOGRAM, CoreFleet, HostReport, exact_report, releases
-from enclavescale.bench.trace_files import TICK_MS, BenchTrace
+from enclavescale.bench.trace_files import BenchTrace
 from enclavescale.bench.trace_fleet import Pools, TraceFleet, draw_fleet, model_rules, pools_of
+from enclavescale.bench.trace_log import TICK_MS
 from power_model.grid import Grid
 from producers.config import Schedule
 from producers.distil import Distilled, distil
@@ -91,7 +92,7 @@ class Forecasted:
 
 @dataclass(frozen=True, slots=True)
 class WindowFigures:
-    """One measured window, W, and `mw_per_w` that scales its fleet to 100 MW. `block`: trace of the first job or, without one, host."""
+    """One measured window, W, and `mw_per_w` that scales its fleet to 100 MW. `block`: trace of the first host."""
 
     block: str
     mw_per_w: float

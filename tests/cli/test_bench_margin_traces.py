@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enclavescale.bench.trace_csv import by_place
 from enclavescale.bench.trace_files import (
     LIMITS_W,
     MAX_GAP_TICKS,
     MIN_TICKS,
     BenchTrace,
-    Unusable,
-    by_place,
     clip_high_w,
     complete,
     mode_of,
@@ -28,6 +27,7 @@ from enclavescale.bench.trace_files import (
     workload_of,
 )
 from enclavescale.bench.trace_fleet import JITTER_TICKS, draw_fleet, model_rules, pools_of
+from enclavescale.bench.trace_log import Unusable
 from producers.errors import TraceError
 from producers.sample.nvidia_smi import Reading
 from tests.cli.conftest import call
@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_skipped_with_a_reason(tmp_path: Path) -> None:
     assert "19.9 s" in reasons["short.parquet"]
     assert "every 1 s" in reasons["slow.parquet"]
     (tmp_path / "fine.parquet").unlink()
-    with pytest.raises(TraceError, match=r"no usable trace among 2 files; the first: 19\.9 s"):
+    with pytest.raises(TraceError, match=r"no usable trace among 2 files; the first: short\.parquet: 19\.9 s"):
         read_traces(tmp_path)
 
 
@@ -130,11 +130,18 @@ def test_a_bad_file_is_an_error_with_a_code(tmp_path: Path, case: str) -> None:
         (tmp_path / name).write_bytes(content)
     else:
         pq.write_table(pa.table(content), tmp_path / name)
-    with pytest.raises(TraceError, match=f"^{name}: "):
-        read_traces(tmp_path)
+    (skipped,) = read_traces(tmp_path).skipped
+    assert skipped.file == name
+    assert skipped.reason
+    (tmp_path / "a.parquet").unlink()
     done = call("bench", "margin", "--traces", str(tmp_path), "--json")
     assert done.exit_code == 1
-    assert json.loads(done.stdout.splitlines()[-1])["error"] == "TRACE_UNREADABLE"
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["error"] == "TRACE_UNREADABLE"
+    assert f"{name}: {skipped.reason}" in said["message"]
+    (tmp_path / "manifest.json").write_text(json.dumps({"traces": [{"file": name}]}))
+    with pytest.raises(TraceError, match=f"^{name}: "):
+        read_traces(tmp_path)
 
 
 @pytest.mark.parametrize(
