@@ -2,7 +2,7 @@
 
 Every host's series is divided by the standard deviation of its known noise. Directions in time in which the hosts
 together move more than noise can (Marchenko and Pastur 1967) are kept, and hosts are grouped by the direction of
-their coordinates there. All products are of integers, hence exact in any order and on any machine.
+their coordinates there. All products are of whole numbers, hence exact in any order and on any machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from power_model import exact
-from power_model.interpolation import row_means
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -41,6 +40,7 @@ MAX_SEEDS = 64
 """Hosts around which a group is looked for, at most."""
 _UNIT = 256
 _CLIP = 1 << 20
+_EXACT = 1 << 53
 _VECTOR_UNIT = 4096
 
 
@@ -92,10 +92,15 @@ def _found(panes: Floats, noise_std: Floats) -> list[Counts]:
 def _coordinates(panes: Floats, noise_std: Floats) -> Floats:
     """Coordinates [rows, directions] in the directions that noise cannot make; unit: standard deviations."""
     rows, count = panes.shape
-    scaled = (panes - row_means(panes)[:, None]) * (_UNIT / noise_std)[:, None]
-    np.clip(np.rint(scaled, out=scaled), -_CLIP, _CLIP, out=scaled)
-    whole = scaled.astype(np.int64)
-    gram = _product(whole, whole).astype(np.float64) / _UNIT**2
+    series = np.ascontiguousarray(panes.T)
+    level = series[0].copy()
+    for pane in range(1, count):
+        level += series[pane]
+    series -= level / count
+    series *= _UNIT / noise_std
+    clip = min(_CLIP, math.isqrt(_EXACT // rows))
+    whole = np.clip(np.rint(series, out=series), -clip, clip, out=series)
+    gram = _gram(whole) / _UNIT**2
     largest = EDGE * (math.sqrt(rows) + math.sqrt(count - 1)) ** 2
     vectors = _subspace(gram, min(MAX_DIRECTIONS, count - 1), NEARLY * largest)
     kept = []
@@ -106,16 +111,20 @@ def _coordinates(panes: Floats, noise_std: Floats) -> Floats:
             kept.append(column)
     if not kept:
         return np.zeros((rows, 0), dtype=np.float64)
-    whole_vectors = np.rint(vectors[:, kept] * _VECTOR_UNIT).astype(np.int64)
-    return np.asarray(_product(whole.T, whole_vectors).astype(np.float64) / (_UNIT * _VECTOR_UNIT))
+    whole_vectors = np.rint(vectors[:, kept] * _VECTOR_UNIT)
+    found = np.einsum("it,ij->jt", whole, whole_vectors, optimize=False)
+    return np.asarray(found.T / (_UNIT * _VECTOR_UNIT))
 
 
-def _product(left: Counts, right: Counts) -> Counts:
-    """left transposed times right, exact: sums of integer products in blocks that fit the cache."""
-    result = np.zeros((left.shape[1], right.shape[1]), dtype=np.int64)
-    for begin in range(0, left.shape[0], 4096):
-        a, b = left[begin : begin + 4096], right[begin : begin + 4096]
-        result += np.einsum("ti,tj->ij", a, b, optimize=False)
+def _gram(whole: Floats) -> Floats:
+    """Products [n, n] of the rows of float64[n, m], whole numbers, with each other.
+
+    Every sum on the way is a whole number that a float holds: exact, in whatever order and width it is added.
+    """
+    result = np.zeros((len(whole), len(whole)), dtype=np.float64)
+    for row in range(len(whole)):
+        result[row, row:] = np.einsum("t,jt->j", whole[row], whole[row:], optimize=False)
+        result[row:, row] = result[row, row:]
     return result
 
 

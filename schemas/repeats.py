@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from weakref import WeakValueDictionary
 
@@ -31,6 +31,19 @@ _SESSION_ID_BYTES = 32
 
 _Tail = tuple[SessionEvidence | None, bytes | None, bytes | None, str | None]
 """Evidence, its binding's bytes, its own, and why it is absent."""
+
+# As in `schemas.layout`: a frozen record is made sooner through its slots.
+(
+    _SET_BODY,
+    _SET_SIGNATURE,
+    _SET_EVIDENCE,
+    _SET_PREIMAGE,
+    _SET_DIGEST,
+    _SET_BINDING_BYTES,
+    _SET_EVIDENCE_BYTES,
+    _SET_REASON,
+    _SET_LAYOUT,
+) = (getattr(DecodedRecord, one.name).__set__ for one in fields(DecodedRecord))
 
 _ABSENT: _Tail = (None, None, None, NOT_DUE)
 
@@ -103,17 +116,17 @@ class RepeatDecoder:
         if tail != _NOTHING_DUE:
             evidence, binding_bytes, evidence_bytes, reason = _tail(value, after, tail, known)
         preimage = _PREFIX + value[known.body_at : end]
-        return DecodedRecord(
-            body=report,
-            signature=value[end:after],
-            evidence=evidence,
-            preimage=preimage,
-            digest=sha256(preimage).digest(),
-            binding_bytes=binding_bytes,
-            evidence_bytes=evidence_bytes,
-            evidence_absent_reason=reason,
-            layout=layout,
-        )
+        made = object.__new__(DecodedRecord)
+        _SET_BODY(made, report)
+        _SET_SIGNATURE(made, value[end:after])
+        _SET_EVIDENCE(made, evidence)
+        _SET_PREIMAGE(made, preimage)
+        _SET_DIGEST(made, sha256(preimage).digest())
+        _SET_BINDING_BYTES(made, binding_bytes)
+        _SET_EVIDENCE_BYTES(made, evidence_bytes)
+        _SET_REASON(made, reason)
+        _SET_LAYOUT(made, layout)
+        return made
 
     def _session_of(self, value: bytes) -> _Known | None:
         """The learned session that `value` begins like."""

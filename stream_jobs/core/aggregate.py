@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,15 +17,10 @@ from power_model.swing import ClassRows, Floats
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport
-from stream_jobs.core.aside import Correction
+from stream_jobs.core.aside import Correction, JudgedClass
 from stream_jobs.core.columns import ClassSum, Ints
 from stream_jobs.core.rows import class_rows, histogram_sum, reconciled_mean
 from stream_jobs.core.windows import Verified, Window
-
-
-def scale_micro_of(report: WindowReport, release: str) -> int:
-    """Noise scale of one release, millionths of its unit; 0 if it is not stated. The checks demand what must be."""
-    return next((stated.scale_micro for stated in report.privacy.releases if stated.release == release), 0)
 
 
 def add_report(
@@ -39,16 +35,8 @@ def add_report(
     flags: tuple[str, ...],
 ) -> None:
     """Add one admitted report to its window: integer sums per class, and what is kept per host."""
-    transition_scale = pane_scale = pane_epsilon = histogram_scale = 0
-    for one in reversed(report.privacy.releases):  # of a name stated twice, the checks look at the first
-        if one.release == "transitions":
-            transition_scale = one.scale_micro
-        elif one.release == "pane_sums":
-            pane_scale, pane_epsilon = one.scale_micro, one.epsilon_micro
-        elif one.release == "histogram":
-            histogram_scale = one.scale_micro
-    scales = histogram_scale, transition_scale, pane_scale, pane_epsilon
-    host_id, label = report.host_id, report.group_label
+    entries, host_id, label = window.entries, report.host_id, report.group_label
+    scales = entries.scales_of(report.privacy)
     for stated, counts, _ in classes:
         key = stated.model, stated.sampler_mode
         total = window.sums.get(key)
@@ -57,8 +45,7 @@ def add_report(
         total.add(host_id, stated, counts, label, scales)
     again = window.revision >= 0
     origin = report.source, verified.root_label, verified.simulated, report.first_mile
-    window.entries.add(host_id, digest, offset, origin, flags, again)
-    window.entries.note_privacy(report.privacy)
+    entries.add(host_id, digest, offset, origin, flags, again)
     window.dirty = again
 
 
@@ -66,32 +53,38 @@ def add_report(
 class HostFigures:
     """What every enrolled host reports, float64[hosts] by row of the roster, 0 for those that are silent.
 
-    `capacity_w`, `gpus`; `mean_w`: mean power, W, `variance_w2` of the known noise in it. `rows`: of the hosts that
-    report, in log order.
+    `capacity_w`, `gpus`; `counted_w`, `counted_gpus`: of the classes whose readings count; `mean_w`: mean power, W,
+    `variance_w2` of the known noise in it. `rows`: of the hosts that report, in log order.
     """
 
     rows: Ints
     capacity_w: Ints
     gpus: Ints
+    counted_w: Ints
+    counted_gpus: Ints
     mean_w: Floats
     variance_w2: Floats
 
 
-def host_figures(window: Window) -> HostFigures:
-    """Figures of every host, its classes added in order."""
+def host_figures(window: Window, classes: Sequence[JudgedClass]) -> HostFigures:
+    """Figures of every host, its `classes` added in order."""
     hosts = len(window.roster.hosts)
-    capacity_w, gpus = np.zeros(hosts, np.int64), np.zeros(hosts, np.int64)
+    capacity_w, gpus, counted_w, counted_gpus = (np.zeros(hosts, np.int64) for _ in range(4))
     mean_w, variance_w2 = np.zeros(hosts), np.zeros(hosts)
-    for _, total in sorted(window.sums.items()):
+    for one in classes:
+        total = one.total
         capacity_w[total.rows] += total.capacity_of_w
         gpus[total.rows] += total.gpus_of
+        counted_w[total.rows] += np.where(one.absent, 0, total.capacity_of_w)
+        counted_gpus[total.rows] += np.where(one.absent, 0, total.gpus_of)
         readings = total.readings_of
         to_w = np.where(readings > 0, PANE_SUM_QUANTUM_MW / 1000 * total.gpus_of / np.maximum(1, readings), 0.0)
         matrix = total.pane_matrix()
         noise = np.array([_variance_of(scale) for _, _, scale, _ in total.scales])[total.scale_codes]
         mean_w[total.rows] += matrix.sum(axis=1) * to_w
         variance_w2[total.rows] += matrix.shape[1] * noise * to_w * to_w
-    return HostFigures(window.roster.rows_of(window.entries.host_ids()), capacity_w, gpus, mean_w, variance_w2)
+    rows = window.roster.rows_of(window.entries.host_ids())
+    return HostFigures(rows, capacity_w, gpus, counted_w, counted_gpus, mean_w, variance_w2)
 
 
 @lru_cache(maxsize=256)

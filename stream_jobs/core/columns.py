@@ -43,6 +43,8 @@ class Entries:
         "_new",
         "_offsets",
         "_places",
+        "_scales",
+        "_stated",
         "epsilon_micro",
         "flagged",
         "late",
@@ -58,6 +60,8 @@ class Entries:
         self._offsets = np.zeros(0, np.int64)
         self._codes = np.zeros(0, np.int16)
         self._places: dict[str, int] | None = None
+        self._stated: PrivacyParameters | None = None
+        self._scales: Scales = (0, 0, 0, 0)
         self.origins: list[Origin] = []
         self.late = 0
         self.flagged: Counter[str] = Counter()
@@ -71,8 +75,14 @@ class Entries:
         if late:
             self.late += 1
 
-    def note_privacy(self, stated: PrivacyParameters) -> None:
-        """Note what a report states of its privacy."""
+    def scales_of(self, stated: PrivacyParameters) -> Scales:
+        """What a report's statement of its privacy says of its noise; notes the statement."""
+        if stated is not self._stated:  # reports of a kind share theirs (`schemas.layout`)
+            self._stated, self._scales = stated, _scales_of(stated)
+            self._note(stated)
+        return self._scales
+
+    def _note(self, stated: PrivacyParameters) -> None:
         self.epsilon_micro = max(self.epsilon_micro, stated.epsilon_total_micro)
         self.w_event_windows = max(self.w_event_windows, stated.w_event_windows)
         self.w_event_epsilon_micro = max(self.w_event_epsilon_micro, stated.w_event_epsilon_micro)
@@ -141,6 +151,18 @@ class Entries:
         """For every report the place of its origin in `origins`."""
         self._settle()
         return self._codes
+
+
+def _scales_of(stated: PrivacyParameters) -> Scales:
+    transition_scale = pane_scale = pane_epsilon = histogram_scale = 0
+    for one in reversed(stated.releases):  # of a name stated twice, the checks look at the first
+        if one.release == "transitions":
+            transition_scale = one.scale_micro
+        elif one.release == "pane_sums":
+            pane_scale, pane_epsilon = one.scale_micro, one.epsilon_micro
+        elif one.release == "histogram":
+            histogram_scale = one.scale_micro
+    return histogram_scale, transition_scale, pane_scale, pane_epsilon
 
 
 @dataclass(slots=True)

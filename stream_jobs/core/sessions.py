@@ -77,9 +77,10 @@ def prove_session(
     The record's time for verification is its window's end, bounded by the broker's append time: a host cannot date
     itself back behind an expired certificate's end, nor forward.
     """
+    freshness, closed_ms = state.freshness_ms(view), state.closed_ms
     session = state.sessions.get(body.session_id)
-    if session is not None and not state.reachable(session, view):
-        session = None
+    if session is not None and session.evidence_window_ms + freshness <= closed_ms:
+        session = None  # out of reach; judged at every record, so that it does not show when one is dropped
     if decoded.evidence is None or decoded.binding_bytes is None:
         if session is None:
             raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
@@ -100,15 +101,14 @@ def prove_session(
         _refresh(verify, session, view, decoded, body=body, now_ms=now_ms)
         state.seen(body.window_start_ms, offset)
     verified = _under(verify, session, view, body.session_id, now_ms)
-    freshness = state.freshness_ms(view)
     if body.window_start_ms - session.evidence_window_ms > freshness:
         raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
-    for other_id in state.by_host.get(body.host_id, ()):
+    for other_id in state.by_host[body.host_id]:
         other = state.sessions[other_id]
         if (
             other.order > session.order
             and body.window_start_ms - other.evidence_window_ms <= freshness
-            and state.reachable(other, view)
+            and other.evidence_window_ms + freshness > closed_ms
         ):
             raise Refused("SUPERSEDED_SESSION", "a newer session of this host replaced this one")
     return session, verified
@@ -151,7 +151,9 @@ def _new_session(
         verified={view.digest: verified},
     )
     state.sessions[body.session_id] = session
-    state.by_host.setdefault(body.host_id, set()).add(body.session_id)
+    known = state.by_host.get(body.host_id, ())
+    if body.session_id not in known:
+        state.by_host[body.host_id] = (*known, body.session_id)
     return session
 
 

@@ -181,7 +181,7 @@ class DomainState:
         self.policies: list[PolicyStart] = []
         self.controls: list[ControlMark] = []
         self.sessions: dict[bytes, SessionState] = {}
-        self.by_host: dict[str, set[bytes]] = {}
+        self.by_host: dict[str, tuple[bytes, ...]] = {}
         self.windows: dict[int, Window] = {}
         self.histories = Histories()
         self.first_seen: dict[int, int] = {}
@@ -196,6 +196,8 @@ class DomainState:
         self.resume_offset = offset
         self._ends: Counter[int] = Counter()
         self._ends_view: bytes | None = None
+        self._median_ms, self._beyond = -1, 0  # the end that the watermark follows, and how many hosts are beyond it
+        self._freshness: tuple[PolicyView, int] | None = None  # the last one asked for
 
     # -- policy ------------------------------------------------------------------------------------------------
 
@@ -226,7 +228,11 @@ class DomainState:
 
     def freshness_ms(self, view: PolicyView) -> int:
         """How long evidence counts, in event time, ms."""
-        return FRESH_INTERVALS * view.policy.limits.evidence_interval_windows * view.domains[self.name].window_ms
+        known = self._freshness
+        if known is None or known[0] is not view:
+            windows = FRESH_INTERVALS * view.policy.limits.evidence_interval_windows
+            known = self._freshness = view, windows * view.domains[self.name].window_ms
+        return known[1]
 
     def context_ms(self) -> int:
         """How far below the watermark records can still matter to later outputs, ms.
@@ -250,18 +256,12 @@ class DomainState:
     def closed_ms(self) -> int:
         """Windows that end here or before take no more reports. What was once closed for good stays closed, also
         where a later policy allows more lateness: their first outputs are forgotten."""
-        return max(self.watermark_ms - self.active.policy.limits.lateness_ms, self.final_ms)
+        late_ms = self.watermark_ms - self.policies[-1].view.policy.limits.lateness_ms
+        return late_ms if late_ms > self.final_ms else self.final_ms
 
     def closed_for_good(self, end_ms: int) -> bool:
         """True if a window that ends at `end_ms` takes no more reports."""
         return end_ms <= self.closed_ms
-
-    def reachable(self, session: SessionState, view: PolicyView) -> bool:
-        """Whether the session's evidence can still count, under `view`, for a window that takes reports.
-
-        Judged at every record, so that it does not show when a session is dropped from memory.
-        """
-        return session.evidence_window_ms + self.freshness_ms(view) > self.closed_ms
 
     def seen(self, window_start_ms: int, offset: int) -> None:
         """Note that the record at `offset` matters to this window: a restart must read it."""
@@ -285,6 +285,7 @@ class DomainState:
         host = view.hosts.get(host_id)
         if host is None or host.domain != self.name:
             return False  # enrolled for this window, no longer for the newest
+        needed = len(members) // 2 + 1
         if self._ends_view != view.digest:
             self._ends_view = view.digest
             self._ends = Counter(self.latest[host.host_id] for host in members if host.host_id in self.latest)
@@ -294,11 +295,16 @@ class DomainState:
                 self._ends[before] -= 1
                 if self._ends[before] <= 0:
                     del self._ends[before]
-        needed = len(members) // 2 + 1
+            if end_ms > self._median_ms >= before:
+                self._beyond += 1
+            if self._beyond < needed:
+                return False
+        self._median_ms, self._beyond = -1, 0
         for end in sorted(self._ends, reverse=True):
-            needed -= self._ends[end]
-            if needed <= 0:
+            if self._beyond + self._ends[end] >= needed:
+                self._median_ms = end
                 return self.raise_watermark(end - view.domains[self.name].grace_ms)
+            self._beyond += self._ends[end]
         return False
 
     def raise_watermark(self, value_ms: int) -> bool:
@@ -349,7 +355,7 @@ class DomainState:
         known = {view.digest for view in views}
         for digest in [digest for digest in self.rosters if digest not in known]:
             del self.rosters[digest]
-        # As `reachable` has it, under the policy that reaches furthest.
+        # Out of reach (`core.sessions`) under every policy.
         oldest_ms = self.closed_ms - max(self.freshness_ms(view) for view in views)
         gone = [name for name, session in self.sessions.items() if session.evidence_window_ms <= oldest_ms]
         for session_id in gone:
@@ -360,9 +366,9 @@ class DomainState:
     def drop_session(self, session_id: bytes) -> None:
         """Forget a session."""
         session = self.sessions.pop(session_id)
-        self.by_host[session.host_id].discard(session_id)
-        if not self.by_host[session.host_id]:
-            del self.by_host[session.host_id]
+        others = tuple(one for one in self.by_host.pop(session.host_id) if one != session_id)
+        if others:
+            self.by_host[session.host_id] = others
 
     def _set_resume_offset(self, horizon_ms: int) -> None:
         """Begin at the last control record before all that matters, under a policy in force below the horizon."""
