@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 
-import numpy as np
-
 from power_model import exact
 from schemas.codec import encode_manifest, encode_output, output_preimage, record_digest
 from schemas.records import (
@@ -26,12 +24,12 @@ from schemas.records import (
 )
 from stream_jobs.core.aggregate import ClassFigures, HostFigures, class_figures, host_figures
 from stream_jobs.core.checks import NOISE_TAIL
+from stream_jobs.core.coverage import coverage_of, dilution_of, unseen
 from stream_jobs.core.effects import Emission
-from stream_jobs.core.history import enrolled_shares, unreported_w
+from stream_jobs.core.history import enrolled_shares
 from stream_jobs.core.influence import influence_of
 from stream_jobs.core.margin import (
     Estimate,
-    coverage_variance_w2,
     estimate_of,
     margin_of,
     mean_interval,
@@ -61,59 +59,25 @@ PHYSICS_HONEST_RATES = {
 """Probability per class, at most, with which the physics layer refuses an honest report, by code."""
 
 
-def _coverage(window: Window, hosts: HostFigures) -> Coverage:
-    roster = window.roster
-    reporting_w = int(hosts.capacity_w.sum())
-    return Coverage(
-        enrolled_hosts=len(roster.hosts),
-        reporting_hosts=len(window.entries),
-        enrolled_gpus=roster.total_gpus,
-        reporting_gpus=int(hosts.gpus.sum()),
-        enrolled_capacity_w=roster.total_capacity_w,
-        reporting_capacity_w=reporting_w,
-        quorum_ppm=window.rule.quorum_ppm,
-        quorum_met=reporting_w * 1_000_000 >= roster.total_capacity_w * window.rule.quorum_ppm,
-    )
-
-
-def _dilution(window: Window, hosts: HostFigures) -> Dilution:
-    tenant = window.roster.tenants.codes[hosts.rows]
-    by_tenant = np.zeros(len(window.roster.tenants.names), np.int64)
-    np.add.at(by_tenant, tenant, hosts.capacity_w[hosts.rows])
-    total = max(1, int(by_tenant.sum()))
-    rule, tenants = window.rule, len(np.unique(tenant))
-    return Dilution(
-        hosts=len(window.entries),
-        tenants=tenants,
-        k_min_hosts=rule.k_min_hosts,
-        k_min_tenants=rule.k_min_tenants,
-        largest_host_share_ppm=int(hosts.capacity_w.max(initial=0)) * 1_000_000 // total,
-        largest_tenant_share_ppm=int(by_tenant.max(initial=0)) * 1_000_000 // total,
-        met=len(window.entries) >= rule.k_min_hosts and tenants >= rule.k_min_tenants,
-    )
-
-
 def _figures(window: Window, judgement: Judgement) -> list[ClassFigures]:
     return [
         class_figures(window, key, share_w, judgement.corrections[key]) for key, _, share_w in enrolled_shares(window)
     ]
 
 
-def _estimate(window: Window, hosts: HostFigures, figures: list[ClassFigures], coverage: Coverage) -> Estimate:
-    missing_w = coverage.enrolled_capacity_w - coverage.reporting_capacity_w
-    missing_hosts = coverage.enrolled_hosts - coverage.reporting_hosts
-    coverage_w2 = coverage_variance_w2(hosts, missing_w, missing_hosts)
+def _estimate(window: Window, hosts: HostFigures, judgement: Judgement, figures: list[ClassFigures]) -> Estimate:
+    rest = unseen(window, hosts, judgement, figures)
     ticks_per_pane = window.view.policy.sample_hz * window.rule.pane_ms // 1000
-    silent_w, unknown_w = unreported_w(window, {one.record.model for one in figures})
-    share = math.fsum(one.mean_w for one in figures) / sum(one.record.enrolled_capacity_w for one in figures)
-    return estimate_of(figures, coverage_w2, ticks_per_pane, window.rule, silent_w=silent_w + share * unknown_w)
+    return estimate_of(figures, rest.variance_w2, ticks_per_pane, window.rule, silent_w=rest.power_w)
 
 
 def _outlook(
     window: Window, figures: list[ClassFigures], estimate: Estimate, coverage: Coverage
 ) -> tuple[tuple[Forecast, ...], tuple[Ramp, ...], Interval | None]:
     """Forecasts, ramps, and the quantile of the power at the margin's horizon if that lies ahead."""
-    panes_w = tuple(math.fsum(column) for column in zip(*(one.panes_w for one in figures), strict=True))
+    panes_w = tuple(
+        math.fsum([*column, estimate.silent_w]) for column in zip(*(one.panes_w for one in figures), strict=True)
+    )
     noise_w2 = math.fsum(one.pane_variance_w2 for one in figures)
     now = PaneHistory(window.start_ms, window.rule.pane_ms, panes_w, noise_w2)
     rule, history = window.rule, window.history.panes if window.history else ()
@@ -126,6 +90,7 @@ def _outlook(
         capacity_w=capacity_w,
         horizons_ms=horizons_ms,
         coverage_w2=estimate.coverage_w2,
+        aside_w=(estimate.peak_down_w, estimate.peak_up_w),
     )
     ahead = None
     if rule.horizon_ms > 0:
@@ -225,10 +190,10 @@ def _manifests(window: Window, tally: Tally, close_offset: int) -> tuple[bytes, 
 
 
 def _withheld(coverage: Coverage, dilution: Dilution, figures: list[ClassFigures]) -> str | None:
+    if not figures or not coverage.reporting_hosts:
+        return "no class has readings"
     if not dilution.met:
         return "fewer hosts or tenants than k_min: withheld to protect single workloads"
-    if not figures:
-        return "no class has readings"
     return None
 
 
@@ -244,12 +209,12 @@ def emission(
 ) -> Emission:
     """Build the output of `window` at the position `close_offset`. Advances the window's revision."""
     window.revision += 1
-    hosts, entries = host_figures(window), window.entries
-    coverage, dilution = _coverage(window, hosts), _dilution(window, hosts)
     judgement = judge(window)
+    hosts, entries = host_figures(window, judgement.classes), window.entries
+    coverage, dilution = coverage_of(window, hosts), dilution_of(window, hosts)
     figures = _figures(window, judgement)
     withheld = _withheld(coverage, dilution, figures)
-    estimate = None if withheld else _estimate(window, hosts, figures, coverage)
+    estimate = None if withheld else _estimate(window, hosts, judgement, figures)
     coming, moving, ahead = _outlook(window, figures, estimate, coverage) if estimate else ((), (), None)
     margin_reason = withheld or (None if coverage.quorum_met else "coverage below quorum")
     root, manifests = _manifests(window, tally, close_offset)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -271,35 +271,9 @@ def _domain_panes(window: Window) -> PaneHistory | None:
     return PaneHistory(window.start_ms, rule.pane_ms, tuple(map(math.fsum, columns)), math.fsum(noise_w2))
 
 
-def unreported_w(window: Window, reported: Set[str]) -> tuple[float, int]:
-    """Power of enrolled hosts of GPU models that are not `reported`, at their own past levels, W, and the capacity of
-    those among them that have no past, W.
-    """
-    references = window.history.references if window.history else {}
-    levels_w, unknown_w = [], 0
-    for host in window.view.members[window.rule.domain]:
-        for one in host.classes:
-            if one.model in reported:
-                continue
-            level_w = math.nan
-            for (model, _), known in sorted(references.items()):
-                row = known.index.get(host.host_id, -1)
-                if model == one.model and 0 <= row < len(known.level_w) and not math.isnan(known.level_w[row]):
-                    level_w = float(known.level_w[row]) * one.gpus
-            if math.isnan(level_w):
-                unknown_w += one.capacity_w
-            else:
-                levels_w.append(level_w)
-    return math.fsum(levels_w), unknown_w
-
-
 def enrolled_capacity_w(window: Window) -> Counter[str]:
     """Capacity enrolled in the window's domain by GPU model, W."""
-    enrolled: Counter[str] = Counter()
-    for host in window.view.members[window.rule.domain]:
-        for one in host.classes:
-            enrolled[one.model] += one.capacity_w
-    return enrolled
+    return Counter(window.roster.enrolled_w)
 
 
 def enrolled_shares(window: Window) -> list[tuple[ClassKey, ClassSum, int]]:
@@ -309,13 +283,14 @@ def enrolled_shares(window: Window) -> list[tuple[ClassKey, ClassSum, int]]:
     """
     enrolled = enrolled_capacity_w(window)
     reported: Counter[str] = Counter()
-    for (model, _), total in window.sums.items():
-        reported[model] += total.capacity_w
-    return [
-        (key, total, enrolled[key[0]] * total.capacity_w // reported[key[0]])
+    told = [
+        (key, total)
         for key, total in sorted(window.sums.items())
         if total.gpus and total.capacity_w and total.readings_taken
     ]
+    for (model, _), total in told:
+        reported[model] += total.capacity_w
+    return [(key, total, enrolled[key[0]] * total.capacity_w // reported[key[0]]) for key, total in told]
 
 
 def _references(index: dict[str, int], memories: list[ClassMemory], needed: int) -> References:

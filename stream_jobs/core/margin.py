@@ -11,13 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from power_model import exact
 from power_model.quantiles import normal_quantile
-from power_model.swing import Swing, swing_of, variance
+from power_model.swing import Swing, swing_of
 from schemas.records import DomainRule, Interval, Margin, Quantile, Synchrony
-from stream_jobs.core.aggregate import ClassFigures, HostFigures
+from stream_jobs.core.aggregate import ClassFigures
 from stream_jobs.core.windows import Window
 
 CONFIDENCE = 0.95
@@ -37,14 +35,16 @@ REACH_SHARE = 0.03
 class Estimate:
     """Power of the enrolled domain in one window.
 
-    `mean_w` with `mean_variance_w2` of known noise, `coverage_w2` of what did not report. `quantiles_w`: quantiles of
-    the power at a tick by probability in millionths, W. `aside_up_w`, `aside_down_w`: how far the mean would lie higher
-    or lower with the claims that are set aside; `peak_up_w`, `peak_down_w`: the most they add to a pane or take of it.
+    `mean_w` with `mean_variance_w2` of known noise, `coverage_w2` of what did not report; `silent_w` in it: power of
+    the classes of which nobody reports. `quantiles_w`: quantiles of the power at a tick by probability in millionths,
+    W. `aside_up_w`, `aside_down_w`: how far the mean would lie higher or lower with the claims that are set aside;
+    `peak_up_w`, `peak_down_w`: the most they add to a pane or take of it.
     """
 
     mean_w: float
     mean_variance_w2: float
     coverage_w2: float
+    silent_w: float
     quantiles_w: Mapping[int, float]
     swing: Swing
     aside_up_w: float
@@ -56,7 +56,7 @@ class Estimate:
 def estimate_of(
     figures: Sequence[ClassFigures], coverage_w2: float, ticks_per_pane: int, rule: DomainRule, silent_w: float = 0.0
 ) -> Estimate:
-    """Join the classes of one domain, sorted by class. `silent_w`: power of GPU models of which nobody reports, W."""
+    """Join the classes of one domain, sorted by class. `silent_w`: power of classes of which nobody reports, W."""
     wanted = sorted({*QUANTILES_PPM, rule.quantile_ppm})
     mean_w = math.fsum([*(one.mean_w for one in figures), silent_w])
     swing = swing_of([one.rows for one in figures], ticks_per_pane)
@@ -67,6 +67,7 @@ def estimate_of(
         mean_w=mean_w,
         mean_variance_w2=math.fsum(one.mean_variance_w2 for one in figures),
         coverage_w2=coverage_w2,
+        silent_w=silent_w,
         quantiles_w={ppm: value + (mean_w - centre) for ppm, value in zip(wanted, found, strict=True)},
         swing=swing,
         aside_up_w=math.fsum(one.aside_up_w for one in figures),
@@ -76,29 +77,14 @@ def estimate_of(
     )
 
 
-def coverage_variance_w2(hosts: HostFigures, missing_capacity_w: int, missing_hosts: int) -> float:
-    """Variance (W^2) of what the hosts that did not report may draw, given those that did.
-
-    Between-host variance of power per capacity, less the known noise; hosts are taken as exchangeable. With fewer
-    than two hosts the whole range of utilisation stands for it (uniform on 0..1: 1/12).
-    """
-    if missing_capacity_w <= 0:
-        return 0.0
-    rows = np.flatnonzero(hosts.capacity_w)
-    if rows.size < 2:
-        between = 1 / 12
-    else:
-        capacity_w = hosts.capacity_w[rows].astype(np.float64)
-        share = hosts.mean_w[rows] / capacity_w
-        noise = exact.total(hosts.variance_w2[rows] / (capacity_w * capacity_w)) / rows.size
-        between = max(0.0, variance(share) - noise)
-    return missing_capacity_w**2 * between * (1 / max(1, missing_hosts) + 1 / max(1, rows.size))
-
-
 def interval(value: float, low: float, high: float) -> Interval:
-    """Quantise to 1 W; an infinite end means that the data do not bound it and is given as ten times the value."""
+    """Quantise to 1 W; an infinite end means that the data do not bound it and is given as ten times the value.
+
+    GPUs give no power back: an interval reaches below 0 only where its value does.
+    """
     low = low if math.isfinite(low) else value - 10 * abs(value)
     high = high if math.isfinite(high) else value + 10 * abs(value)
+    low = max(low, min(0.0, value))
     return Interval(value_w=round(value), low_w=math.floor(low), high_w=math.ceil(high))
 
 

@@ -66,11 +66,13 @@ def forecasts(
     capacity_w: int,
     horizons_ms: Sequence[int],
     coverage_w2: float = 0.0,
+    aside_w: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Forecast, ...]:
     """Quantiles of the domain's power at every horizon (ms) after the end of `now`.
 
     `fast_w`: standard deviation of the power inside panes, W. `coverage_w2`: variance of what the hosts that did not
-    report may draw, W^2; it widens the intervals. None of it without panes.
+    report may draw, W^2; it widens the intervals. `aside_w`: how far claims that are set aside reach down and up, W:
+    they are as likely to be true later. None of it without panes.
     """
     series = pane_series(history, now, fast_w=fast_w, capacity_w=float(capacity_w))
     if series is None:
@@ -84,7 +86,11 @@ def forecasts(
             Forecast(
                 horizon_ms=horizon_ms,
                 quantile_ppm=ppm,
-                estimate=Interval(value_w=round(value), low_w=round(low), high_w=round(high)),
+                estimate=Interval(
+                    value_w=round(value),
+                    low_w=round(min(value, max(0.0, low - aside_w[0]))),
+                    high_w=round(high + aside_w[1]),
+                ),
             )
             for ppm, (value, low, high) in zip(FORECAST_QUANTILES_PPM, found, strict=True)
         )

@@ -284,7 +284,7 @@ def _compare_cohort(window: Window, one: JudgedClass, known: References, unprove
 
 
 def _count_silent(window: Window, classes: Sequence[JudgedClass]) -> None:
-    """Enrolled hosts without a report that have references: they count at these, once, in a class that reports first."""
+    """Enrolled hosts without a report that have references: they count at these, in a class that reports if any."""
     if len(window.entries) == len(window.roster.hosts):
         return
     references = window.history.references if window.history else {}
