@@ -178,6 +178,7 @@ def _fleet(
         "true_margin_p95_mw": float(np.quantile(margin, 0.95)),
         "jobs_from": pools.job_workload,
         "job_traces": len(pools.jobs),
+        "job_on_one_row": pools.one_row,
         "inference_traces": len(pools.inference),
         "idle_traces": len(pools.idle),
         "readings": dict(sorted(Counter(one.mode for one in used).items())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ NOMINAL = 0.95
 RESAMPLES = 4000
 MIN_BLOCKS = 5
 """Fewer blocks than this say nothing about how much coverage varies between them."""
+MIN_INDEPENDENT = 30
+"""With fewer independent windows than this the test over blocks hardly sees a failure."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,10 +83,11 @@ def _held(estimates: Sequence[Estimate], truth: Sequence[float], which: str) -> 
 def coverage_test(covered: Floats, blocks: Sequence[str], seed: int) -> dict[str, Any] | None:
     """Is a coverage below `NOMINAL` chance? None without intervals.
 
-    `binomial_p`: P(X <= hits) of Binomial(windows, 0.95), windows taken as independent. Windows of one trace are
-    not: a bootstrap over blocks (every block drawn whole) gives the interval `low`..`high` (95 %) and the variance of
-    the coverage; `block_binomial_p` is the same test with the number of independent windows that would have it.
-    Both are None with fewer than `MIN_BLOCKS` blocks.
+    `binomial_p`: P(X <= hits) of Binomial(windows, 0.95), windows taken as independent; `two_sided_p` also finds a
+    coverage too high, of intervals too wide. Windows of one trace are not independent: a bootstrap over blocks (every
+    block drawn whole) gives the interval `low`..`high` (95 %) and the variance of the coverage; `block_binomial_p` and
+    `block_two_sided_p` are the same tests with the number of independent windows that would have it. All of these are
+    None with fewer than `MIN_BLOCKS` blocks.
     """
     known = ~np.isnan(covered)
     if not known.any():
@@ -95,10 +98,12 @@ def coverage_test(covered: Floats, blocks: Sequence[str], seed: int) -> dict[str
         "windows": count,
         "blocks": len({name for name, use in zip(blocks, known, strict=True) if use}),
         "binomial_p": binomial_tail(hits, count, NOMINAL),
+        "two_sided_p": two_sided(hits, count, NOMINAL),
         "low": None,
         "high": None,
         "independent_windows": None,
         "block_binomial_p": None,
+        "block_two_sided_p": None,
     }
     if shares is None:
         return result
@@ -111,7 +116,22 @@ def coverage_test(covered: Floats, blocks: Sequence[str], seed: int) -> dict[str
         "high": float(np.quantile(shares, 0.975)),
         "independent_windows": independent,
         "block_binomial_p": binomial_tail(round(share * independent), independent, NOMINAL),
+        "block_two_sided_p": two_sided(round(share * independent), independent, NOMINAL),
     }
+
+
+def too_low_p(test: Mapping[str, Any]) -> float:
+    """The chance that a coverage this low is chance: by blocks where enough of them are independent."""
+    return float(test["block_binomial_p"] if _by_blocks(test) else test["binomial_p"])
+
+
+def off_p(test: Mapping[str, Any]) -> float:
+    """The chance that a coverage this far off, either way, is chance."""
+    return float(test["block_two_sided_p"] if _by_blocks(test) else test["two_sided_p"])
+
+
+def _by_blocks(test: Mapping[str, Any]) -> bool:
+    return test["independent_windows"] is not None and test["independent_windows"] >= MIN_INDEPENDENT
 
 
 def block_shares(flags: Floats, blocks: Sequence[str], seed: int) -> Floats | None:
@@ -139,6 +159,11 @@ def binomial_tail(hits: int, count: int, share: float) -> float:
             for k in range(hits + 1)
         ),
     )
+
+
+def two_sided(hits: int, count: int, share: float) -> float:
+    """Twice the smaller of P(X <= hits) and P(X >= hits) of Binomial(count, share), at most 1."""
+    return min(1.0, 2 * min(binomial_tail(hits, count, share), binomial_tail(count - hits, count, 1 - share)))
 
 
 def forecast_figures(windows: Sequence[WindowFigures], seed: int) -> dict[str, dict[str, float | None]]:

@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from enclavescale.screen_parts import BAD, GOOD, NONE, QUIET, block, titled
+from enclavescale.bench.margin_score import off_p, too_low_p
+from enclavescale.screen_parts import BAD, DOUBT, GOOD, NONE, QUIET, block, titled
 
 GOALS = {32: (0.10, 0.75, 0.35), 512: (0.03, None, 0.12)}
 """What `edge` is held to at ε = 1 and 60 s, MW, by hosts: mean, margin, margin above that of `exact`."""
@@ -46,7 +47,7 @@ def margin_screen(result: Mapping[str, Any]) -> RenderableType:
             [
                 ("windows", f"{fleet['windows']:,} of {fleet['fleets']:,} fleets, seed {result['seed']}"),
                 ("truth", f"mean {fleet['true_mean_mw']:.1f} MW, p99 − mean {fleet['true_margin_mw']:.2f} MW"),
-                ("jobs", f"{fleet['job_traces']} traces of {fleet['jobs_from']}"),
+                ("jobs", f"{fleet['job_traces']} traces of {fleet['jobs_from']}" + _alike(fleet)),
                 ("others", f"{fleet['inference_traces']} of inference, {fleet['idle_traces']} idle"),
                 ("skipped", f"{len(result['skipped'])} files" + _first_reason(result["skipped"])),
             ],
@@ -62,7 +63,7 @@ def _goals(result: Mapping[str, Any]) -> tuple[float, float | None, float] | Non
 
 
 def _estimators(estimators: Mapping[str, Any], goals: tuple[float, float | None, float] | None) -> Table:
-    table = _table("", "mean", "margin", "bias", "p95", "coverage", "of the mean", "width")
+    table = _table("", "mean", "margin", "bias", "p95", "coverage", "width", "of the mean", "width")
     for name, one in estimators.items():
         mean, margin = Text(_mw(one["mean_rmse_mw"])), Text(_mw(one["margin_rmse_mw"]))
         if goals and name == "edge" and None not in (one["mean_rmse_mw"], one["margin_rmse_mw"]):
@@ -77,8 +78,9 @@ def _estimators(estimators: Mapping[str, Any], goals: tuple[float, float | None,
             _mw(one["margin_bias_mw"], "+.2f"),
             _mw(one["margin_error_p95_mw"]),
             _coverage(one["coverage"], one["coverage_test"]),
-            _coverage(one["mean_coverage"], one["mean_coverage_test"]),
             _mw(one["margin_width_mw"]),
+            _coverage(one["mean_coverage"], one["mean_coverage_test"]),
+            _mw(one["mean_width_mw"]),
         )
     return table
 
@@ -90,8 +92,10 @@ def _notes(estimators: Mapping[str, Any]) -> RenderableType:
     for name in estimators:
         best = estimators[name].get("parameters")
         table.add_row(name, NOTES[name] + (f" (best of its kind: {best})" if best else ""))
-    table.add_row("coverage", "share of windows whose 95-% interval holds the true p99; red: less than chance allows")
-    table.add_row("width", "of that interval; p95: what 95 % of the margin's errors stay below")
+    table.add_row(
+        "coverage", "share of windows whose 95-% interval holds the true p99; red: too small, orange: too large"
+    )
+    table.add_row("width", "of the intervals of p99 and mean; p95: what 95 % of the margin's errors stay below")
     return Padding(table, (1, 0, 0, 0))
 
 
@@ -118,11 +122,10 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _coverage(share: float | None, test: Mapping[str, Any] | None) -> Text:
-    """A share of windows; red where it is below 95 % by more than chance, as far as the blocks tell."""
+    """A share of windows; red where it is below 95 % by more than chance, marked where it is above it so."""
     if share is None or test is None:
         return Text(NONE, QUIET)
-    chance = test["binomial_p"] if test["block_binomial_p"] is None else test["block_binomial_p"]
-    return Text(_percent(share), "" if chance >= LEVEL else BAD)
+    return Text(_percent(share), BAD if too_low_p(test) < LEVEL else DOUBT if off_p(test) < LEVEL else "")
 
 
 def _mw(value: float | None, style: str = ".2f") -> str:
@@ -131,6 +134,10 @@ def _mw(value: float | None, style: str = ".2f") -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _alike(fleet: Mapping[str, Any]) -> str:
+    return ", one GPU's series for all of a job: no trace's GPUs move in step" if fleet["job_on_one_row"] else ""
 
 
 def _first_reason(skipped: list[dict[str, str]]) -> str:

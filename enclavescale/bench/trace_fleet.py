@@ -3,7 +3,8 @@
 Of every 32 hosts 12 run one training job in step, 8 another, and the rest run inference or stand idle, each from a
 place of its own. GPU g follows row g of its host's trace (modulo the rows); where a trace has one row, every GPU of
 an inference host has a place of its own. A trace that is shorter than the time that is wanted runs to and fro: its
-end joined to its start would be a step of the whole job that nobody measured.
+end joined to its start would be a step of the whole job that nobody measured. Where no trace's GPUs move in step, all
+GPUs of a job follow one row.
 """
 
 from __future__ import annotations
@@ -69,19 +70,24 @@ class TraceFleet:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Traces by what they are used for; `job_workload`: workload of the traces that jobs are made of."""
+    """Traces by what they are used for; `job_workload`: workload of the traces that jobs are made of.
+
+    `one_row`: every GPU of a job follows the same row, because the rows of its trace do not move in step.
+    """
 
     jobs: tuple[BenchTrace, ...]
     job_workload: str
     inference: tuple[BenchTrace, ...]
     idle: tuple[BenchTrace, ...]
+    one_row: bool = False
 
 
 def pools_of(traces: Sequence[BenchTrace], mode: str | None = None) -> Pools:
     """Sort traces by workload, of one kind of reading or (None) of any.
 
-    Without a trace of training, jobs are made of inference whose GPUs move in step, as those of a job do; without one
-    of inference, the other hosts run training, each by itself. Raises `TraceError` if there is neither.
+    Without a trace of training, jobs are made of inference whose GPUs move in step, as those of a job do, or without
+    such a trace of single rows of inference; without one of inference, the other hosts run training, each by itself.
+    Raises `TraceError` if there is neither.
     """
     of = {
         kind: tuple(one for one in traces if one.workload == kind and mode in (None, one.mode))
@@ -92,9 +98,8 @@ def pools_of(traces: Sequence[BenchTrace], mode: str | None = None) -> Pools:
             "no trace of training or inference" + (f" with {mode} readings" if mode else ""), field="traces"
         )
     workload, jobs = (TRAINING, of[TRAINING]) if of[TRAINING] else (INFERENCE, of[INFERENCE])
-    if workload != TRAINING:
-        jobs = tuple(one for one in jobs if in_step(one.power_w)) or jobs
-    return Pools(jobs, workload, of[INFERENCE] or of[TRAINING], of[IDLE])
+    together = jobs if workload == TRAINING else tuple(one for one in jobs if in_step(one.power_w))
+    return Pools(together or jobs, workload, of[INFERENCE] or of[TRAINING], of[IDLE], one_row=not together)
 
 
 def model_rules(traces: Sequence[BenchTrace]) -> dict[str, ModelRule]:
@@ -123,10 +128,13 @@ def draw_fleet(
     members: list[TraceHost] = []
     for name, trace, count in zip(("job-a", "job-b"), (first, second), counts, strict=True):
         start = _start(trace, rng, ticks)
+        rows = np.arange(gpus) % len(trace.power_w)
+        if pools.one_row:
+            rows = np.full(gpus, rng.integers(len(trace.power_w)))
         for _ in range(count):
             jitter = int(rng.integers(JITTER_TICKS))
             starts = np.full(gpus, start + jitter, dtype=np.int64)
-            members.append(TraceHost(trace, name, np.arange(gpus) % len(trace.power_w), starts))
+            members.append(TraceHost(trace, name, rows, starts))
     for _ in range(hosts - len(members)):
         idle = bool(pools.idle) and bool(rng.random() < IDLE_CHANCE)
         pool = pools.idle if idle else pools.inference

@@ -320,13 +320,32 @@ def test_pools_fall_back_to_what_there_is() -> None:
     apart = trace("p", "inference", np.concatenate([inference(1), inference(2)]))
     assert pools_of([*MADE[2:], apart]).jobs == only_inference.jobs, "a job's GPUs move in step"
     assert apart in pools_of([*MADE[2:], apart]).inference
-    assert pools_of([apart]).jobs == (apart,)
+    assert (pools_of([apart]).jobs, pools_of([apart]).one_row) == ((apart,), True)
+    assert not only_inference.one_row
+    assert not pools_of(MADE).one_row
     only_training = pools_of([one for one in MADE if one.workload == "training"])
     assert only_training.inference == only_training.jobs
     with pytest.raises(TraceError, match="no trace of training or inference with average readings"):
         pools_of(MADE, "average")
     with pytest.raises(TraceError):
         pools_of([trace("m", "microbenchmark", inference(1))])
+
+
+def test_a_job_of_inference_is_in_step_too() -> None:
+    """Rows that go their own ways are no job: its GPUs share one of them, hosts within a tick."""
+    apart = trace("p", "inference", np.concatenate([inference(1), inference(2), inference(3)]))
+    pools = pools_of([apart])
+    rows = set()
+    for seed in range(12):
+        fleet = draw_fleet(pools, model_rules([apart]), np.random.default_rng(seed), hosts=32, gpus=8, ticks=300)
+        for group in ("job-a", "job-b"):
+            power_w = [host.power_w(0, 300) for host in fleet.hosts if host.group == group]
+            assert all((one == one[0]).all() for one in power_w)
+            assert len({one[0].tobytes() for one in power_w}) <= JITTER_TICKS
+            rows.update(int(host.rows[0]) for host in fleet.hosts if host.group == group)
+        alone = [host for host in fleet.hosts if host.group is None]
+        assert all(host.rows.tolist() == [0, 1, 2, 0, 1, 2, 0, 1] for host in alone)
+    assert rows == {0, 1, 2}
 
 
 def test_the_seed_fixes_the_fleet() -> None:

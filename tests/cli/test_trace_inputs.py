@@ -192,8 +192,6 @@ def test_a_log_of_which_most_lines_are_lost_is_not_used(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=400))
 def test_no_bytes_are_too_odd(data: bytes) -> None:
-    import io
-
     for start in (b"", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"timestamp;power.draw\n", b"timestamp, power_w\n"):
         for line in nvidia_lines(io.BytesIO(start + data)):
             assert isinstance(line, bytes)
