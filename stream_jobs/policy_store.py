@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
 from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policy_ranges import check_policy
 from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
 from verifier.signature import load_session_key, verify_record_signature
 
@@ -35,7 +36,9 @@ class PolicyTrust:
 
 
 def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJECT) -> PolicyView:
-    """Decode and check one signed policy. Raises SchemaError, VerificationError, or ConfigError POLICY_UNTRUSTED."""
+    """Decode and check one signed policy. Raises SchemaError, VerificationError, or ConfigError: POLICY_UNTRUSTED,
+    POLICY_ROLLBACK, or CONFIG_INVALID for a number out of range.
+    """
     signed, preimage = decode_signed_policy(value, framing)
     if signed.signer_public_key not in trust.signers:
         raise ConfigError("the policy's signer is not trusted", code="POLICY_UNTRUSTED", field="signer_public_key")
@@ -43,6 +46,7 @@ def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJE
     verify_record_signature(key, preimage, signed.signature)
     if signed.policy.counter < trust.min_counter:
         raise ConfigError("the policy's counter is below the floor", code="POLICY_ROLLBACK", field="counter")
+    check_policy(signed.policy)
     return PolicyView(signed.policy, record_digest(preimage))
 
 
