@@ -49,6 +49,8 @@ UNLIKE = 0.007
 it, it must not split a group."""
 HELD_ROWS = 2_000
 """Rows with less than this part of a group's readings cannot reach the quantiles that are published."""
+SAME_READINGS = 1.05
+"""Rows are held back together if none took so many times the readings of another."""
 STEP_POINTS = 256
 """Points at which the spread of a histogram is taken."""
 ATOMS = 33
@@ -334,25 +336,53 @@ def _held_back(
     if rows.size < 2 or not tried.size:
         return result
     at = (np.arange(points, dtype=np.float64) + 0.5) / points
-    cells = histograms.shape[1]
     pool, first = _aligned(histograms, rows, moves)
-    usual = _rough_quantiles(pool, total, edges_w, at)
+    heights = np.cumsum(pool)
+    usual = _rough_quantiles(heights, total, edges_w, at)
     half_w = float(one.edges_w[-1] - one.edges_w[0]) / 2
     lower, upper = np.full(points, -np.inf), np.full(points, np.inf)
-    for row in tried.tolist():
-        others = pool.copy()
-        begin = int(moves[row]) - first
-        others[begin : begin + cells] -= histograms[rows[row]]
-        moved = _rough_quantiles(others, total - int(readings[row]), edges_w, at) - usual
-        room_w = half_w * int(readings[row]) / total
-        np.maximum(lower, moved - room_w, out=lower)
-        np.minimum(upper, moved + room_w, out=upper)
+    for alike in _alike(readings, tried):
+        least, most = _envelope(histograms, rows[alike], moves[alike] - first, pool.size)
+        counts = readings[alike]
+        few, many = int(counts.min()), int(counts.max())
+        # The lowest of the quantile functions without one row each is that of the highest distribution function.
+        lowest = _rough_quantiles(heights - least, total - many, edges_w, at) - usual
+        highest = _rough_quantiles(heights - most, total - few, edges_w, at) - usual
+        room_w = half_w * few / total
+        np.minimum(upper, lowest + room_w, out=upper)
+        np.maximum(lower, highest - room_w, out=lower)
     return np.asarray(np.minimum(0.0, upper) + np.maximum(0.0, lower))
 
 
-def _rough_quantiles(noisy: Counts, readings: int, edges_w: Floats, at: Floats) -> Floats:
-    """Quantiles at `at`, W, of noisy counts as they are: readings lie evenly in their cells."""
-    share = np.maximum.accumulate(np.cumsum(noisy)) / max(1, readings)
+def _alike(readings: Counts, tried: Counts) -> list[Counts]:
+    """The rows `tried` in parts that took nearly the same number of readings."""
+    order = tried[np.argsort(readings[tried], kind="stable")]
+    parts, begin = [], 0
+    for end in [*(np.flatnonzero(np.diff(readings[order])) + 1).tolist(), order.size]:
+        if end == order.size or readings[order[end]] > SAME_READINGS * readings[order[begin]]:
+            parts.append(order[begin:end])
+            begin = end
+    return parts
+
+
+def _envelope(
+    histograms: npt.NDArray[np.signedinteger[Any]], rows: Counts, places: Counts, size: int
+) -> tuple[Counts, Counts]:
+    """The least and the most that any row has counted up to the end of each of `size` cells; it begins at `places`."""
+    least, most = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
+    cells = histograms.shape[1]
+    for place in np.unique(places).tolist():
+        heights = np.cumsum(histograms[rows[places == place]], axis=1, dtype=np.int64)
+        low, high = heights.min(axis=0), heights.max(axis=0)
+        for bound, pick, found in ((least, np.minimum, low), (most, np.maximum, high)):
+            padded = np.concatenate([np.zeros(place, np.int64), found, np.full(size - cells - place, found[-1])])
+            pick(bound, padded, out=bound)
+    return least, most
+
+
+def _rough_quantiles(heights: Counts, readings: int, edges_w: Floats, at: Floats) -> Floats:
+    """Quantiles at `at`, W, of noisy counts summed up to the end of each cell: readings lie evenly in their cells."""
+    share = np.maximum.accumulate(heights) / max(1, readings)
     return np.asarray(np.interp(at, np.concatenate([np.zeros(1), np.clip(share, 0.0, 1.0)]), edges_w))
 
 
