@@ -40,10 +40,12 @@ JITTER = 0.7
 """Share of the spread that the panes do not explain which reorders ticks: the rest is taken to follow the panes."""
 LEAST_IN_STEP = 0.2
 """A group's swing is never scaled down further: its pane means hang on noise, too."""
-TAIL_NOISE = 0.3
-"""Largest standard deviation of the noise in a group's upper percent of readings, as a share of that percent."""
+TAIL_NOISE = 4.0
+"""Largest standard deviation of the noise in a group's upper percent of readings, as a multiple of that percent."""
 TAIL_RUN = 8
 """Cells that a tail is taken to stretch over, when its noise is judged."""
+TAIL = 0.99
+"""Probability of the quantile whose uncertainty stands for all upper ones'."""
 UNLIKE = 0.007
 """Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
 it, it must not split a group."""
@@ -237,14 +239,17 @@ def _course(
 ) -> tuple[Floats, float]:
     """Paths [PATHS, ticks] of a group's power, W, and how much of their standard deviation is in doubt, W."""
     ticks = series.size * ticks_per_pane
+    tail = _tail_noise(one, rows)
     slow_w2 = max(0.0, variance(series) - noise_w2)
     level = _mean(series)
     quantiles = _quantiles(one, rows, ticks)
     jitter = jitter_of(number, ticks, ticks_per_pane)
     if quantiles is None:
         shrunk, lost = _shrunk(series, noise_w2)
-        inside = math.sqrt(one.step_w2) * int(one.gpus[rows].sum())
-        return to_ticks(shrunk, ticks_per_pane) + jitter * math.sqrt(inside**2 + lost), inside / 2
+        gpus = int(one.gpus[rows].sum())
+        inside = math.sqrt(one.step_w2) * gpus
+        course = to_ticks(shrunk, ticks_per_pane) + jitter * math.sqrt(inside**2 + lost)
+        return np.clip(course, one.edges_w[0] * gpus, one.edges_w[-1] * gpus), inside / 2
     quantiles = quantiles - _mean(quantiles)
     unexplained = math.sqrt(max(0.0, _mean(quantiles * quantiles) - slow_w2))
     order = np.argsort(to_ticks(series, ticks_per_pane) + jitter * (JITTER * unexplained), axis=1, kind="stable")
@@ -254,7 +259,20 @@ def _course(
     least, most = _shares(pane_means(course, ticks_per_pane), series - level, slow_w2)
     if rows.size > 1:
         course = _spread(course)
-    return level + course * ((least + most) / 2), math.sqrt(_mean(quantiles * quantiles)) * (most - least) / 2
+    doubt = math.sqrt(_mean(quantiles * quantiles)) * (most - least) / 2
+    return level + course * ((least + most) / 2), math.hypot(doubt, most * _tail_doubt(quantiles, tail))
+
+
+def _tail_doubt(quantiles: Floats, noise: float) -> float:
+    """What noise in the upper tail makes uncertain, as a standard deviation of the whole, unit kept.
+
+    `noise`: standard deviation of the share of readings above a place. A quantile may as well be one that lies so much
+    higher or lower.
+    """
+    last = quantiles.size - 1
+    upper = float(quantiles[min(last, math.ceil((TAIL + noise) * last))])
+    lower = float(quantiles[max(0, math.floor((TAIL - noise) * last))])
+    return (upper - lower) / 2 * NormalDist().inv_cdf(0.975) / NormalDist().inv_cdf(TAIL)
 
 
 def _spread(course: Floats) -> Floats:
@@ -303,16 +321,24 @@ def _quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:
     gpus, rows = int(one.gpus[rows].sum()), rows[one.counted[rows]]
     if one.histograms is None or 2 * int(one.gpus[rows].sum()) < gpus:
         return None
+    if _tail_noise(one, rows) > TAIL_NOISE * (1.0 - TAIL):
+        return None
     readings = int(one.readings[rows].sum())
     noise = math.sqrt(exact.total(one.histogram_noise[rows] ** 2))
-    if readings <= 0 or noise * math.sqrt(TAIL_RUN) > TAIL_NOISE * readings / 100:
-        return None
     width = float(one.edges_w[1] - one.edges_w[0])
     moves = _moves(one, rows, width)
     summed, first = _aligned(one.histograms, rows, moves)
     edges = float(one.edges_w[0]) + width * np.arange(first, first + summed.size + 1, dtype=np.float64)
     quantiles = quantile_function(project_histogram(summed, noise, readings), edges, points)
     return (quantiles + _held_back(one, one.histograms, rows, moves, edges, points)) * gpus
+
+
+def _tail_noise(one: ClassRows, rows: Counts) -> float:
+    """Standard deviation of the noise in the share of the rows' readings that a tail holds; 1 without readings."""
+    rows = rows[one.counted[rows]]
+    readings = int(one.readings[rows].sum())
+    noise = math.sqrt(TAIL_RUN * exact.total(one.histogram_noise[rows] ** 2))
+    return min(1.0, noise / readings) if readings > 0 else 1.0
 
 
 def _held_back(
