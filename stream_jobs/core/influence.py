@@ -23,7 +23,6 @@ for that most of the panes must lie low.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,15 +33,19 @@ from power_model import exact
 from schemas.records import Influence
 from stream_jobs.core.aside import JudgedClass
 from stream_jobs.core.balance import Balance
-from stream_jobs.core.companions import MIN_COMPANIONS
 from stream_jobs.core.history import Floats, Ints
+from stream_jobs.core.leading import companions_moved, expected_of, followers, led_by
 from stream_jobs.core.reject import USUAL_NOISE_RATIO, Judgement
-from stream_jobs.core.roster import Groups, Roster
+from stream_jobs.core.roster import Groups
 from stream_jobs.core.tails import draw_excess, sum_excess
 from stream_jobs.core.windows import Window
 
 SWING_PEAK = 3.0
 """Peak of a swing over its mean, in standard deviations: the normal law's at 99.9 %, rounded."""
+
+AHEAD = "the margin looks ahead: what is claimed in any window of the history may move it by up to the capacity"
+"""Why a margin with a horizon has no bound: it rests on how the raw panes of the past have swung, and one host's swing
+may be all that there is."""
 
 _PPM = 1_000_000
 
@@ -95,19 +98,19 @@ def influence_of(window: Window, judgement: Judgement) -> tuple[Influence, ...]:
     """Bounds for the largest subject of every kind, and for any hosts of up to `max_colluding_ppm` of the capacity."""
     roster = window.roster
     models = _models(window, judgement)
-    expected, led = _expected(window, judgement), _led(window, judgement)
+    expected, led = expected_of(window, judgement), led_by(window, judgement)
     limit_w = roster.total_capacity_w * window.rule.max_colluding_ppm // _PPM
     hosts = Groups(tuple(roster.row), np.arange(len(roster.hosts), dtype=np.int64))
     each = _bounds(models, None)
     result = []
     for subject, groups in (("host", hosts), ("tenant", roster.tenants), ("failure_domain", roster.failure_domains)):
         alone = len(groups.names) == len(hosts.names)
-        moved_w = _companions_moved(expected, led, roster, groups)
+        moved_w = companions_moved(expected, led, roster, groups)
         bounds = each if alone else _bounds(models, groups)
         mean_w, margin_w = (one + moved_w for one in bounds)
         largest_w = int(_summed(roster.capacity_w, groups).max(initial=0))
-        result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w))
-    moved = [*(one.range_w for one in expected), *_followers(led, limit_w)]
+        result.append(_influence(subject, mean_w, margin_w, judgement, limit_w, largest_w, window.rule.horizon_ms))
+    moved = [*(one.range_w for one in expected), *followers(led, limit_w)]
     result.append(_colluding(window, judgement, models, each, limit_w, math.fsum(moved)))
     return tuple(result)
 
@@ -125,16 +128,18 @@ def _summed(values: Floats | Ints, groups: Groups) -> Floats:
 
 
 def _influence(
-    subject: str, mean_w: Floats, margin_w: Floats, judgement: Judgement, limit_w: int, own_w: int
+    subject: str, mean_w: Floats, margin_w: Floats, judgement: Judgement, limit_w: int, own_w: int, horizon_ms: int
 ) -> Influence:
     reach_w = float(margin_w.max(initial=0.0))
     up, down, swing = (
         _tipped_w(one, limit_w, own_w, reach_w) for one in (judgement.up, judgement.down, judgement.swing)
     )
+    bound_w = math.ceil(float(margin_w.max(initial=0.0)) + up + down + SWING_PEAK * swing)
     return Influence(
         subject=subject,
         mean_w=math.ceil(float(mean_w.max(initial=0.0)) + up + down),
-        margin_w=math.ceil(float(margin_w.max(initial=0.0)) + up + down + SWING_PEAK * swing),
+        margin_w=None if horizon_ms else bound_w,
+        margin_w_absent_reason=AHEAD if horizon_ms else None,
     )
 
 
@@ -179,180 +184,18 @@ def _colluding(
         judgement,
         limit_w,
         limit_w,
+        window.rule.horizon_ms,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """A host whose reference counts and has companions: `companions` host ids, and its own if it reports, `moves_w` of
-    those that report, ascending; `low_w`, `high_w` ends of the clip range about its level; per GPU. `scale`: to the
-    domain's power.
-    """
-
-    companions: tuple[str, ...]
-    moves_w: tuple[float, ...]
-    low_w: float
-    high_w: float
-    scale: float
-
-    @property
-    def range_w(self) -> float:
-        """All that its reference can move by, W."""
-        return (self.high_w - self.low_w) * self.scale
-
-    def moved_w(self, liars: int) -> float:
-        """How far `liars` of those asked can move its reference, W."""
-        count = len(self.moves_w)
-        first, last = (count - 1) // 2 - liars, count // 2 + liars
-        low = self.moves_w[first] if first >= 0 else self.low_w
-        high = self.moves_w[last] if last < count else self.high_w
-        if count - liars <= MIN_COMPANIONS:  # then its own level may stand
-            low, high = min(low, 0.0), max(high, 0.0)
-        low, high = (min(max(end, self.low_w), self.high_w) for end in (low, high))
-        return (high - low) * self.scale
-
-
-def _expected(window: Window, judgement: Judgement) -> list[_Expected]:
-    """Hosts whose references are in the figures, in place of a claim or of a part of it."""
-    result = []
-    for one in judgement.classes:
-        known = window.history.references.get(one.key) if window.history else None
-        if known is None or known.companions is None:
-            continue
-        rows = known.rows_of(one.total.host_ids)
-        aside = (rows >= 0) & (one.absent | (one.weights < 1.0))
-        silent = [known.index[host_id] for host_id in one.silent_w]
-        targets = [*zip(rows[aside].tolist(), one.gpus[aside].tolist(), strict=True)]
-        gpus, at = window.roster.models[one.key[0]].gpus, window.roster.row
-        targets += [(row, float(gpus[at[host_id]])) for row, host_id in zip(silent, one.silent_w, strict=True)]
-        if not targets:
-            continue
-        names = {row: host_id for host_id, row in known.index.items()}
-        claims_w = np.full(len(known.level_w), np.nan)
-        told = (rows >= 0) & ~one.absent
-        claims_w[rows[told]] = (one.claim_w / one.gpus)[told]
-        moves_w = claims_w - known.companions.level_w
-        model = window.view.models[one.key[0]]
-        for row, count in targets:
-            mates = [mate for mate in known.companions.rows[row].tolist() if mate >= 0]
-            if known.proven[row] and mates:
-                asked = [*mates, row]
-                level_w = float(known.level_w[row])
-                result.append(
-                    _Expected(
-                        companions=tuple(names[mate] for mate in asked),
-                        moves_w=tuple(sorted(move for move in moves_w[asked].tolist() if not math.isnan(move))),
-                        low_w=model.clip_low_w - level_w,
-                        high_w=model.clip_high_w - level_w,
-                        scale=count * one.factor,
-                    )
-                )
-    return result
-
-
-def _companions_moved(expected: Sequence[_Expected], led: Sequence[_Led], roster: Roster, groups: Groups) -> Floats:
-    """How far each group moves, by what it says of them, hosts that are absent, set aside, or may come to be, W."""
-    moved: dict[int, list[float]] = defaultdict(list)
-    for one in expected:
-        liars = Counter(int(groups.codes[roster.row[mate]]) for mate in one.companions if mate in roster.row)
-        for number, count in liars.items():
-            moved[number].append(one.moved_w(count))
-    largest = int(np.bincount(groups.codes).max(initial=0))
-    for hosts in led:
-        count = np.count_nonzero(hosts.mates >= 0, axis=1)
-        sought = []
-        for needed, moved_w in (
-            ((count + 2) // 2, hosts.range_w),  # half, with its own
-            (count - MIN_COMPANIONS + 1, hosts.alone_w),
-        ):
-            wanted = (moved_w > 0) & (count > 0) & (needed <= largest)
-            if wanted.any():
-                sought.append((np.where(wanted, needed, 0), moved_w))
-        if not sought:
-            continue
-        seats = np.array([roster.row.get(host_id, -1) for host_id in hosts.names], np.int64)
-        group = np.where(seats >= 0, groups.codes[seats], -1)
-        votes = np.sort(np.where(hosts.mates >= 0, group[hosts.mates], -1), axis=1)
-        for needed, moved_w in sought:
-            for number, place in _holders(votes, needed):
-                moved[number].append(float(moved_w[place]))
-    result = np.zeros(len(groups.names))
-    for number, values in moved.items():
-        result[number] = math.fsum(values)
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Led:
-    """Hosts of one class that report and have companions. `mates` [hosts, companions]: companions that report, by their
-    place in `names`, else -1. `range_w`: clip range, W; `alone_w`: what is set aside if its companions leave it alone.
-    """
-
-    names: list[str]
-    mates: Ints
-    range_w: Floats
-    alone_w: Floats
-    capacity_w: Ints
-
-
-def _led(window: Window, judgement: Judgement) -> list[_Led]:
-    result = []
-    for one in judgement.classes:
-        known = window.history.references.get(one.key) if window.history else None
-        if known is None or known.companions is None:
-            continue
-        model = window.view.models[one.key[0]]
-        rows = known.rows_of(one.total.host_ids)
-        there = (rows >= 0) & ~one.absent
-        told = np.zeros(len(known.level_w), np.bool_)
-        told[rows[there]] = True
-        chosen = np.flatnonzero(there)
-        chosen = chosen[(known.companions.rows[rows[chosen]] >= 0).any(axis=1) & known.proven[rows[chosen]]]
-        if not chosen.size:
-            continue
-        mates = known.companions.rows[rows[chosen]]
-        own_w, row = (one.claim_w / one.gpus)[chosen], rows[chosen]
-        outside = (own_w > known.high_w[row]) | (own_w < known.low_w[row])
-        to_w = one.gpus[chosen] * one.factor
-        result.append(
-            _Led(
-                names=list(known.index),  # in the order of its rows
-                mates=np.where((mates >= 0) & told[mates], mates, -1),
-                range_w=(model.clip_high_w - model.clip_low_w) * to_w,
-                alone_w=np.where(outside, np.abs(own_w - known.level_w[row]) * to_w, 0.0),
-                capacity_w=one.capacity_w[chosen],
-            )
-        )
-    return result
-
-
-def _holders(votes: Ints, needed: Ints) -> list[tuple[int, int]]:
-    """Groups that hold so many places of a row: (group, row). `votes` [rows, places], sorted, -1: nobody's."""
-    found: set[tuple[int, int]] = set()
-    for count in np.unique(needed[needed > 0]).tolist():
-        here = np.flatnonzero(needed == count)
-        first, last = votes[here][:, : max(0, votes.shape[1] - count + 1)], votes[here][:, count - 1 :]
-        for place, column in zip(*np.nonzero((first == last) & (first >= 0)), strict=True):
-            found.add((int(first[place, column]), int(here[place])))
-    return sorted(found)
-
-
-def _followers(led: Sequence[_Led], limit_w: int) -> list[float]:
-    """Clip ranges of hosts that report and have companions, the widest per capacity, as many as `limit_w` outvotes, W.
-
-    Who holds half of a host's companions has a capacity like the hosts that it leads.
-    """
-    ranges_w = np.concatenate([np.zeros(0), *(one.range_w for one in led)])
-    capacity_w = np.concatenate([np.zeros(0, np.int64), *(one.capacity_w for one in led)])
-    order = np.argsort(-ranges_w / np.maximum(1, capacity_w), kind="stable")
-    left_w = np.maximum(0, limit_w - (np.cumsum(capacity_w[order]) - capacity_w[order]))
-    part = np.minimum(1.0, left_w / np.maximum(1, capacity_w[order]))
-    result: list[float] = (ranges_w[order] * part).tolist()
-    return result
-
-
 def _bounds(models: Sequence[_Model], groups: Groups | None) -> tuple[Floats, Floats]:
-    """Bounds on mean and margin of every group of hosts, W, or of every host."""
+    """Bounds on mean and margin of every group of hosts, W, or of every host.
+
+    A GPU model of which nothing is known follows the others: it adds its share to all that moves them.
+    """
+    enrolled_w = [model.totals[7] for model in models]
+    known_w = [model.totals[7] for model in models if model.totals[3] + model.totals[5] > 0.0]
+    follow = math.fsum(enrolled_w) / math.fsum(known_w) if known_w else 1.0
     mean_w = margin_w = np.zeros(0)
     for model in models:
         arrays = model.arrays()
@@ -364,7 +207,7 @@ def _bounds(models: Sequence[_Model], groups: Groups | None) -> tuple[Floats, Fl
     if not mean_w.size:
         hosts = len(groups.names) if groups is not None else 0
         mean_w = margin_w = np.zeros(hosts)
-    return mean_w, margin_w
+    return mean_w * follow, margin_w * follow
 
 
 def _span(
@@ -394,13 +237,13 @@ def _span(
 
 
 def _models(window: Window, judgement: Judgement) -> list[_Model]:
-    """Every enrolled GPU model that a class reports, sorted."""
-    names = sorted({one.key[0] for one in judgement.classes})
-    return [_model(window, judgement, [one for one in judgement.classes if one.key[0] == name]) for name in names]
+    """Every enrolled GPU model, sorted: one of whose hosts may report although none does."""
+    names = sorted(window.roster.models)
+    return [_model(window, judgement, name, [one for one in judgement.classes if one.key[0] == name]) for name in names]
 
 
-def _model(window: Window, judgement: Judgement, classes: Sequence[JudgedClass]) -> _Model:
-    rule, name, roster = window.rule, classes[0].key[0], window.roster
+def _model(window: Window, judgement: Judgement, name: str, classes: Sequence[JudgedClass]) -> _Model:
+    rule, roster = window.rule, window.roster
     ticks = window.view.policy.sample_hz * rule.window_ms // 1000
     share = roster.models[name]
     columns = [np.zeros(len(roster.hosts)) for _ in range(6)]
@@ -426,7 +269,7 @@ def _model(window: Window, judgement: Judgement, classes: Sequence[JudgedClass])
     told = [one.total for one in classes if one.total.hosts]
     medians = [sorted(total.pane_epsilons_micro)[(total.hosts - 1) // 2] for total in told]
     epsilon = min(medians, default=window.view.policy.limits.max_epsilon_micro) / _PPM
-    panes = len(classes[0].total.pane_sums)
+    panes = rule.window_ms // rule.pane_ms
     unit_w = np.where(share.gpus > 0, roster.widest_w, 0) / max(epsilon, 1e-6) * USUAL_NOISE_RATIO / ticks
     model = window.view.models[name]
     return _Model(

@@ -9,9 +9,24 @@ import numpy as np
 import pytest
 
 from schemas.records import ClassEnrolment, FleetPower, Interval, ModelRule
+from stream_jobs.core.aggregate import add_report
 from stream_jobs.core.policies import PolicyView
 from tests.core import fleet
-from tests.core.claims import CAPACITY_W, GPUS, MODEL, PANES, TICKS, Domain, enrolled, laplace, output_of, view_of
+from tests.core.claims import (
+    CAPACITY_W,
+    COUNTS,
+    GPUS,
+    MODEL,
+    PANES,
+    PRIVACY,
+    TICKS,
+    Domain,
+    enrolled,
+    laplace,
+    output_of,
+    view_of,
+)
+from tests.core.test_estimator import Proven
 
 HOSTS = 8
 POWERS = {host: 1_500.0 + 100 * host for host in range(HOSTS)}
@@ -168,3 +183,45 @@ def test_forecasts_reach_to_the_claims_that_are_set_aside() -> None:
         assert one.estimate.high_w >= sum(claim.values())
     assert made.margin.margin is not None
     assert made.margin.margin.low_w <= made.margin.limit_w - sum(claim.values())
+
+
+def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:
+    """It may speak for all of its model; and the others speak for it while it does not."""
+    view = mixed_view()
+    means, quantiles = [], []
+    for claim_w, others_w in ((None, 400.0), (None, 4_000.0), (0.0, 400.0), (float(GPUS * OTHER.clip_high_w), 400.0)):
+        window = Domain(view).window(dict.fromkeys(range(1, HOSTS), 400.0) | {0: others_w})
+        if claim_w is not None:
+            sums = np.full(PANES, round(claim_w * 10 * TICKS / PANES))
+            one = fleet.gpu_class(
+                model=OTHER.model, gpus=GPUS, capacity_w=2 * CAPACITY_W, edges_w=OTHER.edges_w, clip_high_w=1_100,
+                readings_taken=GPUS * TICKS, pane_sums=sums.astype("<i4").tobytes(), pane_sums_shape=(PANES,),
+            )  # fmt: skip
+            body = fleet.report_of(
+                fleet.session_of("h0", "d"), window.start_ms, host_id="h008", classes=(one,), privacy=PRIVACY,
+                window_end_ms=window.end_ms,
+            )  # fmt: skip
+            host = view.policy.hosts[8]
+            add_report(window, body, [(one, COUNTS, sums)], host, Proven(), digest=bytes(32), offset=90, flags=())  # type: ignore[arg-type]
+        made = output_of(window)
+        if not means:
+            bound = next(one for one in made.influence if one.subject == "host")
+        assert made.mean is not None
+        assert made.margin.margin is not None
+        means.append(made.mean.value_w)
+        quantiles.append(made.margin.margin.value_w)
+    assert bound.mean_w is not None
+    assert bound.margin_w is not None
+    assert max(means) - min(means) > 4 * GPUS * 1_000, "one of four hosts moves all four"
+    assert abs(means[1] - means[0]) > 1.5 * 3_600, "one of the others moves them, too"
+    for host in range(1, len(means)):
+        assert abs(means[host] - means[0]) <= bound.mean_w
+        assert abs(quantiles[host] - quantiles[0]) <= bound.margin_w
+
+
+def test_a_margin_that_looks_ahead_has_no_bound_and_says_why() -> None:
+    for horizon_ms in (0, 10_000):
+        domain = Domain(view_of(HOSTS, horizon_ms=horizon_ms))
+        for one in output(domain, POWERS).influence:
+            assert one.mean_w is not None
+            assert (one.margin_w is None) == (one.margin_w_absent_reason is not None) == (horizon_ms > 0)
