@@ -12,8 +12,8 @@ import numpy as np
 from power_model import exact
 from power_model.grid import midpoints_w
 from power_model.noise import discrete_laplace_variance
+from power_model.pooled import ClassRows, Floats
 from power_model.stationary import stationary
-from power_model.swing import ClassRows, Floats
 from power_model.transitions import occupancy, project_counts, to_ppm, transition_matrix
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from schemas.records import GpuClass, HostEnrolment, OutputClass, WindowReport

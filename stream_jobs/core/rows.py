@@ -10,7 +10,7 @@ import numpy.typing as npt
 from power_model import exact
 from power_model.interpolation import row_means
 from power_model.noise import discrete_laplace_variance
-from power_model.swing import ClassRows, Floats
+from power_model.pooled import ClassRows, Floats
 from schemas.contract import HISTOGRAM_BINS, PANE_SUM_QUANTUM_MW, histogram_edges_w
 from schemas.records import ModelRule
 from stream_jobs.core.aside import Correction

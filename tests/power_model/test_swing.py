@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from power_model.groups import synchronised_groups
 from power_model.interpolation import pane_means, to_ticks
 from power_model.marginal import project_histogram, quantile_function, support
-from power_model.swing import ClassRows, Swing, jitter_of, quantile_of, swing_of, variance
+from power_model.pooled import ClassRows
+from power_model.swing import Swing, jitter_of, quantile_of, swing_of, variance
 
 TICKS_PER_PANE, PANES, GPUS, CLIP_W = 10, 60, 8, 700
 TICKS = TICKS_PER_PANE * PANES
