@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from schemas.contract import HISTOGRAM_BINS, HISTOGRAM_CELLS
 from schemas.records import ClassEnrolment, FleetPower, GpuClass, ModelRule
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.log_record import LogRecord
 from tests.core import fleet
-from tests.core.arrivals import FLEET, POSITION_FIELDS, Arrival, Told, drawn, end_ms, mixed_policy
+from tests.core.arrivals import FLEET, HISTOGRAM, POSITION_FIELDS, Arrival, Told, drawn, end_ms, mixed_policy
 from tests.core.fleet import LIMITS, T0, new_session, report_of, seal
 from tests.core.replay import Run, new_core, remembered
 from tests.core.story import Story
@@ -143,6 +144,8 @@ def large_class(number: int, window: int) -> GpuClass:
     sums = power.reshape(GPUS, PANES, -1).sum(axis=(0, 2)) * 10
     for half in ("a", "b"):  # a triangular law with the right variance
         sums = sums + drawn(f"sums {half} {number} {window}", -2 * SCALE, 2 * SCALE, PANES) * 866 // 1000
+    bins = drawn(f"bins {number} {window}", -25, 25, HISTOGRAM_CELLS)
+    np.add.at(bins, (power * HISTOGRAM_BINS // LARGE.clip_high_w).ravel(), 1)
     return fleet.gpu_class(
         model=LARGE.model,
         gpus=GPUS,
@@ -155,21 +158,29 @@ def large_class(number: int, window: int) -> GpuClass:
         transitions_shape=(CELLS, CELLS),
         pane_sums=sums.astype("<i4").tobytes(),
         pane_sums_shape=(PANES,),
+        histogram=bins.astype("<i4").tobytes(),
+        histogram_absent_reason=None,
+        histogram_shape=(HISTOGRAM_CELLS,),
     )
 
 
 def large_log() -> Story:
-    """Windows of 60 s with 12 x 12 transitions and 60 panes: arrays longer than any vector register."""
+    """Windows of 60 s with 12 x 12 transitions and 60 panes: arrays longer than any vector register.
+
+    The hosts of one job name it, and the margin looks ahead.
+    """
     counts, sums = fleet.PRIVACY.releases
     sums = replace(sums, sensitivity_l1=7_700, sensitivity_l2_squared=7_700**2, scale_micro=SCALE * 10**6)
-    privacy = replace(fleet.PRIVACY, releases=(counts, sums))
+    privacy = replace(fleet.PRIVACY, releases=(counts, sums, HISTOGRAM), epsilon_total_micro=1_200_000)
     enrolled = (ClassEnrolment(model=LARGE.model, gpus=GPUS, capacity_w=GPUS * 700),)
     hosts = [
         replace(fleet.enrolment(f"h{n}", "d", f"t{n % 3}"), classes=enrolled, failure_domain=f"rack{n % 4}")
         for n in range(HOSTS)
     ]
-    rule = fleet.domain_rule("d", window_ms=WINDOW_MS, pane_ms=PANE_MS, grace_ms=0, limit_w=HOSTS * GPUS * 700)
-    limits = replace(LIMITS, lateness_ms=2 * WINDOW_MS)
+    rule = fleet.domain_rule(
+        "d", window_ms=WINDOW_MS, pane_ms=PANE_MS, grace_ms=0, limit_w=HOSTS * GPUS * 700, horizon_ms=10_000
+    )
+    limits = replace(LIMITS, lateness_ms=2 * WINDOW_MS, max_epsilon_micro=1_200_000)
     story = Story(fleet.policy_of(hosts, [rule], models=(LARGE,), limits=limits))
     story.control("POLICY_SWITCH", story.policies[0])
     begin = -(-T0 // WINDOW_MS) * WINDOW_MS
@@ -188,6 +199,7 @@ def large_log() -> Story:
                 samples_scheduled=TICKS,
                 samples_taken=TICKS,
                 classes=(large_class(number, window),),
+                group_label="job" if number % 8 < 3 else None,
             )
             story.put("d", seal(signer, body).value(signer.evidence), start + WINDOW_MS + number)
     return story

@@ -188,7 +188,8 @@ def test_forecasts_reach_to_the_claims_that_are_set_aside() -> None:
 def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:
     """It may speak for all of its model; and the others speak for it while it does not."""
     view = mixed_view()
-    means, quantiles = [], []
+    means: list[int] = []
+    quantiles: list[int] = []
     for claim_w, others_w in ((None, 400.0), (None, 4_000.0), (0.0, 400.0), (float(GPUS * OTHER.clip_high_w), 400.0)):
         window = Domain(view).window(dict.fromkeys(range(1, HOSTS), 400.0) | {0: others_w})
         if claim_w is not None:
@@ -214,9 +215,9 @@ def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:
     assert bound.margin_w is not None
     assert max(means) - min(means) > 4 * GPUS * 1_000, "one of four hosts moves all four"
     assert abs(means[1] - means[0]) > 1.5 * 3_600, "one of the others moves them, too"
-    for host in range(1, len(means)):
-        assert abs(means[host] - means[0]) <= bound.mean_w
-        assert abs(quantiles[host] - quantiles[0]) <= bound.margin_w
+    for mean_w, quantile_w in zip(means, quantiles, strict=True):
+        assert abs(mean_w - means[0]) <= bound.mean_w
+        assert abs(quantile_w - quantiles[0]) <= bound.margin_w
 
 
 def test_a_margin_that_looks_ahead_has_no_bound_and_says_why() -> None:
