@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -32,10 +32,14 @@ ANY, ALL = "any", "all"
 MODE_CHOICES = (ALL, ANY, INSTANT, AVERAGE)
 ALONE_SHARE, MOST_ALONE = 4, 240
 """Fleets of one kind of reading are measured in a quarter of the windows of the mixed ones, and no more than these."""
+PAST_WINDOWS, PAST_PER_FLEET, PAST_SHARE, MOST_PAST_FLEETS = 30, 10, 50, 12
+"""Fleets with a past of so many windows, of which so many more are measured; one for every fifty windows in all."""
+PAST_FIRST = 1 << 40
+"""Index of the first of them: they are other fleets than those without a past."""
 FEW_REPORTS = 2_000
 """Fewer reports than this are made sooner in this process than in new ones."""
 
-Task = tuple[str | None, int, int]
+Task = tuple[str | None, int, int, int]
 _shared: list[tuple[Bench, Event]] = []
 
 
@@ -48,15 +52,33 @@ def _work(task: Task) -> list[WindowFigures]:
     return [] if stop.is_set() else run_trial(bench, *task)
 
 
-def _tasks(mode: str | None, windows: int, per_fleet: int) -> list[Task]:
-    fleets = -(-windows // per_fleet)
-    return [(mode, index, min(per_fleet, windows - index * per_fleet)) for index in range(fleets)]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Fleets of one kind: `mode` of their readings (None: any), windows measured, in each fleet, and before them."""
+
+    mode: str | None
+    windows: int
+    per_fleet: int
+    run_up: int
+    first: int = 0
+
+    @property
+    def fleets(self) -> int:
+        """How many fleets that makes."""
+        return -(-self.windows // self.per_fleet)
+
+    def tasks(self) -> list[Task]:
+        """One task per fleet: kind of reading, index, windows measured and before them."""
+        return [
+            (self.mode, self.first + index, min(self.per_fleet, self.windows - index * self.per_fleet), self.run_up)
+            for index in range(self.fleets)
+        ]
 
 
 def _run(bench: Bench, tasks: Sequence[Task], workers: int) -> Iterator[list[WindowFigures]]:
     """Results in the tasks' order, whoever makes them."""
     spec = bench.spec
-    reports = spec.hosts * sum(spec.run_up + windows for _, _, windows in tasks)
+    reports = spec.hosts * sum(run_up + windows for _, _, windows, run_up in tasks)
     if workers == 1 or reports < FEW_REPORTS:
         for task in tasks:
             yield run_trial(bench, *task)
@@ -99,29 +121,17 @@ def bench_margin(
     if not traces:
         raise TraceError(f"no trace of a GPU named {gpu!r}", field="gpu")
     plan = _plan(traces, spec, mode)
-    bench = bench_of(spec, traces, [kind for kind, _ in plan])
-    tasks = [task for kind, windows in plan for task in _tasks(kind, windows, spec.per_fleet)]
-    measured: dict[str | None, list[WindowFigures]] = {kind: [] for kind, _ in plan}
-    total, count = sum(windows for _, windows in plan), 0
-    for task, figures in zip(tasks, _run(bench, tasks, workers or os.cpu_count() or 1), strict=True):
-        measured[task[0]].extend(figures)
-        count += len(figures)
-        progress(count, total)
-    main = measured[plan[0][0]]
+    past = _past(plan[0]) if mode == ALL else None
+    bench = bench_of(spec, traces, [part.mode for part in plan])
+    found_of = _measure(bench, [*plan, *([past] if past else [])], workers or os.cpu_count() or 1, progress)
+    main = found_of[plan[0]]
     return {
         "estimators": estimator_figures(main, spec.seed),
         "paper_variants": paper_variants(main),
         "forecast": forecast_figures(main, spec.seed),
-        "fleet": _fleet(bench, plan[0][0], main, traces),
-        "by_mode": {
-            kind: {
-                "estimators": estimator_figures(measured[kind], spec.seed),
-                "forecast": forecast_figures(measured[kind], spec.seed),
-                "fleet": _fleet(bench, kind, measured[kind], traces),
-            }
-            for kind, _ in plan
-            if kind is not None
-        },
+        "fleet": _fleet(bench, plan[0], main),
+        "by_mode": {part.mode: _figures(bench, part, found_of[part]) for part in plan if part.mode is not None},
+        "with_past": _figures(bench, past, found_of[past]) if past else None,
         "seed": spec.seed,
         "noise": spec.noise,
         "epsilon": spec.epsilon,
@@ -143,24 +153,56 @@ def _unused(traces: Sequence[BenchTrace]) -> list[Skipped]:
     ]
 
 
-def _plan(traces: Sequence[BenchTrace], spec: MarginSpec, mode: str) -> list[tuple[str | None, int]]:
+def _measure(
+    bench: Bench, parts: Sequence[Part], workers: int, progress: Callable[[int, int], None]
+) -> dict[Part, list[WindowFigures]]:
+    """Windows measured, by part."""
+    tasks = [(part, task) for part in parts for task in part.tasks()]
+    measured: dict[Part, list[WindowFigures]] = {part: [] for part in parts}
+    count, total = 0, sum(part.windows for part in parts)
+    for (part, _), figures in zip(tasks, _run(bench, [task for _, task in tasks], workers), strict=True):
+        measured[part].extend(figures)
+        count += len(figures)
+        progress(count, total)
+    return measured
+
+
+def _figures(bench: Bench, part: Part, windows: Sequence[WindowFigures]) -> dict[str, Any]:
+    return {
+        "estimators": estimator_figures(windows, bench.spec.seed),
+        "forecast": forecast_figures(windows, bench.spec.seed),
+        "fleet": _fleet(bench, part, windows),
+    }
+
+
+def _past(main: Part) -> Part | None:
+    """Fleets with a past, so that hosts have references and the outlier layers work; None for a short run."""
+    fleets = min(main.windows // PAST_SHARE, MOST_PAST_FLEETS)
+    if not fleets or main.run_up >= PAST_WINDOWS:
+        return None
+    return Part(main.mode, fleets * PAST_PER_FLEET, PAST_PER_FLEET, PAST_WINDOWS, PAST_FIRST)
+
+
+def _plan(traces: Sequence[BenchTrace], spec: MarginSpec, mode: str) -> list[Part]:
     """Kinds of fleets and windows of each; with `all` those kinds of reading of which there are fleets."""
+
+    def part(kind: str | None, windows: int) -> Part:
+        return Part(kind, windows, spec.per_fleet, spec.run_up)
+
     if mode in (INSTANT, AVERAGE):
-        return [(mode, spec.windows)]
-    plan: list[tuple[str | None, int]] = [(None, spec.windows)]
+        return [part(mode, spec.windows)]
+    plan = [part(None, spec.windows)]
     if mode == ALL:
         alone = max(min(-(-spec.windows // ALONE_SHARE), MOST_ALONE), spec.per_fleet)
         for kind in (INSTANT, AVERAGE):
             if any(one.mode == kind and one.workload in {"training", "inference"} for one in traces):
-                plan.append((kind, alone))
+                plan.append(part(kind, alone))
     return plan
 
 
-def _fleet(
-    bench: Bench, mode: str | None, windows: Sequence[WindowFigures], traces: Sequence[BenchTrace]
-) -> dict[str, Any]:
+def _fleet(bench: Bench, part: Part, windows: Sequence[WindowFigures]) -> dict[str, Any]:
     """What the fleets were made of and how their true power moved."""
-    spec, pools = bench.spec, bench.pools[mode]
+    spec, pools = bench.spec, bench.pools[part.mode]
     margin = np.array([(one.p99_w - one.mean_w) * one.mw_per_w for one in windows])
     used = {id(one): one for one in (*pools.jobs, *pools.inference, *pools.idle)}.values()
     return {
@@ -169,8 +211,8 @@ def _fleet(
         "window_s": spec.window_s,
         "pane_ms": spec.pane_ms,
         "windows": len(windows),
-        "fleets": -(-len(windows) // spec.per_fleet),
-        "run_up_windows": spec.run_up,
+        "fleets": part.fleets,
+        "run_up_windows": part.run_up,
         "group_labels": spec.labels,
         "nameplate_mw": 100.0,
         "true_mean_mw": float(np.mean([one.mean_w * one.mw_per_w for one in windows])),

@@ -42,6 +42,7 @@ def margin_screen(result: Mapping[str, Any]) -> RenderableType:
             )
             for kind, one in result["by_mode"].items()
         ),
+        *_past(result["with_past"]),
         block(
             "Measured",
             [
@@ -54,6 +55,17 @@ def margin_screen(result: Mapping[str, Any]) -> RenderableType:
         ),
     ]
     return Group(*parts)
+
+
+def _past(one: Mapping[str, Any] | None) -> list[RenderableType]:
+    """The table of fleets whose hosts have references, if there are any."""
+    if one is None:
+        return []
+    fleet, aside = one["fleet"], one["estimators"]["edge"]["set_aside_hosts"]
+    said = (
+        f"Fleets with a past of {fleet['run_up_windows']} windows, {fleet['windows']} windows, {aside} hosts set aside"
+    )
+    return [titled(said, _estimators(one["estimators"], None))]
 
 
 def _goals(result: Mapping[str, Any]) -> tuple[float, float | None, float] | None:

@@ -183,11 +183,13 @@ class _Hosts:
         return made
 
 
-def run_trial(bench: Bench, mode: str | None, index: int, windows: int) -> list[WindowFigures]:
-    """Draw fleet `index` of a kind of reading and measure `windows` windows of it."""
-    spec = bench.spec
+def run_trial(
+    bench: Bench, mode: str | None, index: int, windows: int, run_up: int | None = None
+) -> list[WindowFigures]:
+    """Draw fleet `index` of a kind of reading and measure `windows` windows of it after `run_up` (None: the spec's)."""
+    spec, run_up = bench.spec, bench.spec.run_up if run_up is None else run_up
     rng = np.random.default_rng([spec.seed, sum((mode or "").encode()), index])
-    ticks, count = spec.schedule.ticks, spec.run_up + windows
+    ticks, count = spec.schedule.ticks, run_up + windows
     beyond = max(FORECAST_S) * TICKS_PER_S + 1
     fleet = draw_fleet(
         bench.pools[mode], bench.rules, rng, hosts=spec.hosts, gpus=spec.gpus, ticks=count * ticks + beyond
@@ -198,7 +200,7 @@ def run_trial(bench: Bench, mode: str | None, index: int, windows: int) -> list[
     mw_per_w = NAMEPLATE_MW / fleet.capacity_w
     result = []
     for number in range(count):
-        paper = PaperWindow(spec.epsilon, rng) if number >= spec.run_up else None
+        paper = PaperWindow(spec.epsilon, rng) if number >= run_up else None
         reports = hosts.reports(number * ticks, paper)
         outputs = {name: core.output(reports[name]) for name, core in cores.items()}
         if paper is None:

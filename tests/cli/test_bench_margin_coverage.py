@@ -81,6 +81,7 @@ def styles(figures: dict[str, Any], test: dict[str, Any]) -> str | None:
 RESULT: dict[str, Any] = {
     "forecast": {},
     "by_mode": {},
+    "with_past": None,
     "seed": 1,
     "epsilon": 1.0,
     "skipped": [],
