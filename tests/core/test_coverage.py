@@ -181,8 +181,22 @@ def test_forecasts_reach_to_the_claims_that_are_set_aside() -> None:
     for one in made.forecasts:
         assert one.estimate.low_w <= sum(powers.values()) * 1.01
         assert one.estimate.high_w >= sum(claim.values())
-    assert made.margin.margin is not None
-    assert made.margin.margin.low_w <= made.margin.limit_w - sum(claim.values())
+    ahead = next(one.estimate for one in made.forecasts if (one.horizon_ms, one.quantile_ppm) == (10_000, 990_000))
+    now = next(one.estimate for one in made.quantiles if one.quantile_ppm == 990_000)
+    margin = made.margin.margin
+    assert margin is not None
+    assert margin.value_w == made.margin.limit_w - ahead.value_w < made.margin.limit_w - now.value_w
+    assert abs(margin.low_w - (made.margin.limit_w - ahead.high_w)) <= 2
+
+
+def test_a_lower_power_limit_lowers_what_a_host_may_claim() -> None:
+    for limit_w, capped in ((CAPACITY_W // 2, 1), (CAPACITY_W, 0), (2 * CAPACITY_W, 0)):
+        domain = Domain(view_of(HOSTS))
+        window = domain.window({host: power for host, power in POWERS.items() if host})
+        sums = np.full(PANES, 3_600 * 10 * TICKS // PANES)
+        domain.add(window, 0, sums, 50, enforced_limit_w=limit_w, enforced_limit_w_absent_reason=None)
+        found = {one.code: one.hosts for one in output_of(window).layers}
+        assert found["INFLUENCE_CAPPED"] == capped
 
 
 def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:

@@ -127,11 +127,14 @@ def test_a_margin_that_looks_ahead_takes_the_forecast() -> None:
             horizon_ms=10_000,
             quantile_ppm=990_000,
             confidence_ppm=confidence,
+            coverage_w2=coverage_w2,
         )
-        for confidence in (800_000, 950_000)
+        for confidence, coverage_w2 in ((800_000, 0.0), (950_000, 0.0), (999_000, 1e10))
     }
     (expected,) = (one for one in coming(history, now) if (one.horizon_ms, one.quantile_ppm) == (10_000, 990_000))
-    wide, narrow = ahead[950_000], ahead[800_000]
+    wide, narrow, least = ahead[950_000], ahead[800_000], ahead[999_000]
+    assert least is not None
+    assert least.high_w - least.value_w > 3 * 1e5, "what did not report is in it"
     assert wide == expected.estimate
     assert wide is not None
     assert narrow is not None
