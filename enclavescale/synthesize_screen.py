@@ -26,6 +26,8 @@ def synthesis_screen(result: Mapping[str, Any], files: list[str]) -> RenderableT
     parts: list[RenderableType] = [block(run["name"], _facts(run)) for run in runs[:1] if len(runs) == 1]
     if result["median"]:
         parts.append(titled("Synthetic against real", Group(_table(result), Text(NOTE, QUIET))))
+    if result["skipped"]:
+        parts.append(block("", [("skipped", f"{one['file']}: {one['reason']}") for one in result["skipped"]]))
     if files:
         parts.append(block("", [("written", name) for name in files]))
     return Group(*parts)

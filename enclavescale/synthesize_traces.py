@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from enclavescale.agent.file import BUNDLED
-from enclavescale.bench.trace_files import BenchTrace, nominal_limit_w, read_trace, read_traces
+from enclavescale.bench.trace_files import BenchTrace, Skipped, nominal_limit_w, read_trace, read_traces
 from enclavescale.bench.trace_log import UNKNOWN, Unusable
 from enclavescale.synthesize_outputs import Released
 from power_model.grid import Grid
@@ -57,10 +58,13 @@ class Hosts:
     window_s: int = 60
 
 
-def real_traces(where: str, tdp_w: int | None = None) -> list[RealTrace]:
+def real_traces(
+    where: str, tdp_w: int | None = None, *, skip: Callable[[Skipped], None] = lambda one: None
+) -> list[RealTrace]:
     """Traces of a file, a directory (as `bench margin` reads it), or `bundled:NAME`, sorted by name.
 
-    Files: this project's traces, nvidia-smi logs, Parquet. Raises TraceError, ConfigError for an unknown bundled one.
+    Files: this project's traces, nvidia-smi logs, Parquet. `skip` is told what a directory holds that cannot be used.
+    Raises TraceError, ConfigError for an unknown bundled one.
     """
     if where.startswith(BUNDLED):
         name = where.removeprefix(BUNDLED)
@@ -68,7 +72,12 @@ def real_traces(where: str, tdp_w: int | None = None) -> list[RealTrace]:
     path = Path(where)
     if path.is_dir():
         own = [_of_trace(one.name.removesuffix(SUFFIX), _parsed(one), tdp_w) for one in sorted(path.glob(f"*{SUFFIX}"))]
-        return own or sorted(map(_of_log, read_traces(path, tdp_w=tdp_w).traces), key=lambda one: one.name)
+        if own:
+            return own
+        found = read_traces(path, tdp_w=tdp_w)
+        for one in found.skipped:
+            skip(one)
+        return sorted(map(_of_log, found.traces), key=lambda one: one.name)
     if path.suffix == ".json":
         return [_of_trace(path.name.removesuffix(SUFFIX).removesuffix(".json"), _parsed(path), tdp_w)]
     if path.suffix.lower() not in {".csv", ".parquet"}:

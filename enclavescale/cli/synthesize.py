@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from enclavescale.bench.trace_files import Skipped
 from enclavescale.cli.common import EXIT_CODES, Cluster, FiniteRange, cluster_options, errors, json_option, say
 from enclavescale.synthesize import (
     PLOT_SUFFIXES,
@@ -83,24 +84,28 @@ def synthesize_command(
         ):
             if target is not None:
                 check_target(target, suffixes, what)
+        skipped: list[Skipped] = []
         if traces is not None:
-            runs = _from_traces(traces, wanted, options)
+            runs = _from_traces(traces, wanted, options, skipped)
         else:
             runs = [_from_outputs(output, cluster, compare, wanted, options)]
         files = _write(runs, wanted, options["out"], options["plot"])
-        result = summary([run.as_json(wanted) for run in runs])
+        result = {
+            **summary([run.as_json(wanted) for run in runs]),
+            "skipped": [{"file": one.file, "reason": one.reason} for one in skipped],
+        }
         if as_json:
             say({**result, "files": files})
         else:
             Console().print(synthesis_screen(result, files))
 
 
-def _from_traces(where: str, wanted: Wanted, options: dict[str, Any]) -> list[Run]:
+def _from_traces(where: str, wanted: Wanted, options: dict[str, Any], skipped: list[Skipped]) -> list[Run]:
     epsilon = None if options["no_noise"] else options["epsilon"]
     hosts = Hosts(count=options["hosts"], gpus=options["host_gpus"], epsilon=epsilon)
     return [
         synthesize(one.name, released_of_trace(one, hosts), wanted, covered(one, hosts))
-        for one in real_traces(where, options["tdp"])
+        for one in real_traces(where, options["tdp"], skip=skipped.append)
     ]
 
 

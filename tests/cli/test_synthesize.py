@@ -172,6 +172,17 @@ def test_a_directory_of_traces_is_compared_one_by_one(tmp_path: Path) -> None:
     assert "Synthetic against real" in screen
 
 
+def test_a_foreign_file_in_a_directory_is_named_and_skipped(tmp_path: Path) -> None:
+    run(*EXACT, "--seconds", "30", "--out", str(tmp_path / "t.csv"))
+    (tmp_path / "summary.csv").write_text("name,mean\nT4,50\n")
+    found = run("--traces", str(tmp_path), "--no-noise")
+    assert [one["name"] for one in found["runs"]] == ["t.csv"]
+    assert [one["file"] for one in found["skipped"]] == ["summary.csv"]
+    screen = call("synthesize", "--traces", str(tmp_path), "--no-noise").stdout
+    assert "summary.csv: no reading in the log" in " ".join(screen.split())
+    assert run("--traces", str(tmp_path / "t.csv"), "--no-noise")["skipped"] == []
+
+
 def test_outputs_of_a_file_in_every_form(tmp_path: Path) -> None:
     found = outputs()
     forms = {
