@@ -15,7 +15,12 @@ from stream_jobs.core.aside import Flags, JudgedClass
 from stream_jobs.core.history import Floats, Ints
 
 CAP_SIGMAS = 5.0
-"""The drift cap holds what hosts gain over their true level: so many deviations of the known noise are taken off."""
+"""The drift cap holds what hosts gain over their true level: so many deviations of the known noise are taken off for
+every host outside its band, one by one, because liars can all lean the same way. Where more hosts than may lie have
+left their bands, those of the sum: what is beyond the last of them is noise for the most part."""
+
+LEANING = frozenset({"DRIFT_UP", "DRIFT_DOWN"})
+"""Codes of hosts inside their bands."""
 
 LEAST_ASIDE_W = 0.5
 """Less is not set aside: outputs are in W."""
@@ -33,35 +38,34 @@ _PPM = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Balance:
     """What hosts outside their bands move in one direction. `shares`: deviation per capacity, largest first, of hosts
-    with `capacity_w`, whose unit moves the figure by `watts`; `cap_w`: what is admitted of what nobody bears out.
-    `leaning_w`: what steady hosts lean by that noise may explain.
+    with `capacity_w`, whose unit moves the figure by `watts`; `cap_w`: what is admitted of what nobody bears out where
+    no more of them have left their bands than may lie, and where more have. `leaning_w`: what steady hosts lean by that
+    noise may explain.
     """
 
     shares: Floats
     capacity_w: Ints
     watts: Floats
-    cap_w: float
+    cap_w: tuple[float, float]
     leaning_w: float
 
     def admitted_w(self, limit_w: int) -> float:
         """What counts of it, W, if hosts of a capacity up to `limit_w` may lie."""
         borne_w, beyond_w = self._split_w(limit_w)
-        return borne_w + self._free_w(beyond_w)
+        return borne_w + _free_w(beyond_w, self.cap_w[int(self.capacity_w.sum()) > limit_w])
 
     def range_w(self, limit_w: int, own_w: int, reach_w: float) -> float:
         """How far a subject of `own_w` capacity that claims up to `reach_w` more or less may change what counts of
-        others' claims, W: it may bear them out, and it may use up the cap, or leave it to them.
+        others' claims, W: it may bear them out, and it may use up the cap, or leave it to them. Its noise, which is
+        less than its reach, is taken off the cap or not.
         """
+        low_w, high_w = max(0.0, self.cap_w[0] - reach_w), self.cap_w[1] + reach_w
         most_w, beyond_w = self._split_w(limit_w - own_w)
-        most_w += min(beyond_w, self.cap_w if beyond_w - reach_w <= self.cap_w else self._free_w(beyond_w - reach_w))
+        most_w += min(beyond_w, high_w if beyond_w - reach_w <= high_w else _free_w(beyond_w - reach_w, high_w))
         least_w, beyond_w = self._split_w(limit_w)
         if beyond_w > 0:
-            least_w += self._free_w(beyond_w + reach_w) * beyond_w / (beyond_w + reach_w)
+            least_w += _free_w(beyond_w + reach_w, low_w) * beyond_w / (beyond_w + reach_w)
         return most_w - least_w
-
-    def _free_w(self, beyond_w: float) -> float:
-        """What counts of claims that nobody bears out, W."""
-        return max(0.0, min(beyond_w, 2 * self.cap_w - beyond_w))
 
     def _split_w(self, limit_w: int) -> tuple[float, float]:
         """What is borne out of the claims, and what is not, W."""
@@ -76,6 +80,11 @@ class Balance:
         reached = np.cumsum(self.capacity_w)
         first = int(np.searchsorted(reached, max(0, limit_w), side="right"))
         return float(self.shares[first]) if first < len(self.shares) else 0.0
+
+
+def _free_w(beyond_w: float, cap_w: float) -> float:
+    """What counts of claims that nobody bears out, W."""
+    return max(0.0, min(beyond_w, 2 * cap_w - beyond_w))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,7 @@ def weigh(sides: Sequence[Side], leaning_w: float, limit_w: int, cap_w: float) -
     capacity: list[Ints] = [np.zeros(0, np.int64)]
     watts: list[Floats] = [np.zeros(0)]
     under: list[Floats] = [np.zeros(0)]
-    noise: list[Floats] = [np.zeros(0)]
+    noise: list[float] = []
     for side in sides:
         one, flags = side.one, side.flags
         upwards: Floats = np.maximum(0.0, side.moved_w[flags]) / np.maximum(1, one.capacity_w[flags])
@@ -142,14 +151,17 @@ def weigh(sides: Sequence[Side], leaning_w: float, limit_w: int, cap_w: float) -
         capacity.append(one.capacity_w[flags])
         watts.append(one.capacity_w[flags].astype(np.float64) * one.factor)
         under.append(side.base_w[flags] * one.factor)
-        noise_w = one.noise_w[flags] * one.factor
-        noise.append(noise_w * noise_w)
+        leaving = np.logical_or.reduce([one.codes[code] for code in side.codes if code not in LEANING])
+        noise += (one.noise_w[leaving] * one.factor).tolist()
     order = np.argsort(-np.concatenate(shares), kind="stable")
     balance = Balance(
         shares=np.concatenate(shares)[order],
         capacity_w=np.concatenate(capacity)[order],
         watts=np.concatenate(watts)[order],
-        cap_w=max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(np.concatenate(noise).tolist()))),
+        cap_w=(
+            max(0.0, cap_w - CAP_SIGMAS * math.fsum(noise)),
+            max(0.0, cap_w - CAP_SIGMAS * math.sqrt(math.fsum(one * one for one in noise))),
+        ),
         leaning_w=leaning_w,
     )
     claimed_w = math.fsum((balance.shares * balance.watts).tolist())

@@ -53,7 +53,11 @@ class Companions:
 
     def expected_w(self, now_w: Floats) -> Floats:
         """What every host should draw, W per GPU, given what all claim now: float64[hosts], NaN = no claim."""
-        return self.level_w + _consensus(self.rows, now_w - self.level_w)
+        return self.level_w + self.moved_w(now_w - self.level_w)
+
+    def moved_w(self, moves_w: Floats) -> Floats:
+        """How far each host moved as its companions and itself have it, given how far all did: float64[hosts], W."""
+        return _consensus(self.rows, moves_w)
 
     def followed(self, now_w: Floats) -> Flags:
         """Hosts with enough companions that claim anything now: float64[hosts], NaN = no claim."""

@@ -169,6 +169,15 @@ class References:
             np.where(followed, expected_w + self.companions.high_w, self.high_w),
         )
 
+    def expected_swing_w(self, rows: Ints, now_w: Floats) -> Floats:
+        """How far every host of the index should swing inside the window, W per GPU, by what those at `rows` claim."""
+        if self.companions is None:
+            return self.swing_w
+        moves_w = np.full(len(self.level_w), np.nan)
+        moves_w[rows] = now_w - self.swing_w[rows]
+        result: Floats = np.maximum(0.0, self.swing_w + self.companions.moved_w(moves_w))
+        return result
+
     def rows_of(self, host_ids: list[str]) -> npt.NDArray[np.int64]:
         """Rows of some hosts, -1 for one the history has not met."""
         rows = np.array([self.index.get(host_id, -1) for host_id in host_ids], np.int64)

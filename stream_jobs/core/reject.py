@@ -75,7 +75,7 @@ SWING_GROWTH = 1.21
 MIN_READINGS_SHARE = 0.5
 """A host with references that has taken fewer of its readings counts as absent."""
 
-STEADY_SIGMAS = 4.0
+STEADY_SIGMAS = 8.0
 """A host whose past claims lie this close to its references, in deviations of the noise, was steady."""
 
 USUAL_NOISE_RATIO, MAX_NOISE_RATIO = 1.5, 4.0
@@ -198,7 +198,8 @@ def _flag(window: Window, key: ClassKey, total: ClassSum) -> JudgedClass:
         model = window.view.models[key[0]]
         one.expected_w = np.minimum(np.maximum(expected_w, model.clip_low_w), model.clip_high_w)
         one.level_w = np.where(proven, one.expected_w[rows] * gpus, np.nan)
-        one.swing_level_w = np.where(proven, known.swing_w[rows] * gpus, np.nan)
+        swing_w = known.expected_swing_w(rows[told], np.sqrt(np.maximum(0.0, claims.swing_w2))[told])
+        one.swing_level_w = np.where(proven, swing_w[rows] * gpus, np.nan)
         free = slack_w + DRIFT_SHARE * one.capacity_w / gpus
         counts = proven & ~one.absent
         near = STEADY_SIGMAS * one.noise_w / gpus
@@ -206,7 +207,7 @@ def _flag(window: Window, key: ClassKey, total: ClassSum) -> JudgedClass:
         one.rise_w, one.fall_w = (high_w - expected_w)[rows] * gpus, (expected_w - low_w)[rows] * gpus
         one.codes["HISTORY_UP"] = counts & (claims.mean_w > high_w[rows] + free)
         one.codes["HISTORY_DOWN"] = counts & (claims.mean_w < low_w[rows] - free)
-        past_w2 = known.swing_high_w2[rows]
+        past_w2 = np.maximum(known.swing_high_w2, swing_w * swing_w)[rows]
         drift_w2 = (SWING_GROWTH - 1) * past_w2 + (DRIFT_SHARE * one.capacity_w / gpus) ** 2
         one.codes["HISTORY_SWING"] = counts & (claims.swing_w2 > past_w2 + drift_w2 + _swing_slack_w2(claims, past_w2))
         _compare_cohort(window, one, known, ~proven & ~one.absent, free)

@@ -279,16 +279,18 @@ def shown(result: dict[str, Any]) -> str:
 # -- at full count ---------------------------------------------------------------------------------------------
 
 
+FULL = ByzantineSpec(hosts=32, gpus=8, epsilon=1.0, window_s=60, windows=10, history=30, seed=1)
+
+
 @pytest.mark.accept
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("source", ["bundled", "real"])
 def test_colluders_move_no_more_than_they_may(source: str) -> None:
     if source == "real" and not REAL.is_dir():
         pytest.skip("the real traces are not part of the project")
-    spec = ByzantineSpec(hosts=32, gpus=8, epsilon=1.0, window_s=60, windows=10, history=30, seed=1)
-    result = bench.bench_byzantine(
-        REAL if source == "real" else None, spec, trials=12, honest_host_windows=100_000, presence=True
-    )
-    write_result(f"bench-byzantine-{source}", result, seeds={"fleets": spec.seed})
+    result = bench.bench_byzantine(REAL if source == "real" else None, FULL, trials=6)
+    if source == "bundled":
+        write_result("byzantine", result, seeds={"fleets": FULL.seed})
     for name, one in result["layers"].items():
         assert max(one["mean_mw"], one["margin_mw"]) <= GOAL_COST_MW, name
     for name, one in result["fractions"]["0.15"]["strategies"].items():
@@ -296,6 +298,13 @@ def test_colluders_move_no_more_than_they_may(source: str) -> None:
     for fraction, by_name in result["fractions"].items():
         for name, one in by_name["strategies"].items():
             assert one["exceeded"] == 0, (fraction, name)
+
+
+@pytest.mark.accept
+@pytest.mark.timeout(7200)
+def test_honest_hosts_are_not_refused_when_jobs_start_and_stop() -> None:
+    result = bench.bench_byzantine(None, FULL, fractions=(0.0,), trials=1, presence=False, honest_host_windows=100_000)
     honest = result["honest"]["fleet"]
+    write_result("byzantine-honest", honest, seeds={"fleets": FULL.seed})
     assert honest["host_windows"] >= 100_000
     assert honest["refused"] <= math.floor(1e-4 * honest["host_windows"])

@@ -102,7 +102,7 @@ def test_claims_count_up_to_the_cap_and_less_and_less_beyond_it(direction: int) 
         judgement = judge(window)
         balance = judgement.up if direction > 0 else judgement.down
         moved = float((balance.shares * balance.watts).sum())
-        wanted = max(0.0, min(moved, 2 * balance.cap_w - moved))
+        wanted = max(0.0, min(moved, 2 * balance.cap_w[0] - moved))
         assert balance.admitted_w(ENROLLED_W // 4) == pytest.approx(wanted)
         assert abs((mean_of(output_of(window)) - truth) * direction - wanted) < 4 * SIGMA_W * HOSTS**0.5
         seen.append(wanted)
@@ -126,13 +126,13 @@ def test_nobody_changes_what_counts_of_others_by_more_than_stated(
         ordered = sorted(claims, reverse=True)
         capacity_w = np.array([w for _, w in ordered], np.int64)
         shares = np.array([share / 60 for share, _ in ordered], float)
-        return Balance(shares, capacity_w, capacity_w.astype(float), cap / 60, 0.0)
+        return Balance(shares, capacity_w, capacity_w.astype(float), (cap / 60, cap / 60), 0.0)
 
     def counts(claims: list[tuple[int, int]]) -> float:
         whole, part = balance(claims), balance(others)
         borne = whole.borne_out(limit)
         beyond, mine = (float((np.maximum(one.shares - borne, 0) * one.watts).sum()) for one in (whole, part))
-        free = max(0.0, min(beyond, 2 * whole.cap_w - beyond)) / beyond if beyond else 0.0
+        free = max(0.0, min(beyond, 2 * whole.cap_w[0] - beyond)) / beyond if beyond else 0.0
         return float((np.minimum(part.shares, borne) * part.watts).sum()) + free * mine
 
     found = [counts([*others, (share, subject[1])]) for share in (0, subject[0], 60)] + [counts(others)]
@@ -282,7 +282,7 @@ def test_borne_out_is_what_more_than_the_liars_reach(shares: list[tuple[int, int
         np.array([share for share, _ in ordered], float),
         np.array([w for _, w in ordered]),
         np.ones(len(ordered)),
-        0.0,
+        (0.0, 0.0),
         0.0,
     )
     expected = next(d for d in itertools.count() if sum(w for share, w in shares if share > d) <= limit)
