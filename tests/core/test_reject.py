@@ -192,6 +192,20 @@ def test_a_fake_swing_is_flagged_and_held() -> None:
     assert admitted <= CAP_W * 1.05
 
 
+@pytest.mark.parametrize("liars", [0, 3])
+def test_a_job_that_begins_to_swing_is_no_fake_swing(liars: int) -> None:
+    """Six hosts in step swing as never before: a job of less than may collude. Three others swing with them and lie."""
+    job = range(6)
+    domain = Domain(view_of(HOSTS), seed=5)
+    for number in range(30):
+        domain.close(domain.window(MIXED | dict.fromkeys(job, 1_500.0 + 1_000 * (number % 3 == 0))))
+    wave = np.where(np.arange(PANES) % 20 < 10, 1.0, -1.0)
+    now = MIXED | dict.fromkeys(job, 1_500.0 + 900 * wave)
+    output = closed(domain, now | {host: MIXED[host] * (1 + 0.9 * wave) for host in range(20, 20 + liars)})
+    assert {one.code: one.hosts for one in output.layers if one.hosts} == ({"HISTORY_SWING": liars} if liars else {})
+    assert sum(one.hosts for one in output.set_aside) == liars
+
+
 def test_absent_hosts_count_at_their_own_level() -> None:
     """Idle hosts leave: the others' utilisation must not stand for them."""
     gone = range(5)
