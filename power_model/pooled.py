@@ -25,7 +25,7 @@ TAIL = 0.99
 """Probability of the quantile whose uncertainty stands for all upper ones'."""
 HELD_ROWS = 2_000
 """Rows with less than this part of a group's readings cannot reach the quantiles that are published."""
-SAME_READINGS = 1.05
+SAME_READINGS = 1.1
 """Rows are held back together if none took so many times the readings of another."""
 
 
@@ -107,19 +107,16 @@ def _held_back(
     at = (np.arange(points, dtype=np.float64) + 0.5) / points
     pool, first = _aligned(histograms, rows, moves)
     heights = np.cumsum(pool)
-    usual = _rough_quantiles(heights, total, edges_w, at)
+    usual = _rough_quantiles(heights / total, edges_w, at)
     half_w = float(one.edges_w[-1] - one.edges_w[0]) / 2
     lower, upper = np.full(points, -np.inf), np.full(points, np.inf)
     for alike in _alike(readings, tried):
-        least, most = _envelope(histograms, rows[alike], moves[alike] - first, pool.size)
         counts = readings[alike]
-        few, many = int(counts.min()), int(counts.max())
-        # The lowest of the quantile functions without one row each is that of the highest distribution function.
-        lowest = _rough_quantiles(heights - least, total - many, edges_w, at) - usual
-        highest = _rough_quantiles(heights - most, total - few, edges_w, at) - usual
-        room_w = half_w * few / total
-        np.minimum(upper, lowest + room_w, out=upper)
-        np.maximum(lower, highest - room_w, out=lower)
+        lowest, highest = _shares_without(heights, total, histograms[rows[alike]], counts, moves[alike] - first)
+        room_w = half_w * int(counts.min()) / total
+        # The lowest of their quantile functions is that of the highest distribution function.
+        np.minimum(upper, _rough_quantiles(highest, edges_w, at) - usual + room_w, out=upper)
+        np.maximum(lower, _rough_quantiles(lowest, edges_w, at) - usual - room_w, out=lower)
     return np.asarray(np.minimum(0.0, upper) + np.maximum(0.0, lower))
 
 
@@ -134,25 +131,34 @@ def _alike(readings: Counts, tried: Counts) -> list[Counts]:
     return parts
 
 
-def _envelope(
-    histograms: npt.NDArray[np.signedinteger[Any]], rows: Counts, places: Counts, size: int
-) -> tuple[Counts, Counts]:
-    """The least and the most that any row has counted up to the end of each of `size` cells; it begins at `places`."""
-    least, most = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
+def _shares_without(
+    heights: Counts, total: int, histograms: npt.NDArray[np.signedinteger[Any]], readings: Counts, places: Counts
+) -> tuple[Floats, Floats]:
+    """The least and the largest share of readings up to the end of each cell that the pool has without any one row.
+
+    `heights` [cells of the pool]: what it has of its `total` up to there; rows begin at its cells `places`.
+    """
     cells = histograms.shape[1]
+    lowest, highest = np.full(heights.size, np.inf), np.full(heights.size, -np.inf)
     for place in np.unique(places).tolist():
-        heights = np.cumsum(histograms[rows[places == place]], axis=1, dtype=np.int64)
-        low, high = heights.min(axis=0), heights.max(axis=0)
-        for bound, pick, found in ((least, np.minimum, low), (most, np.maximum, high)):
-            padded = np.concatenate([np.zeros(place, np.int64), found, np.full(size - cells - place, found[-1])])
-            pick(bound, padded, out=bound)
-    return least, most
+        here = places == place
+        own = np.cumsum(histograms[here], axis=1, dtype=np.int64)
+        others = np.maximum(1, total - readings[here])
+        if others.size > 1 and bool((others == others[0]).all()):  # as nearly always: two rows say it of all
+            own, others = np.stack([own.min(axis=0), own.max(axis=0)]), others[:2]
+        left = np.repeat(heights[np.newaxis], others.size, axis=0)
+        left[:, place : place + cells] -= own
+        left[:, place + cells :] -= own[:, -1:]
+        shares = left / others[:, np.newaxis]
+        np.minimum(lowest, shares.min(axis=0), out=lowest)
+        np.maximum(highest, shares.max(axis=0), out=highest)
+    return lowest, highest
 
 
-def _rough_quantiles(heights: Counts, readings: int, edges_w: Floats, at: Floats) -> Floats:
-    """Quantiles at `at`, W, of noisy counts summed up to the end of each cell: readings lie evenly in their cells."""
-    share = np.maximum.accumulate(heights) / max(1, readings)
-    return np.asarray(np.interp(at, np.concatenate([np.zeros(1), np.clip(share, 0.0, 1.0)]), edges_w))
+def _rough_quantiles(shares: Floats, edges_w: Floats, at: Floats) -> Floats:
+    """Quantiles at `at`, W, of noisy shares up to the end of each cell: readings lie evenly in their cells."""
+    rising = np.clip(np.maximum.accumulate(shares), 0.0, 1.0)
+    return np.asarray(np.interp(at, np.concatenate([np.zeros(1), rising]), edges_w))
 
 
 def _moves(one: ClassRows, rows: Counts, width_w: float) -> Counts:

@@ -221,3 +221,10 @@ def test_jitter_is_standard_normal_and_its_own_per_group() -> None:
 def test_sample_variance() -> None:
     assert variance(np.array([1.0])) == 0.0
     assert variance(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(5 / 3)
+
+
+def test_quantiles_are_those_of_the_values() -> None:
+    rng = np.random.default_rng(8)
+    swing = swing_of([rows_of(fleet(rng, square(24, 300, 350), 20), None)], 10)
+    shares = [0.5, 0.9, 0.99, 0.999, 1e-9, 1.0]
+    assert swing.quantiles_w(shares) == [quantile_of(swing.values_w(), share) for share in shares]
