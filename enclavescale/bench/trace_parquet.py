@@ -71,7 +71,7 @@ def read_columns(path: Path, needed: Sequence[str], wanted: Sequence[str]) -> di
                 raise TraceError(f"more than {MAX_ROWS} rows")
             table = file.read(columns=chosen)
         return {name: _numbers(name, table.column(name)) for name in chosen}
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, KeyError) as error:  # also of a name that is no text
         raise TraceError("not a Parquet file that can be read") from error
 
 

@@ -111,6 +111,13 @@ def test_a_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only(tmp_path), POWER)
 
 
+def test_a_column_name_that_is_no_text_is_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns(path, extra=POWER[0])
+    path.write_bytes(path.read_bytes().replace(b"extra", b"ex\x82ra"))
+    assert "not a Parquet file that can be read" in refused(tmp_path)
+
+
 # -- CSV -------------------------------------------------------------------------------------------------------
 
 
