@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
 from stream_jobs.core.policies import PolicyView
-from stream_jobs.core.policy_ranges import check_policy
+from stream_jobs.core.policy_ranges import check_ranges
 from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
 from verifier.signature import load_session_key, verify_record_signature
 
@@ -46,7 +46,7 @@ def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJE
     verify_record_signature(key, preimage, signed.signature)
     if signed.policy.counter < trust.min_counter:
         raise ConfigError("the policy's counter is below the floor", code="POLICY_ROLLBACK", field="counter")
-    check_policy(signed.policy)
+    check_ranges(signed.policy)
     return PolicyView(signed.policy, record_digest(preimage))
 
 

@@ -26,6 +26,7 @@ from producers.sample.source import NO_CONDITIONS, Conditions, Readings
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import HostEnrolment, Policy, SignedPolicy
 from stream_jobs.core.policies import CORE_VERSION
+from stream_jobs.core.policy_ranges import check_ranges
 
 DAY_MS = 86_400_000
 SOON_MS = 7 * DAY_MS
@@ -62,6 +63,10 @@ def check_policy(spec: ProduceSpec, now_ms: int) -> Iterator[Finding]:
     yield _signature(spec, signed, preimage)
     yield _in_force(policy, now_ms)
     yield _core(policy)
+    try:
+        check_ranges(policy)
+    except ConfigError as error:
+        yield failed("policy.ranges", error)
     unsafe = [name for name in UNSAFE if getattr(policy, name)]
     if unsafe:
         yield warn("policy.unsafe", ", ".join(unsafe), "Never outside a demonstration: have the policy signed anew.")

@@ -41,7 +41,7 @@ LIMIT_RANGES: dict[str, tuple[int, int]] = {
 """The same of `Limits`; what is reserved may be anything."""
 
 
-def check_policy(policy: Policy) -> None:
+def check_ranges(policy: Policy) -> None:
     """Raise ConfigError CONFIG_INVALID, naming the field, if a number of the policy is outside its range."""
     _demand("sample_hz", policy.sample_hz, 1, 1_000)
     _check("limits", policy.limits, LIMIT_RANGES)

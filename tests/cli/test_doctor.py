@@ -139,6 +139,10 @@ def smaller_limit(policy: Policy) -> Policy:
     return replace(policy, limits=replace(policy.limits, max_epsilon_micro=900_000))
 
 
+def no_quantile(policy: Policy) -> Policy:
+    return replace(policy, domains=tuple(replace(one, quantile_ppm=1_000_000) for one in policy.domains))
+
+
 POLICIES: dict[str, tuple[Change, list[tuple[str, str, str | None]]]] = {
     "ended": (of_policy(not_after_ms=NOW_MS), [("policy.validity", "fail", "POLICY_EXPIRED")]),
     "about to end": (of_policy(not_after_ms=NOW_MS + 86_400_000), [("policy.validity", "warn", None)]),
@@ -158,7 +162,11 @@ POLICIES: dict[str, tuple[Change, list[tuple[str, str, str | None]]]] = {
     ),
     "a higher grade": (of_policy(min_first_mile="GPU_ATTESTED"), [("policy.first_mile", "fail", "FIRST_MILE_TOO_LOW")]),
     "less epsilon": (smaller_limit, [("policy.budget", "fail", "BUDGET_EXCEEDED")]),
-    "no such model": (of_policy(models=()), [("policy.budget", "fail", None)]),
+    "no such model": (
+        of_policy(models=()),
+        [("policy.ranges", "fail", "CONFIG_INVALID"), ("policy.budget", "fail", None)],
+    ),
+    "no such quantile": (no_quantile, [("policy.ranges", "fail", "CONFIG_INVALID")]),
     "another platform": (of_host(platform_ids=("ab" * 16,)), [("tee.platform", "fail", "PLATFORM_NOT_ENROLLED")]),
     "no platform": (of_host(platform_ids=()), [("policy.identities", "fail", "PLATFORM_NOT_ENROLLED")]),
     "another image": (of_policy(measurements=()), [("tee.measurement", "fail", "MEASUREMENT_UNKNOWN")]),

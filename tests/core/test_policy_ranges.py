@@ -14,7 +14,7 @@ from enclavescale.fleet import sign_policy
 from schemas.errors import ConfigError
 from schemas.records import DomainRule, Policy
 from stream_jobs.core.policies import PolicyView
-from stream_jobs.core.policy_ranges import DOMAIN_RANGES, LIMIT_RANGES, check_policy
+from stream_jobs.core.policy_ranges import DOMAIN_RANGES, LIMIT_RANGES, check_ranges
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from tests.core import fleet
 from tests.core.fleet import MODEL
@@ -46,7 +46,7 @@ def view_of(**rule: Any) -> PolicyView:
 
 def refused(policy: Policy, field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_policy(policy)
+        check_ranges(policy)
     assert caught.value.code == "CONFIG_INVALID"
     assert str(caught.value.field).startswith(field)
 
@@ -58,7 +58,7 @@ def test_a_domain_s_number_out_of_range_is_refused(name: str, value: Any) -> Non
 
 def test_so_are_other_numbers_and_models_that_are_none() -> None:
     policy = view_of().policy
-    check_policy(policy)
+    check_ranges(policy)
     for name, (low, _) in LIMIT_RANGES.items():
         refused(replace(policy, limits=replace(policy.limits, **{name: low - 1})), f"limits.{name}")
     for changed, field in (({"gpus": 0}, "gpus"), ({"capacity_w": 0}, "capacity_w"), ({"model": "none"}, "model")):
@@ -93,7 +93,7 @@ EXTREMES = [
 @pytest.mark.parametrize("rule", EXTREMES, ids=",".join)
 def test_the_ends_of_the_ranges_work(rule: dict[str, Any]) -> None:
     view = view_of(**rule)
-    check_policy(view.policy)
+    check_ranges(view.policy)
     story = Story(view)
     story.control("POLICY_SWITCH", view)
     for window in range(5):
