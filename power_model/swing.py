@@ -9,7 +9,7 @@
 3. Where the pane means of the result would follow the panes further than the panes went, readings are not in step
    that far: the swing is scaled down to what the panes show. Where they leave it open, the middle is taken.
 4. Everything else adds its pane sums, shrunk by the known noise, and the movement of single GPUs, independent of each
-   other.
+   other. Where their readings look like those of one job (`power_model.alike`), that is in doubt.
 
 Jitter is a fixed sequence: the same statistics give the same figures everywhere. Floats are added in a fixed order.
 """
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from power_model import exact
+from power_model.alike import doubt_of_alike
 from power_model.groups import synchronised_groups
 from power_model.interpolation import pane_means, row_means, to_ticks
 from power_model.pooled import ClassRows, pooled_quantiles, tail_doubt, tail_noise
@@ -130,6 +131,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
             in_step.append(one.scale * _inside_std(course, ticks_per_pane))
         rest += one.scale * left
         rest_noise += one.scale**2 * max(0.0, left_noise)
+        in_doubt.append(one.scale * doubt_of_alike(one, np.flatnonzero(alone)))
         step_variance += one.scale * _step_variance_w2(one, np.flatnonzero(alone)) * int(one.gpus[alone].sum())
     slow_rest, lost = _shrunk(rest, rest_noise)
     paths += to_ticks(slow_rest, ticks_per_pane)
