@@ -163,6 +163,9 @@ def class_figures(
         step_w2=_step_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w)),
     )
     moved_w, spared_w2 = reconciled_mean(rows)
+    noise_w2 = correction.pane_variance / panes * pane_w * pane_w
+    # Readings are rounded to the quantum; GPUs in step that stand still are all rounded the same way.
+    rounding_w = correction.gpus * watts
     histogram = histogram_sum(total)
     record = OutputClass(
         model=key[0],
@@ -187,7 +190,7 @@ def class_figures(
     )
     return ClassFigures(
         mean_w=(mean_w + moved_w + correction.absent_w) * level,
-        mean_variance_w2=max(0.0, correction.pane_variance / panes * pane_w * pane_w - spared_w2) * level * level,
+        mean_variance_w2=(max(0.0, noise_w2 - spared_w2) + rounding_w * rounding_w / 12) * level * level,
         panes_w=tuple((correction.pane_sums * pane_w * factor + shift_w).tolist()),
         pane_variance_w2=correction.pane_variance * pane_w * pane_w * factor * factor,
         rows=rows,

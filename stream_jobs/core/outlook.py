@@ -88,8 +88,8 @@ def forecasts(
                 quantile_ppm=ppm,
                 estimate=Interval(
                     value_w=round(value),
-                    low_w=round(min(value, max(0.0, low - aside_w[0]))),
-                    high_w=round(high + aside_w[1]),
+                    low_w=math.floor(min(value, max(0.0, low - aside_w[0]))),
+                    high_w=math.ceil(high + aside_w[1]),
                 ),
             )
             for ppm, (value, low, high) in zip(FORECAST_QUANTILES_PPM, found, strict=True)
@@ -114,7 +114,7 @@ def power_ahead(
         return None
     law = series.after(horizon_ms / now.pane_ms)
     ((value, low, high),) = law.estimates_w([quantile_ppm / 1e6], confidence_ppm / 1e6, coverage_w2)
-    return Interval(value_w=round(value), low_w=round(low), high_w=round(high))
+    return Interval(value_w=round(value), low_w=math.floor(low), high_w=math.ceil(high))
 
 
 def ramps(now: PaneHistory, *, hosts: int, missing_ppm: int = 0) -> tuple[Ramp, ...]:
