@@ -63,7 +63,9 @@ def synchronised_groups(panes: Floats, noise_std: Floats, labels: Sequence[str |
             free[rows] = False
     others = np.flatnonzero(free)
     if others.size >= MIN_HOSTS and panes.shape[1] >= 4:
-        result += [others[found] for found in _found(panes[others], noise_std[others])]
+        if others.size < len(panes):  # else as they are: a copy of thousands of rows is not small
+            panes, noise_std = panes[others], noise_std[others]
+        result += [others[found] for found in _found(panes, noise_std)]
     return result
 
 

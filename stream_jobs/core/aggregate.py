@@ -79,9 +79,9 @@ def host_figures(window: Window, classes: Sequence[JudgedClass]) -> HostFigures:
         counted_gpus[total.rows] += np.where(one.absent, 0, total.gpus_of)
         readings = total.readings_of
         to_w = np.where(readings > 0, PANE_SUM_QUANTUM_MW / 1000 * total.gpus_of / np.maximum(1, readings), 0.0)
-        matrix = total.pane_matrix()
+        matrix = total.panes
         noise = np.array([_variance_of(scale) for _, _, scale, _ in total.scales])[total.scale_codes]
-        mean_w[total.rows] += matrix.sum(axis=1) * to_w
+        mean_w[total.rows] += matrix.sum(axis=1, dtype=np.int64) * to_w
         variance_w2[total.rows] += matrix.shape[1] * noise * to_w * to_w
     rows = window.roster.rows_of(window.entries.host_ids())
     return HostFigures(rows, capacity_w, gpus, counted_w, counted_gpus, mean_w, variance_w2)

@@ -169,8 +169,7 @@ def _scales_of(stated: PrivacyParameters) -> Scales:
 class _Columns:
     """Settled reports of one class, by host in the roster's order."""
 
-    rows: Ints
-    host_ids: list[str]
+    rows: npt.NDArray[np.int32]
     gpus: Ints
     capacity_w: Ints
     effective_w: Ints
@@ -189,7 +188,6 @@ class _Columns:
         places = order.tolist()
         return _Columns(
             rows=self.rows[order],
-            host_ids=[self.host_ids[place] for place in places],
             gpus=self.gpus[order],
             capacity_w=self.capacity_w[order],
             effective_w=self.effective_w[order],
@@ -211,7 +209,6 @@ class _Columns:
         ]
         return _Columns(
             rows=np.concatenate([self.rows, other.rows]),
-            host_ids=self.host_ids + other.host_ids,
             gpus=np.concatenate([self.gpus, other.gpus]),
             capacity_w=np.concatenate([self.capacity_w, other.capacity_w]),
             effective_w=np.concatenate([self.effective_w, other.effective_w]),
@@ -250,7 +247,7 @@ class ClassSum:
     states, millionths of its unit, 0 where there is no such release), `pane_epsilons_micro`.
     """
 
-    __slots__ = ("_columns", "_lists", "_matrix", "_new", "_roster", "edges_w", "scales", "transitions")
+    __slots__ = ("_columns", "_lists", "_new", "_roster", "edges_w", "scales", "transitions")
 
     def __init__(self, edges_w: tuple[int, ...], transitions: Ints, roster: Roster) -> None:
         self.edges_w = edges_w
@@ -260,7 +257,6 @@ class ClassSum:
         self._new: list[_Report] = []
         self._columns: _Columns | None = None
         self._lists: dict[str, list[Any]] = {}
-        self._matrix: Ints | None = None
 
     @classmethod
     def empty(cls, edges_w: tuple[int, ...], panes: int, roster: Roster) -> ClassSum:
@@ -269,8 +265,7 @@ class ClassSum:
         result = cls(edges_w, np.zeros((cells, cells), np.int64), roster)
         nothing = np.zeros(0, np.int64)
         result._columns = _Columns(
-            rows=nothing,
-            host_ids=[],
+            rows=nothing.astype(np.int32),
             gpus=nothing,
             capacity_w=nothing,
             effective_w=nothing,
@@ -317,8 +312,7 @@ class ClassSum:
         codes = [known.setdefault(one, len(known)) for one in scales]
         self.scales = list(known)
         after = _Columns(
-            rows=self._roster.rows_of(names),
-            host_ids=list(names),
+            rows=self._roster.rows_of(names).astype(np.int32),
             gpus=np.array(gpus, np.int64),
             capacity_w=np.array(capacity, np.int64),
             effective_w=np.array(effective, np.int64),
@@ -334,7 +328,6 @@ class ClassSum:
     def rest(self) -> None:
         """Let go of what is quickly made again: until the next revision, if there is one, only columns are kept."""
         self._lists = {}
-        self._matrix = None
 
     def _list(self, name: str, values: Callable[[], list[Any]]) -> list[Any]:
         self._settled()
@@ -350,7 +343,7 @@ class ClassSum:
     @property
     def host_ids(self) -> list[str]:
         """The hosts."""
-        return self._settled().host_ids
+        return self._list("ids", lambda: self._roster.names_of(self._settled().rows))
 
     @property
     def labels(self) -> list[str | None]:
@@ -402,7 +395,7 @@ class ClassSum:
     @property
     def rows(self) -> Ints:
         """The hosts' rows in the roster, ascending."""
-        return self._settled().rows
+        return self._settled().rows.astype(np.int64)
 
     @property
     def gpus_of(self) -> Ints:
@@ -450,11 +443,8 @@ class ClassSum:
         return self._settled().panes
 
     def pane_matrix(self) -> Ints:
-        """The same as int64, made once per close. Not to be written to."""
-        self._settled()
-        if self._matrix is None:
-            self._matrix = self.panes.astype(np.int64)
-        return self._matrix
+        """The same as int64."""
+        return self.panes.astype(np.int64)
 
     @property
     def pane_sums(self) -> Ints:

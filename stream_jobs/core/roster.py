@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,10 @@ class Roster:
     def total_capacity_w(self) -> int:
         """Capacity enrolled, W."""
         return int(self.capacity_w.sum())
+
+    def names_of(self, rows: npt.NDArray[np.integer[Any]]) -> list[str]:
+        """IDs of the hosts at some rows."""
+        return [self.hosts[row].host_id for row in rows.tolist()]
 
     def rows_of(self, host_ids: Iterable[str]) -> Ints:
         """Rows of some hosts of the domain. Raises KeyError for another."""

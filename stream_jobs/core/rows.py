@@ -68,7 +68,7 @@ def class_rows(
     """
     full = np.flatnonzero((correction.weights == 1.0) & (total.readings_of > 0))
     readings, gpus = total.readings_of[full], total.gpus_of[full]
-    matrix = total.pane_matrix()
+    matrix = total.panes
     unit_w = PANE_SUM_QUANTUM_MW / 1000 / (ticks_per_pane * (readings / (gpus * (ticks_per_pane * matrix.shape[1]))))
     cells, histogram_noise = total.histograms, _std_of(total, 0)
     labels = total.labels
