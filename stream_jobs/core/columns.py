@@ -5,164 +5,20 @@ Admission is as short as it can be, and a window that is only kept for revisions
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.records import GpuClass, PrivacyParameters
+from schemas.records import GpuClass
+from stream_jobs.core.entries import Scales
 from stream_jobs.core.roster import Roster
 
 Ints = npt.NDArray[np.int64]
 
-_DIGEST_BYTES = 32
-
-Origin = tuple[str, str, bool, str]
-"""Source, label of the root of trust, whether that is simulated, and verified first-mile grade of a report."""
-
-Scales = tuple[int, int, int, int]
-"""What a report states of its noise, millionths: scales of histogram, transitions and pane sums, epsilon of these."""
-
 _Report = tuple[str, int, int, int, int, bytes, bytes | None, str | None, Scales]
-
-
-class Entries:
-    """Accepted reports of one window, in log order, by host: identity, place in the log and origin.
-
-    `late`: accepted after the first output. `flagged`: flags of all. `epsilon_micro`, `w_event_windows`,
-    `w_event_epsilon_micro`: the largest stated.
-    """
-
-    __slots__ = (
-        "_codes",
-        "_digests",
-        "_ids",
-        "_new",
-        "_offsets",
-        "_places",
-        "_scales",
-        "_stated",
-        "epsilon_micro",
-        "flagged",
-        "late",
-        "origins",
-        "w_event_epsilon_micro",
-        "w_event_windows",
-    )
-
-    def __init__(self) -> None:
-        self._new: dict[str, tuple[bytes, int, Origin]] = {}
-        self._ids: list[str] = []
-        self._digests = b""
-        self._offsets = np.zeros(0, np.int64)
-        self._codes = np.zeros(0, np.int16)
-        self._places: dict[str, int] | None = None
-        self._stated: PrivacyParameters | None = None
-        self._scales: Scales = (0, 0, 0, 0)
-        self.origins: list[Origin] = []
-        self.late = 0
-        self.flagged: Counter[str] = Counter()
-        self.epsilon_micro = self.w_event_windows = self.w_event_epsilon_micro = 0
-
-    def add(self, host_id: str, digest: bytes, offset: int, origin: Origin, flags: tuple[str, ...], late: bool) -> None:
-        """Take a host's report, its first."""
-        self._new[host_id] = digest, offset, origin
-        if flags:
-            self.flagged.update(flags)
-        if late:
-            self.late += 1
-
-    def scales_of(self, stated: PrivacyParameters) -> Scales:
-        """What a report's statement of its privacy says of its noise; notes the statement."""
-        if stated is not self._stated:  # reports of a kind share theirs (`schemas.layout`)
-            self._stated, self._scales = stated, _scales_of(stated)
-            self._note(stated)
-        return self._scales
-
-    def _note(self, stated: PrivacyParameters) -> None:
-        self.epsilon_micro = max(self.epsilon_micro, stated.epsilon_total_micro)
-        self.w_event_windows = max(self.w_event_windows, stated.w_event_windows)
-        self.w_event_epsilon_micro = max(self.w_event_epsilon_micro, stated.w_event_epsilon_micro)
-
-    def find(self, host_id: str) -> tuple[bytes, int] | None:
-        """Digest and offset of a host's report, None without."""
-        new = self._new.get(host_id)
-        if new is not None:
-            return new[0], new[1]
-        if not self._ids:
-            return None
-        if self._places is None:
-            self._places = {one: place for place, one in enumerate(self._ids)}
-        at = self._places.get(host_id)
-        if at is None:
-            return None
-        return self._digests[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES], int(self._offsets[at])
-
-    def __contains__(self, host_id: str) -> bool:
-        return host_id in self._new or (bool(self._ids) and self.find(host_id) is not None)
-
-    def __len__(self) -> int:
-        return len(self._ids) + len(self._new)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._ids
-        yield from self._new
-
-    def _settle(self) -> None:
-        """Move what came since the last time into the columns."""
-        if not self._new:
-            return
-        digests, offsets, origins = zip(*self._new.values(), strict=True)
-        known = {origin: code for code, origin in enumerate(self.origins)}
-        codes = [known.setdefault(origin, len(known)) for origin in origins]
-        self.origins = list(known)
-        self._ids.extend(self._new)
-        self._digests += b"".join(digests)
-        self._offsets = np.concatenate([self._offsets, np.array(offsets, np.int64)])
-        self._codes = np.concatenate([self._codes, np.array(codes, np.int16)])
-        self._new = {}
-        self._places = None
-
-    def host_ids(self) -> list[str]:
-        """Hosts, in log order."""
-        self._settle()
-        return self._ids
-
-    def digests(self) -> list[bytes]:
-        """Their reports' digests."""
-        self._settle()
-        data = self._digests
-        return [data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)]
-
-    def digest_bytes(self) -> bytes:
-        """The digests, one after another."""
-        self._settle()
-        return self._digests
-
-    def first_offset(self) -> int:
-        """The lowest offset."""
-        self._settle()
-        return int(self._offsets.min())
-
-    def origin_codes(self) -> npt.NDArray[np.int16]:
-        """For every report the place of its origin in `origins`."""
-        self._settle()
-        return self._codes
-
-
-def _scales_of(stated: PrivacyParameters) -> Scales:
-    transition_scale = pane_scale = pane_epsilon = histogram_scale = 0
-    for one in reversed(stated.releases):  # of a name stated twice, the checks look at the first
-        if one.release == "transitions":
-            transition_scale = one.scale_micro
-        elif one.release == "pane_sums":
-            pane_scale, pane_epsilon = one.scale_micro, one.epsilon_micro
-        elif one.release == "histogram":
-            histogram_scale = one.scale_micro
-    return histogram_scale, transition_scale, pane_scale, pane_epsilon
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.records import DomainRule, SessionBinding, SessionEvidence
-from stream_jobs.core.columns import ClassSum, Entries
+from stream_jobs.core.columns import ClassSum
+from stream_jobs.core.entries import Entries
 from stream_jobs.core.history import Histories, History
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import PolicyView

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.contract import HISTOGRAM_CELLS
 from schemas.records import ClassEnrolment, GpuClass
-from stream_jobs.core.columns import ClassSum, Entries, Scales
+from stream_jobs.core.columns import ClassSum
+from stream_jobs.core.entries import Entries, Scales
 from stream_jobs.core.roster import roster_of
 from tests.core import fleet
 from tests.core.claims import MODEL, enrolled, view_of
