@@ -415,6 +415,7 @@ def styles(result: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.accept
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real traces are not part of the project")
 @pytest.mark.parametrize(("hosts", "windows"), [(32, 2_000), (512, 60)])
 def test_on_real_traces_the_edge_is_about_as_good_as_exact(hosts: int, windows: int) -> None:
