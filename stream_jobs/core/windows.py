@@ -175,8 +175,8 @@ class DomainState:
     """Everything the core remembers of one domain.
 
     Bounded by enrolment and by the lateness limit from when a majority of the hosts has reported; before that, by what
-    enrolled hosts have signed: nothing else says which windows of a domain that begins are too old. Times are event time,
-    UTC milliseconds. The watermark never goes back.
+    enrolled hosts have signed: nothing else says which windows of a domain that begins are too old. Times are event
+    time, UTC milliseconds. The watermark never goes back.
     """
 
     def __init__(self, name: str, offset: int):
