@@ -19,6 +19,10 @@ Flags = npt.NDArray[np.bool_]
 ABSENT = "ABSENT"
 """Code of hosts that count at their references without a claim."""
 
+MAX_NOISE_RATIO = 4.0
+"""Pane sums and histograms whose noise is more than so many times their class's lower median do not count: they tell
+nothing, and added up they would drown the others."""
+
 UNREAL = frozenset({"INFLUENCE_CAPPED"})
 """Codes of claims that no GPU can draw: the intervals do not reach for them."""
 
@@ -140,9 +144,9 @@ def corrected(one: JudgedClass) -> tuple[Correction, list[SetAside]]:
     correction = Correction(
         pane_sums=sums,
         pane_variance=max(0.0, math.fsum(variance)),
-        gpus=int(np.array(total.host_gpus, np.int64)[keep].sum()),
+        gpus=int(total.gpus_of[keep].sum()),
         capacity_w=int(one.capacity_w[keep].sum()),
-        readings=int(np.array(total.host_readings, np.int64)[keep].sum()),
+        readings=int(total.readings_of[keep].sum()),
         absent_w=absent_entry.reference_w if absent_entry else 0,
         absent_capacity_w=absent_capacity_w(one),
         factor=one.factor,
@@ -158,9 +162,7 @@ def corrected(one: JudgedClass) -> tuple[Correction, list[SetAside]]:
 def _entry(one: JudgedClass, code: str, chosen: list[int]) -> SetAside:
     """Publish one group of hosts; those that hardly report stand together with those that do not at all."""
     total = one.total
-    raw = np.zeros(len(total.pane_sums), np.int64)
-    for i in chosen:
-        raw += np.frombuffer(total.panes[i], "<i4")
+    raw = total.panes[chosen].sum(axis=0, dtype=np.int64)
     instead = one.level_w if code == ABSENT else one.flat_w
     silent = code == ABSENT
     with_level = [i for i in chosen if not np.isnan(instead[i])]
@@ -169,9 +171,9 @@ def _entry(one: JudgedClass, code: str, chosen: list[int]) -> SetAside:
         sampler_mode=one.key[1],
         code=code,
         hosts=len(chosen) + (one.silent_hosts if silent else 0),
-        gpus=sum(total.host_gpus[i] for i in chosen) + (one.silent_gpus if silent else 0),
-        capacity_w=sum(total.host_capacity_w[i] for i in chosen) + (one.silent_capacity_w if silent else 0),
-        readings_taken=sum(total.host_readings[i] for i in chosen),
+        gpus=int(total.gpus_of[chosen].sum()) + (one.silent_gpus if silent else 0),
+        capacity_w=int(total.capacity_of_w[chosen].sum()) + (one.silent_capacity_w if silent else 0),
+        readings_taken=int(total.readings_of[chosen].sum()),
         pane_sums_sum=raw.astype("<i8").tobytes(),
         claimed_w=round(math.fsum(float(one.claim_w[i]) for i in chosen if not np.isnan(one.claim_w[i]))),
         reference_w=round(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from schemas.records import GpuClass
 from stream_jobs.core.entries import Scales
-from stream_jobs.core.roster import Roster
+from stream_jobs.core.roster import Roster, coded
 
 Ints = npt.NDArray[np.int64]
 
@@ -97,10 +97,9 @@ def _narrow(counts: npt.NDArray[np.signedinteger[Any]]) -> npt.NDArray[np.int16]
 class ClassSum:
     """The reports of one class: exact sums over the hosts, and what each host states, hosts in the roster's order.
 
-    `transitions` int64[k+2, k+2]: sum of noisy counts. Lists by host: `host_ids`, `host_gpus`, `host_capacity_w`,
-    `host_effective_w` (capacity, lowered to the enforced limit if stated, W), `host_readings`, `labels` (pseudonymous
-    group labels), `histogram_scales_micro`, `transition_scales_micro`, `pane_scales_micro` (of the noise that each
-    states, millionths of its unit, 0 where there is no such release), `pane_epsilons_micro`.
+    `transitions` int64[k+2, k+2]: sum of noisy counts. Lists by host: `host_ids`, `labels` (pseudonymous group labels),
+    `pane_scales_micro` (of the noise that each states in its pane sums, millionths), `pane_epsilons_micro`. Arrays by
+    host, not to be written to: `gpus_of`, `capacity_of_w`, `effective_of_w`, `readings_of` and what follows them.
     """
 
     __slots__ = ("_columns", "_lists", "_new", "_roster", "edges_w", "scales", "transitions")
@@ -164,9 +163,7 @@ class ClassSum:
 
     def _joined(self, before: _Columns | None, new: list[_Report]) -> _Columns:
         names, gpus, capacity, effective, readings, panes, histograms, labels, scales = zip(*new, strict=True)
-        known = {one: code for code, one in enumerate(self.scales)}
-        codes = [known.setdefault(one, len(known)) for one in scales]
-        self.scales = list(known)
+        self.scales, codes = coded(scales, self.scales)
         after = _Columns(
             rows=self._roster.rows_of(names).astype(np.int32),
             gpus=np.array(gpus, np.int64),
@@ -177,7 +174,7 @@ class ClassSum:
             histograms=_histograms(histograms),
             counted=np.array([one is not None for one in histograms], np.bool_),
             labels=list(labels),
-            scales=np.array(codes, np.int16),
+            scales=codes.astype(np.int16),
         )
         return after.ordered() if before is None else before.with_more(after).ordered()
 
@@ -207,36 +204,6 @@ class ClassSum:
         return self._settled().labels
 
     @property
-    def host_gpus(self) -> list[int]:
-        """Their GPUs."""
-        return self._list("gpus", self._settled().gpus.tolist)
-
-    @property
-    def host_capacity_w(self) -> list[int]:
-        """Their capacity, W."""
-        return self._list("capacity_w", self._settled().capacity_w.tolist)
-
-    @property
-    def host_effective_w(self) -> list[int]:
-        """Their capacity, lowered to the enforced limit if stated, W."""
-        return self._list("effective_w", self._settled().effective_w.tolist)
-
-    @property
-    def host_readings(self) -> list[int]:
-        """Readings each has taken."""
-        return self._list("readings", self._settled().readings.tolist)
-
-    @property
-    def histogram_scales_micro(self) -> list[int]:
-        """Scale of each one's noise in a histogram's cell, millionths, 0 without histogram."""
-        return self._list("histogram", lambda: self._scale_list(0))
-
-    @property
-    def transition_scales_micro(self) -> list[int]:
-        """Scale of each one's noise in a transition count, millionths."""
-        return self._list("transitions", lambda: self._scale_list(1))
-
-    @property
     def pane_scales_micro(self) -> list[int]:
         """Scale of each one's noise in a pane sum, millionths of its unit."""
         return self._list("panes", lambda: self._scale_list(2))
@@ -262,6 +229,11 @@ class ClassSum:
     def capacity_of_w(self) -> Ints:
         """Capacity by host, W."""
         return self._settled().capacity_w
+
+    @property
+    def effective_of_w(self) -> Ints:
+        """Capacity by host, lowered to the enforced limit if stated, W."""
+        return self._settled().effective_w
 
     @property
     def readings_of(self) -> Ints:

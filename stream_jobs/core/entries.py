@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.records import PrivacyParameters
+from stream_jobs.core.roster import coded
 
 _DIGEST_BYTES = 32
 
@@ -106,13 +107,11 @@ class Entries:
         if not self._new:
             return
         digests, offsets, origins = zip(*self._new.values(), strict=True)
-        known = {origin: code for code, origin in enumerate(self.origins)}
-        codes = [known.setdefault(origin, len(known)) for origin in origins]
-        self.origins = list(known)
+        self.origins, codes = coded(origins, self.origins)
         self._ids.extend(self._new)
         self._digests += b"".join(digests)
         self._offsets = np.concatenate([self._offsets, np.array(offsets, np.int64)])
-        self._codes = np.concatenate([self._codes, np.array(codes, np.int16)])
+        self._codes = np.concatenate([self._codes, codes.astype(np.int16)])
         self._new = {}
         self._places = None
 
@@ -126,11 +125,6 @@ class Entries:
         self._settle()
         data = self._digests
         return [data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)]
-
-    def digest_bytes(self) -> bytes:
-        """The digests, one after another."""
-        self._settle()
-        return self._digests
 
     def first_offset(self) -> int:
         """The lowest offset."""

@@ -72,7 +72,7 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
     """Claims of one class in a window of `ticks` samples."""
     matrix = total.pane_matrix()
     panes = matrix.shape[1]
-    readings = np.array(total.host_readings, np.float64)
+    readings = total.readings_of.astype(np.float64)
     readings[readings == 0] = np.nan
     scales, which = np.unique(np.array(total.pane_scales_micro, np.int64), return_inverse=True)
     scale = (scales / 1e6)[which]
@@ -81,7 +81,7 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
     pane_to_w = to_w * panes
     mean_w = matrix.sum(axis=1) * to_w
     swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w if panes > 1 else np.zeros_like(mean_w)
-    gpus = np.array(total.host_gpus, np.float64)
+    gpus = total.gpus_of.astype(np.float64)
     scheduled_w = _QUANTUM_W * panes / (gpus * ticks)
     missing = 1.0 - readings / (gpus * ticks)
     return Claims(
@@ -259,7 +259,7 @@ class Histories:
         for key, total in window.sums.items():
             claims = claims_of(total, ticks)
             rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
-            limits = np.array(total.host_effective_w, np.int64) // np.maximum(1, np.array(total.host_gpus, np.int64))
+            limits = total.effective_of_w // np.maximum(1, total.gpus_of)
             classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits)
         return Memory(window.start_ms, classes, _domain_panes(window))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stream_jobs.core.companions import MIN_COMPANIONS
-from stream_jobs.core.history import Floats, Ints
+from stream_jobs.core.aside import JudgedClass
+from stream_jobs.core.companions import MIN_COMPANIONS, Companions
+from stream_jobs.core.history import Floats, Ints, References
 from stream_jobs.core.reject import Judgement
 from stream_jobs.core.roster import Groups, Roster
 from stream_jobs.core.windows import Window
@@ -49,10 +50,7 @@ class Expected:
 def expected_of(window: Window, judgement: Judgement) -> list[Expected]:
     """Hosts whose references are in the figures, in place of a claim or of a part of it."""
     result = []
-    for one in judgement.classes:
-        known = window.history.references.get(one.key) if window.history else None
-        if known is None or known.companions is None:
-            continue
+    for one, known, companions in _with_companions(window, judgement):
         rows = known.rows_of(one.total.host_ids)
         aside = (rows >= 0) & (one.absent | (one.weights < 1.0))
         silent = [known.index[host_id] for host_id in one.silent_w]
@@ -65,10 +63,10 @@ def expected_of(window: Window, judgement: Judgement) -> list[Expected]:
         claims_w = np.full(len(known.level_w), np.nan)
         told = (rows >= 0) & ~one.absent
         claims_w[rows[told]] = (one.claim_w / one.gpus)[told]
-        moves_w = claims_w - known.companions.level_w
+        moves_w = claims_w - companions.level_w
         model = window.view.models[one.key[0]]
         for row, count in targets:
-            mates = [mate for mate in known.companions.rows[row].tolist() if mate >= 0]
+            mates = [mate for mate in companions.rows[row].tolist() if mate >= 0]
             if known.proven[row] and mates:
                 asked = [*mates, row]
                 level_w = float(known.level_w[row])
@@ -82,6 +80,14 @@ def expected_of(window: Window, judgement: Judgement) -> list[Expected]:
                     )
                 )
     return result
+
+
+def _with_companions(window: Window, judgement: Judgement) -> Iterator[tuple[JudgedClass, References, Companions]]:
+    """Classes whose references know companions."""
+    for one in judgement.classes:
+        known = window.history.references.get(one.key) if window.history else None
+        if known is not None and known.companions is not None:
+            yield one, known, known.companions
 
 
 def companions_moved(expected: Sequence[Expected], led: Sequence[Led], roster: Roster, groups: Groups) -> Floats:
@@ -132,20 +138,17 @@ class Led:
 def led_by(window: Window, judgement: Judgement) -> list[Led]:
     """Hosts that report and whose companions may say what is expected of them, by class."""
     result = []
-    for one in judgement.classes:
-        known = window.history.references.get(one.key) if window.history else None
-        if known is None or known.companions is None:
-            continue
+    for one, known, companions in _with_companions(window, judgement):
         model = window.view.models[one.key[0]]
         rows = known.rows_of(one.total.host_ids)
         there = (rows >= 0) & ~one.absent
         told = np.zeros(len(known.level_w), np.bool_)
         told[rows[there]] = True
         chosen = np.flatnonzero(there)
-        chosen = chosen[(known.companions.rows[rows[chosen]] >= 0).any(axis=1) & known.proven[rows[chosen]]]
+        chosen = chosen[(companions.rows[rows[chosen]] >= 0).any(axis=1) & known.proven[rows[chosen]]]
         if not chosen.size:
             continue
-        mates = known.companions.rows[rows[chosen]]
+        mates = companions.rows[rows[chosen]]
         own_w, row = (one.claim_w / one.gpus)[chosen], rows[chosen]
         outside = (own_w > known.high_w[row]) | (own_w < known.low_w[row])
         to_w = one.gpus[chosen] * one.factor

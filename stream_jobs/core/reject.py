@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.records import SetAside
-from stream_jobs.core.aside import ABSENT, Correction, Flags, JudgedClass, absent_capacity_w, corrected
+from stream_jobs.core.aside import ABSENT, MAX_NOISE_RATIO, Correction, Flags, JudgedClass, absent_capacity_w, corrected
 from stream_jobs.core.balance import Balance, directed, weigh
 from stream_jobs.core.history import Claims, ClassKey, Floats, References, claims_of, enrolled_capacity_w
 from stream_jobs.core.tails import draw_excess, square_sum_excess, sum_excess
@@ -78,8 +78,8 @@ MIN_READINGS_SHARE = 0.5
 STEADY_SIGMAS = 8.0
 """A host whose past claims lie this close to its references, in deviations of the noise, was steady."""
 
-USUAL_NOISE_RATIO, MAX_NOISE_RATIO = 1.5, 4.0
-"""Noise of a host in that of the class's median host: up to the first its own counts in full, beyond the second its
+USUAL_NOISE_RATIO = 1.5
+"""Noise of a host in that of the class's median host: up to this its own counts in full, beyond `MAX_NOISE_RATIO` its
 claims do not count."""
 
 COHORT_HOSTS = 3
@@ -161,12 +161,12 @@ def _flag(window: Window, key: ClassKey, total: ClassSum) -> JudgedClass:
     ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
     claims = claims_of(total, ticks)
     hosts = total.hosts
-    gpus = np.array(total.host_gpus, np.float64)
+    gpus = total.gpus_of.astype(np.float64)
     one = JudgedClass(
         key=key,
         total=total,
         gpus=gpus,
-        capacity_w=np.array(total.host_capacity_w, np.int64),
+        capacity_w=total.capacity_of_w,
         claim_w=claims.mean_w * gpus,
         noise_w=claims.window_scale_w * math.sqrt(2 * claims.panes) * gpus,
         swing_w=np.sqrt(np.maximum(0.0, claims.swing_w2)) * gpus,
@@ -182,7 +182,7 @@ def _flag(window: Window, key: ClassKey, total: ClassSum) -> JudgedClass:
         expected_w=np.zeros(0),
     )
     claims = _usual_noise(one, claims)
-    readings = np.array(total.host_readings, np.float64)
+    readings = total.readings_of.astype(np.float64)
     one.reason[readings == 0] = ABSENT
     slack_w = claims.window_scale_w * sum_excess(claims.panes)
     with np.errstate(invalid="ignore"):  # a comparison with what a host has not, NaN, is False as it should be
@@ -248,7 +248,7 @@ def _cap_influence(window: Window, one: JudgedClass, claims: Claims, slack_w: Fl
     Panes are held against the range by the schedule, so that missing readings make none of them higher.
     """
     model = window.view.models[one.key[0]]
-    share = np.array(one.total.host_effective_w, np.float64) / np.maximum(1, one.capacity_w)
+    share = one.total.effective_of_w / np.maximum(1, one.capacity_w)
     top_w, bottom_w = (model.clip_high_w * share + slack_w) * one.gpus, (model.clip_low_w - slack_w) * one.gpus
     half_w = (model.clip_high_w - model.clip_low_w) / 2
     widest_w2 = half_w * half_w * claims.panes / max(1, claims.panes - 1)
@@ -265,7 +265,7 @@ def _compare_cohort(window: Window, one: JudgedClass, known: References, unprove
 
     The range that liars among them cannot stretch, from the history alone: in this window nobody moves it.
     """
-    limits = np.array(one.total.host_effective_w, np.int64) // np.maximum(1, one.gpus.astype(np.int64))
+    limits = one.total.effective_of_w // np.maximum(1, one.gpus.astype(np.int64))
     for limit_w in np.unique(limits[unproven]).tolist():
         cohort = known.proven & (known.limit_w == limit_w)
         count = int(np.count_nonzero(cohort))

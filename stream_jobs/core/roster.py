@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.records import HostEnrolment
 from stream_jobs.core.policies import PolicyView
+
+Value = TypeVar("Value")
 
 Ints = npt.NDArray[np.int64]
 
@@ -73,10 +75,16 @@ class Roster:
         return np.array([row[host_id] for host_id in host_ids], np.int64)
 
 
+def coded(values: Iterable[Value], known: Iterable[Value] = ()) -> tuple[list[Value], Ints]:
+    """The distinct values, `known` ones first, and for every one of `values` its place among them, int64[values]."""
+    places = {value: place for place, value in enumerate(known)}
+    codes = [places.setdefault(value, len(places)) for value in values]
+    return list(places), np.array(codes, np.int64)
+
+
 def _groups(names: list[str]) -> Groups:
-    places: dict[str, int] = {}
-    codes = [places.setdefault(name, len(places)) for name in names]
-    return Groups(tuple(places), np.array(codes, np.int64))
+    distinct, codes = coded(names)
+    return Groups(tuple(distinct), codes)
 
 
 def roster_of(view: PolicyView, domain: str) -> Roster:

@@ -13,7 +13,7 @@ from power_model.noise import discrete_laplace_variance
 from power_model.pooled import ClassRows, Floats
 from schemas.contract import HISTOGRAM_BINS, PANE_SUM_QUANTUM_MW, histogram_edges_w
 from schemas.records import ModelRule
-from stream_jobs.core.aside import Correction
+from stream_jobs.core.aside import MAX_NOISE_RATIO, Correction
 from stream_jobs.core.columns import ClassSum, Ints
 
 BIN_ERROR = 0.12
@@ -21,9 +21,6 @@ BIN_ERROR = 0.12
 traces. It is the same for every host, so that it does not average out."""
 ONE_BIN_ERROR = 1 / math.sqrt(12)
 """The same if all readings are in one bin, anywhere in it."""
-MAX_NOISE_RATIO = 4.0
-"""Histograms whose noise is more than so many times their class's lower median do not count: they tell nothing, and
-added up they would drown the others."""
 
 
 def _std_of(total: ClassSum, place: int) -> Floats:

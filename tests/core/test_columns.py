@@ -64,11 +64,11 @@ def test_columns_are_the_same_however_reports_came(order: list[int], count: int,
     assert total.host_ids == [NAMES[number] for number in known]
     assert total.labels == [f"g{number}" for number in known]
     want = [stated(number) for number in known]
-    assert total.host_gpus == total.gpus_of.tolist() == [one.gpus for one in want]
-    assert total.host_capacity_w == total.capacity_of_w.tolist() == [one.capacity_w for one in want]
+    assert total.gpus_of.tolist() == [one.gpus for one in want]
+    assert total.capacity_of_w.tolist() == [one.capacity_w for one in want]
     limits = [one.capacity_w if one.enforced_limit_w is None else one.enforced_limit_w for one in want]
-    assert total.host_effective_w == [min(w, one.capacity_w) for w, one in zip(limits, want, strict=True)]
-    assert total.host_readings == total.readings_of.tolist() == [one.readings_taken for one in want]
+    assert total.effective_of_w.tolist() == [min(w, one.capacity_w) for w, one in zip(limits, want, strict=True)]
+    assert total.readings_of.tolist() == [one.readings_taken for one in want]
     assert total.pane_matrix().tolist() == [np.frombuffer(one.pane_sums, "<i4").tolist() for one in want]
     assert total.pane_sums.tolist() == total.pane_matrix().sum(axis=0).tolist()
     cells = total.histograms
@@ -76,13 +76,10 @@ def test_columns_are_the_same_however_reports_came(order: list[int], count: int,
     assert cells.dtype == np.int16
     assert cells.tolist() == [np.frombuffer(one.histogram or b"", "<i4").tolist() for one in want]
     assert (total.transitions == sum(known)).all()
-    lists = (
-        total.histogram_scales_micro,
-        total.transition_scales_micro,
-        total.pane_scales_micro,
-        total.pane_epsilons_micro,
-    )
-    assert list(zip(*lists, strict=True)) == [scales_of(number) for number in known]
+    scales = [total.scales[code] for code in total.scale_codes.tolist()]
+    assert scales == [scales_of(number) for number in known]
+    assert total.pane_scales_micro == [one[2] for one in scales]
+    assert total.pane_epsilons_micro == [one[3] for one in scales]
     assert (total.hosts, total.gpus) == (count, sum(one.gpus for one in want))
     assert total.capacity_w == sum(one.capacity_w for one in want)
     assert total.readings_taken == sum(one.readings_taken for one in want)
@@ -104,9 +101,9 @@ def test_histograms_are_as_wide_as_they_must_be() -> None:
 
 def test_a_window_at_rest_gives_the_same_again() -> None:
     total = summed([5, 2, 7], set())
-    before = total.pane_matrix().tolist(), total.host_gpus, total.pane_scales_micro
+    before = total.pane_matrix().tolist(), total.gpus_of.tolist(), total.pane_scales_micro
     total.rest()
-    assert (total.pane_matrix().tolist(), total.host_gpus, total.pane_scales_micro) == before
+    assert (total.pane_matrix().tolist(), total.gpus_of.tolist(), total.pane_scales_micro) == before
 
 
 @given(st.permutations(range(HOSTS)), st.sets(st.integers(0, HOSTS - 1), max_size=4))
