@@ -1,0 +1,1 @@
+"""Replay: recompute what was published from the topics, or from an archive of them, and compare."""
