@@ -115,25 +115,31 @@ def verify_raw_ecdsa(key: PublicKey, hash_name: str, message: bytes, signature: 
 
 def verify_raw(key: PublicKey, message: bytes, signature: bytes) -> bool:
     """Whether `signature` (r‖s, 64 bytes big-endian, either s) over `message` verifies under `key`, with SHA-256."""
+    return _verify_digest(key, sha256(message).digest(), signature)
+
+
+def _verify_digest(key: PublicKey, digest: bytes, signature: bytes) -> bool:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        key.verify(encode_dss_signature(r, s), sha256(message).digest(), _ECDSA_SHA256)
+        key.verify(encode_dss_signature(r, s), digest, _ECDSA_SHA256)
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
-def verify_record_signature(key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes) -> None:
-    """Check a session's signature over `preimage` (as `schemas.codec` makes it; hashed here).
+def verify_record_signature(
+    key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes, *, digest: bytes | None = None
+) -> None:
+    """Check a session's signature over `preimage` (as `schemas.codec` makes it).
 
-    `signature` is r‖s, 64 bytes big-endian, s in the lower half, so that a record has one signature per nonce.
+    `digest`: SHA-256 of `preimage` where the caller has made it, else it is made here. `signature` is r‖s, 64 bytes big-endian, s in the lower half, so that a record has one signature per nonce.
     Raises `SignatureInvalid` or `SignatureNotLowS`.
     """
     if len(signature) != RAW_SIGNATURE_BYTES:
         raise SignatureInvalid(f"a signature of {len(signature)} bytes instead of 64", field="signature")
     if int.from_bytes(signature[32:], "big") > _HALF_ORDER:
         raise SignatureNotLowS("s lies in the upper half", field="signature")
-    if not verify_raw(key, preimage, signature):
+    if not _verify_digest(key, sha256(preimage).digest() if digest is None else digest, signature):
         raise SignatureInvalid("the signature does not verify under the session key", field="signature")

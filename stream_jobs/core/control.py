@@ -45,7 +45,7 @@ def check_author(
     if decoded.evidence.binding.host_id != body.host_id:
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     key = load_session_key(decoded.evidence.binding.session_public_key)
-    verify_record_signature(key, decoded.preimage, decoded.signature)
+    verify_record_signature(key, decoded.preimage, decoded.signature, digest=decoded.digest)
     verify_evidence(
         verify,
         decoded.evidence,

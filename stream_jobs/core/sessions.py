@@ -15,6 +15,10 @@ from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verif
 from verifier.signature import load_session_key, verify_record_signature
 
 
+CheckedSignature = tuple[ec.EllipticCurvePublicKey, EnclaveScaleError | None]
+"""A key under which a record's signature was checked before the record's turn, and why it does not hold, None if so."""
+
+
 class SessionVerifier(Protocol):
     """Verifies a session's evidence; must depend on its arguments only. Raises `VerificationError`."""
 
@@ -62,6 +66,24 @@ def verify_evidence(
     )
 
 
+def check_ahead(state: DomainState, decoded: DecodedRecord, body: WindowReport) -> CheckedSignature | None:
+    """Check a record's signature before its turn, if its session is known and it looks as if it would be asked for.
+
+    A signature rests on nothing but key and bytes: whether the key is the session's is asked when it is used.
+    """
+    session = state.sessions.get(body.session_id)
+    if session is None or state.closed_for_good(body.window_end_ms):
+        return None
+    window = state.windows.get(body.window_start_ms)
+    if window is not None and body.host_id in window.entries:
+        return None  # refused for less: a log that is sent twice costs no second check
+    try:
+        verify_record_signature(session.key, decoded.preimage, decoded.signature, digest=decoded.digest)
+    except EnclaveScaleError as error:
+        return session.key, error
+    return session.key, None
+
+
 def prove_session(
     verify: SessionVerifier,
     state: DomainState,
@@ -71,8 +93,11 @@ def prove_session(
     *,
     offset: int,
     append_ms: int,
+    checked: CheckedSignature | None = None,
 ) -> tuple[SessionState, Verified]:
     """Check the signature, then the session behind it; registers or refreshes the session.
+
+    `checked`: what `check_ahead` found for this record; it counts for the key it was asked of.
 
     The record's time for verification is its window's end, bounded by the broker's append time: a host cannot date
     itself back behind an expired certificate's end, nor forward.
@@ -90,7 +115,10 @@ def prove_session(
         if session_id_of(decoded.binding_bytes) != body.session_id:
             raise Refused("SESSION_MISMATCH", "the evidence binds another session")
         key = session.key if session else load_session_key(binding.session_public_key)
-    verify_record_signature(key, decoded.preimage, decoded.signature)
+    if checked is None or checked[0] is not key:
+        verify_record_signature(key, decoded.preimage, decoded.signature, digest=decoded.digest)
+    elif checked[1] is not None:
+        raise checked[1]
     if (session.host_id if session else binding and binding.host_id) != body.host_id:
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     now_ms = min(body.window_end_ms, append_ms)

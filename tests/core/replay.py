@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,7 +28,8 @@ CACHE = SessionCache(entries=100_000)
 _SIGNATURES: dict[tuple[bytes, bytes, bytes], EnclaveScaleError | None] = {}
 
 
-def _verify_once(key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes) -> None:
+def _verify_once(key: ec.EllipticCurvePublicKey, preimage: bytes, signature: bytes, *, digest: bytes) -> None:
+    assert digest == sha256(preimage).digest()
     asked = public_point(key), preimage, signature
     if asked not in _SIGNATURES:
         try:
