@@ -15,6 +15,7 @@ from schemas.errors import ConfigError, EnclaveScaleError
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.policy_ranges import check_ranges
 from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
+from verifier.policy.enrolment import lint_enrolment
 from verifier.signature import load_session_key, verify_record_signature
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ class PolicyTrust:
 
 
 def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJECT) -> PolicyView:
-    """Decode and check one signed policy. Raises SchemaError, VerificationError, or ConfigError: POLICY_UNTRUSTED,
-    POLICY_ROLLBACK, or CONFIG_INVALID for a number out of range.
+    """Decode and check one signed policy. Raises SchemaError, VerificationError (its enrolment, too: it is refused
+    whole), or ConfigError: POLICY_UNTRUSTED, POLICY_ROLLBACK, or CONFIG_INVALID for a number out of range.
     """
     signed, preimage = decode_signed_policy(value, framing)
     if signed.signer_public_key not in trust.signers:
@@ -47,11 +48,29 @@ def open_policy(value: bytes, trust: PolicyTrust, framing: Framing = SINGLE_OBJE
     if signed.policy.counter < trust.min_counter:
         raise ConfigError("the policy's counter is below the floor", code="POLICY_ROLLBACK", field="counter")
     check_ranges(signed.policy)
+    for error in lint_enrolment(signed.policy):
+        raise error
     return PolicyView(signed.policy, record_digest(preimage))
 
 
+@dataclass(frozen=True, slots=True)
+class Equivocation:
+    """Two different policies of one counter, both by trusted signers: digests (32 bytes) of the one that stays, which
+    was first on the topic, and of the other, which is never used; where the other stands."""
+
+    counter: int
+    first: bytes
+    other: bytes
+    partition: int
+    offset: int
+
+
 class PolicyStore:
-    """Reads the policy topic to its end on demand. Safe to use from several threads."""
+    """Reads the policy topic to its end on demand. Safe to use from several threads.
+
+    Policies are found by digest whatever their counter: windows of a superseded one may still be open. Of two with one
+    counter only the first is ever found.
+    """
 
     def __init__(
         self,
@@ -66,6 +85,8 @@ class PolicyStore:
         self._topic, self._trust, self._framing, self._timeout_s = topic, trust, framing, timeout_s
         self._next: dict[int, int] = {}
         self._views: dict[bytes, PolicyView] = {}
+        self._by_counter: dict[int, bytes] = {}
+        self._equivocations: list[Equivocation] = []
         self._lock = threading.Lock()
 
     def lookup(self, digest: bytes) -> PolicyView | None:
@@ -85,7 +106,13 @@ class PolicyStore:
         """The trusted policy with the highest counter among those read so far."""
         with self._lock:
             views = list(self._views.values())
-        return max(views, key=lambda view: (view.policy.counter, view.digest), default=None)
+        return max(views, key=lambda view: view.policy.counter, default=None)
+
+    @property
+    def equivocations(self) -> tuple[Equivocation, ...]:
+        """Counters that a trusted signer used twice, in the order in which that was read."""
+        with self._lock:
+            return tuple(self._equivocations)
 
     def close(self) -> None:
         """Release the consumer."""
@@ -113,4 +140,20 @@ class PolicyStore:
         except EnclaveScaleError as error:
             logger.warning("policy at %s[%d]@%d ignored: %s %s", self._topic, partition, offset, error.code, error)
             return
-        self._views[view.digest] = view
+        counter = view.policy.counter
+        first = self._by_counter.setdefault(counter, view.digest)
+        if first == view.digest:
+            self._views[view.digest] = view
+            return
+        found = Equivocation(counter, first, view.digest, partition, offset)
+        self._equivocations.append(found)
+        logger.error(
+            "POLICY_EQUIVOCATION: a second policy with counter %d at %s[%d]@%d is never used: the signer's key may be in "
+            "other hands (first %s, this %s)",
+            counter,
+            self._topic,
+            partition,
+            offset,
+            first.hex(),
+            view.digest.hex(),
+        )
