@@ -230,7 +230,9 @@ def _bytes(text: str, path: str) -> bytes:
 
 
 def _word(value: Any) -> str:
-    return next((word for kind, word in _WORDS.items() if isinstance(value, kind)), "this") if value != {} else "a table"
+    return (
+        next((word for kind, word in _WORDS.items() if isinstance(value, kind)), "this") if value != {} else "a table"
+    )
 
 
 # -- writing ---------------------------------------------------------------------------------------------------
