@@ -4,6 +4,7 @@ from schemas.records.manifest import (
     OffsetRange,
     SignedWindowManifest,
     WindowManifest,
+    Witness,
 )
 from schemas.records.misc import (
     CollateralItem,
@@ -40,6 +41,7 @@ from schemas.records.policy import (
     ModelRule,
     Policy,
     RegisterRule,
+    RevokedSubject,
     SignedPolicy,
     TcbRule,
     TrustRoot,
@@ -100,6 +102,7 @@ __all__ = [
     "Quantile",
     "Ramp",
     "RegisterRule",
+    "RevokedSubject",
     "SensorFlag",
     "SessionBinding",
     "SessionEvidence",
@@ -115,5 +118,6 @@ __all__ = [
     "TrustRoot",
     "WindowManifest",
     "WindowReport",
+    "Witness",
     "WorkerIdentity",
 ]

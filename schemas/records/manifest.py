@@ -16,6 +16,14 @@ class OffsetRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """A record that holds more than an accepted signature covers."""
+
+    offset: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowManifest:
     """Which reports one output rests on."""
 
@@ -33,6 +41,7 @@ class WindowManifest:
     refused_root: bytes
     undecodable: tuple[OffsetRange, ...]
     close_offset: int
+    witnesses: tuple[Witness, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

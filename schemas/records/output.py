@@ -207,6 +207,9 @@ class OutputSource:
     close_reason: str
     gap_ranges: int
     gap_records: int
+    records: int
+    log_digest: bytes | None = None
+    log_digest_absent_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +255,8 @@ class FleetPower:
     source: OutputSource
     manifest_root: bytes | None = None
     manifest_root_absent_reason: str | None = None
+    refused_root: bytes | None = None
+    refused_root_absent_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

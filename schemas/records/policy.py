@@ -119,6 +119,19 @@ class Limits:
     evidence_checks_per_window: int
     max_epsilon_micro: int
     max_control_age_ms: int
+    max_beacon_age_ms: int | None = None
+    max_beacon_age_ms_absent_reason: str | None = None
+    max_collateral_age_ms: int | None = None
+    max_collateral_age_ms_absent_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedSubject:
+    """What is trusted no longer, not even in windows that may still be revised."""
+
+    kind: str
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +159,7 @@ class Policy:
     unsafe_allow_unevaluated_tcb: bool
     unsafe_allow_unenrolled_platform: bool
     unsafe_allow_create_time: bool
+    revoked: tuple[RevokedSubject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,8 @@ class ControlSubject:
 
     kind: str
     id: str
+    at_ms: int | None = None
+    at_ms_absent_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,8 @@ class ControlRecord:
     effective_from_ms_absent_reason: str | None = None
     closed_through_ms: int | None = None
     closed_through_ms_absent_reason: str | None = None
+    collateral_digest: bytes | None = None
+    collateral_digest_absent_reason: str | None = None
     subjects: tuple[ControlSubject, ...]
     reason: str
 

@@ -184,6 +184,7 @@ def _manifests(window: Window, tally: Tally, close_offset: int) -> tuple[bytes, 
             refused_root=tally.refused_tree.root(),
             undecodable=tuple(OffsetRange(first_offset=a, last_offset=b) for a, b in tally.undecodable),
             close_offset=close_offset,
+            witnesses=() if chunk else tuple(tally.log.witnesses),
         )
         result.append(encode_manifest(manifest))
     return root, tuple(result)
@@ -268,8 +269,11 @@ def emission(
             close_reason=close_reason if window.revision == 0 else "revision",
             gap_ranges=tally.gap_ranges,
             gap_records=tally.gap_records,
+            records=tally.log.records,
+            log_digest=tally.log.digest(),
         ),
         manifest_root=root,
+        refused_root=tally.refused_tree.root(),
     )
     output_bytes = encode_output(output)
     digest = record_digest(output_preimage(output_bytes))

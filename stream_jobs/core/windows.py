@@ -12,6 +12,7 @@ from schemas.records import DomainRule, SessionBinding, SessionEvidence
 from stream_jobs.core.columns import ClassSum
 from stream_jobs.core.entries import Entries
 from stream_jobs.core.history import Histories, History
+from stream_jobs.core.log_digest import LogDigest
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.roster import Roster, roster_of
@@ -145,6 +146,7 @@ class Tally:
 
     refused: Counter[str] = field(default_factory=Counter)
     refused_tree: MerkleTree = field(default_factory=MerkleTree)
+    log: LogDigest = field(default_factory=LogDigest)
     gap_ranges: int = 0
     gap_records: int = 0
     undecodable: list[tuple[int, int]] = field(default_factory=list)
@@ -164,6 +166,7 @@ class Tally:
         self.gap_ranges += other.gap_ranges
         self.gap_records += other.gap_records
         self.refused_tree.extend(other.refused_tree)
+        self.log.extend(other.log)
         ranges = sorted([*self.undecodable, *other.undecodable])
         if len(ranges) > MAX_UNDECODABLE_RANGES:
             rest = ranges[MAX_UNDECODABLE_RANGES - 1 :]

@@ -69,6 +69,8 @@ POSITION_FIELDS = frozenset(
         "source",
         "manifest_root",
         "manifest_root_absent_reason",
+        "refused_root",
+        "refused_root_absent_reason",
     )
 )
 """Fields of an output that say where in the log it stands and what was refused there, not what the fleet draws."""

@@ -169,10 +169,10 @@ def test_hostile_schema_of_another_topic() -> None:
         (varint(2**63), "MALFORMED"),
         (varint(2**200), "MALFORMED"),
         (b"\x80" * 100_000, "MALFORMED"),
-        (varint(-1) + varint(2) + b"\x00\x00\x00", "NOT_CANONICAL"),
+        (varint(-1) + varint(4) + b"\x00\x00\x00\x00\x00", "NOT_CANONICAL"),
         (varint(-(2**62)), "NOT_CANONICAL"),
-        (b"\x02\x00\x00\x02\x00\x00\x00", "NOT_CANONICAL"),  # two blocks
-        (b"\x82\x00\x00\x00\x00", "NOT_CANONICAL"),  # a count longer than it need be
+        (b"\x02\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00", "NOT_CANONICAL"),  # two blocks
+        (b"\x82\x00\x00\x00\x00\x00\x00", "NOT_CANONICAL"),  # a count longer than it need be
         (b"\x80\x00", "NOT_CANONICAL"),
         (varint(1) + varint(-1), "MALFORMED"),  # a negative length
         (varint(1) + varint(2**31), "MALFORMED"),
@@ -186,7 +186,7 @@ def test_hostile_counts_and_lengths(subjects: bytes, code: str) -> None:
 
 def test_hostile_control_baseline_is_valid() -> None:
     assert decoded_or_code(control(b"\x00")) is None
-    assert decoded_or_code(control(varint(1) + b"\x02a\x02b\x00")) is None
+    assert decoded_or_code(control(varint(1) + b"\x02a\x02b\x00\x00\x00")) is None
 
 
 def test_hostile_union_branches() -> None:
@@ -212,11 +212,12 @@ def test_hostile_int_beyond_32_bits() -> None:
 
 def test_hostile_boolean() -> None:
     policy = codec.encode_policy(example(Policy, "SignedPolicy", full=False))
-    assert policy.endswith(b"\x00\x00\x00")  # the three unsafe switches: a bypass cannot be a 2 that some read as true
-    prefix = codec.SINGLE_OBJECT.prefix("SignedPolicy")
-    assert decoded_or_code(prefix + policy[:-1] + b"\x01" + bytes(64) + b"\x00") is None
+    # The three unsafe switches, then nothing revoked: a bypass cannot be a 2 that some read as true.
+    assert policy.endswith(b"\x00\x00\x00\x00")
+    prefix, rest = codec.SINGLE_OBJECT.prefix("SignedPolicy"), b"\x00" + bytes(64) + b"\x00"
+    assert decoded_or_code(prefix + policy[:-2] + b"\x01" + rest) is None
     for byte in (b"\x02", b"\x80", b"\xff"):
-        assert refusal(prefix + policy[:-1] + byte + bytes(64) + b"\x00") == "NOT_CANONICAL"
+        assert refusal(prefix + policy[:-2] + byte + rest) == "NOT_CANONICAL"
 
 
 def test_hostile_sizes() -> None:

@@ -24,6 +24,7 @@ PURE_NUMBERS = {
     *("samples_scheduled", "samples_taken", "stalls_coarse", "dropped_reports", "gpus", "hosts", "tenants"),
     *("readings_taken", "enrolled_hosts", "reporting_hosts", "enrolled_gpus", "reporting_gpus", "count"),
     *("accepted", "late_accepted", "duplicates", "late_refused", "accepted_count", "refused_count", "gap_records"),
+    *("records", "offset"),
     *("k_min_hosts", "k_min_tenants", "evidence_checks_per_window", "group_size", "groups"),
     # shapes
     *("transitions_shape", "pane_sums_shape", "histogram_shape"),
