@@ -95,7 +95,11 @@ def to_toml(policy: Policy, *, comments: bool = True) -> str:
     scalars = [one for one in fields if not _holds_tables(one["type"]) and one["type"] != _limits()]
     lines: list[str] = []
     for one in scalars:
-        lines += _line(one, getattr(policy, one["name"]), comments, moment=one["name"] in MOMENTS)
+        name = one["name"]
+        if name in AT_ISSUE and not getattr(policy, name):
+            lines += [f"# {name} = …  # filled in by signing"] if comments else []
+        else:
+            lines += _line(one, getattr(policy, name), comments, moment=name in MOMENTS)
     empty = [one for one in fields if _holds_tables(one["type"]) and not getattr(policy, one["name"])]
     for one in empty:
         lines += _line(one, (), comments)
@@ -230,9 +234,7 @@ def _bytes(text: str, path: str) -> bytes:
 
 
 def _word(value: Any) -> str:
-    return (
-        next((word for kind, word in _WORDS.items() if isinstance(value, kind)), "this") if value != {} else "a table"
-    )
+    return next((word for kind, word in _WORDS.items() if isinstance(value, kind)), "this")
 
 
 # -- writing ---------------------------------------------------------------------------------------------------

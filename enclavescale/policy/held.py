@@ -20,9 +20,9 @@ UNSIGNED, HOLDS, TRUSTED, UNTRUSTED = "unsigned", "holds", "trusted", "POLICY_UN
 class HeldPolicy:
     """A policy with what is known of it.
 
-    `origin`: where it is from, for people; `value`: the signed bytes (None: a document); `digest`: 32 bytes, the policy's
-    identity; `signer`: uncompressed point, 65 bytes; `signature`: `UNSIGNED`, `HOLDS`, `TRUSTED`, `UNTRUSTED`, or the code
-    of what is wrong with it.
+    `origin`: where it is from, for people; `value`: the signed bytes (None: a document); `digest`: 32 bytes, the
+    policy's identity; `signer`: uncompressed point, 65 bytes; `signature`: `UNSIGNED`, `HOLDS`, `TRUSTED`,
+    `UNTRUSTED`, or the code of what is wrong with it.
     """
 
     policy: Policy

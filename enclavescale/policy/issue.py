@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attester.signing import public_point, sign_raw
+from enclavescale.policy.errors import PolicyRefused
 from enclavescale.policy.held import TRUSTED, HeldPolicy, hold_value
 from schemas.codec import MAX_POLICY_BYTES, encode_policy, encode_signed_policy, policy_preimage
 from schemas.errors import ConfigError
@@ -25,15 +27,17 @@ _HIGHER = "Give a higher --counter, or auto."
 
 def canonical(policy: Policy) -> Policy:
     """The policy with domains, hosts, aggregators and models sorted by name, as the schema has them."""
-    lists = {name: tuple(sorted(getattr(policy, name), key=attrgetter(key))) for name, key in _SORTED.items()}
+    lists: dict[str, Any] = {
+        name: tuple(sorted(getattr(policy, name), key=attrgetter(key))) for name, key in _SORTED.items()
+    }
     return replace(policy, **lists)
 
 
 def next_counter(wanted: int | None, stated: int, known: Sequence[HeldPolicy], *, first: bool = False) -> int:
     """The counter to sign with. `wanted` None: one above that of the policies `known`, 1 if this is the `first`.
 
-    `stated` is the document's own, taken where nothing else says. Raises ConfigError POLICY_ROLLBACK for one that does
-    not exceed all of `known`, CONFIG_INVALID where nothing says which it is, or for one out of range.
+    `stated` is the document's own, taken where nothing else says. Raises PolicyRefused POLICY_ROLLBACK for one that
+    does not exceed all of `known`, ConfigError where nothing says which it is, or for one out of range.
     """
     highest = max((one.policy.counter for one in known), default=None)
     if wanted is None:
@@ -46,7 +50,7 @@ def next_counter(wanted: int | None, stated: int, known: Sequence[HeldPolicy], *
         )
     if highest is not None and wanted <= highest:
         newest = max(known, key=lambda one: one.policy.counter)
-        raise ConfigError(
+        raise PolicyRefused(
             f"counter {wanted}; {newest.origin} has {highest}", code="POLICY_ROLLBACK", field="counter", remedy=_HIGHER
         )
     if not 1 <= wanted <= MAX_COUNTER:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from attester.signing import public_point
 from schemas.errors import ConfigError
 
-PASSPHRASE_VARIABLE = "ENCLAVESCALE_POLICY_PASSPHRASE"
+PASSPHRASE_VARIABLE = "ENCLAVESCALE_POLICY_PASSPHRASE"  # noqa: S105  its name
 """Environment variable that may hold the passphrase."""
 
 MIN_PASSPHRASE = 12
@@ -33,7 +33,7 @@ _NEW = "Name another file: a key that signed policies must never be overwritten.
 
 
 def read_passphrase(file: Path | None, environment: Mapping[str, str]) -> bytes | None:
-    """The passphrase: the first line of a file, else the environment's; None if neither is given. Raises ConfigError."""
+    """The passphrase: the first line of a file, else the environment's, else None. Raises ConfigError."""
     if file is not None:
         try:
             lines = file.read_bytes().splitlines()
@@ -87,7 +87,7 @@ def load_key(path: Path, passphrase: bytes | None) -> ec.EllipticCurvePrivateKey
         raise ConfigError(
             f"{path} holds no encrypted PKCS#8 key",
             field="key",
-            remedy="Make one with `enclavescale policy keygen`, or encrypt yours: openssl pkcs8 -topk8 -in KEY -out NEW.",
+            remedy="Make one with `enclavescale policy keygen`, or encrypt yours: openssl pkcs8 -topk8.",
         )
     try:
         key = load_pem_private_key(pem, passphrase)

@@ -13,7 +13,7 @@ from enclavescale.policy.issue import DAY_MS, prepared
 from enclavescale.policy.lint_fleet import lint_fleet
 from enclavescale.policy.lint_trust import lint_trust
 from schemas.errors import ConfigError
-from schemas.records import Policy
+from schemas.records import ModelRule, Policy
 from schemas.topics import AUDIT_RETENTION_MS
 from stream_jobs.core.policies import CORE_VERSION
 from stream_jobs.core.policy_ranges import check_ranges
@@ -105,7 +105,7 @@ def _ranges(policy: Policy) -> Iterator[Finding]:
     except ConfigError:
         pass
     bare = replace(policy, domains=(), hosts=(), models=())
-    broken = set()
+    broken: set[ModelRule] = set()
     yield from _refused(bare, "", "")
     for number, rule in enumerate(policy.domains):
         yield from _refused(replace(bare, domains=(rule,)), "domains[0]", f"domains[{number}]")

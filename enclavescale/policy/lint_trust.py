@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from enclavescale.agent.file import DCGM, NVML, SOURCES
 from enclavescale.policy.document import utc
@@ -94,20 +94,22 @@ def _grade(policy: Policy) -> Iterator[Finding]:
 
 
 def _platforms(policy: Policy) -> Iterator[Finding]:
-    owners: dict[str, str] = {}
-    for held, entries in (("hosts", policy.hosts), ("aggregators", policy.aggregators)):
-        for number, one in enumerate(entries):
-            where = f"{held}[{number}].platform_ids"
-            if not one.platform_ids and not policy.unsafe_allow_unenrolled_platform:
-                yield error("POLICY_PLATFORM", where, f"{one.host_id} has no platform: it is refused")
-            for place, text in enumerate(one.platform_ids):
-                if not _HEX.fullmatch(text) or len(text) not in _PLATFORM_DIGITS:
-                    yield error("POLICY_PLATFORM", f"{where}[{place}]", f"{text[:40]!r} is no platform id")
-                elif held == "hosts":
-                    owners[text.lower()] = one.host_id
-                elif text.lower() in owners:
-                    found = f"{one.host_id} runs on the machine of host {owners[text.lower()]}"
-                    yield warning("POLICY_PLATFORM_SHARED", f"{where}[{place}]", found)
+    owners = {text.lower(): host.host_id for host in policy.hosts for text in host.platform_ids}
+    hosts = [(f"hosts[{number}]", one.host_id, one.platform_ids) for number, one in enumerate(policy.hosts)]
+    workers = [
+        (f"aggregators[{number}]", one.host_id, one.platform_ids) for number, one in enumerate(policy.aggregators)
+    ]
+    for where, name, ids in hosts + workers:
+        if not ids and not policy.unsafe_allow_unenrolled_platform:
+            yield error("POLICY_PLATFORM", f"{where}.platform_ids", f"{name} has no platform: it is refused")
+        for place, text in enumerate(ids):
+            if not _HEX.fullmatch(text) or len(text) not in _PLATFORM_DIGITS:
+                yield error("POLICY_PLATFORM", f"{where}.platform_ids[{place}]", f"{text[:40]!r} is no platform id")
+    for where, name, ids in workers:
+        for place, text in enumerate(ids):
+            if text.lower() in owners:
+                found = f"{name} runs on the machine of host {owners[text.lower()]}"
+                yield warning("POLICY_PLATFORM_SHARED", f"{where}.platform_ids[{place}]", found)
 
 
 def _measurements(policy: Policy) -> Iterator[Finding]:
@@ -202,6 +204,3 @@ def _root(where: str, root: TrustRoot, now_ms: int) -> Iterator[Finding]:
         yield warning("POLICY_ROOT", f"{where}.certificate_der", f"{root.label}: {until}")
     if root.simulated:
         yield warning("POLICY_ROOT_SIMULATED", f"{where}.simulated", f"{root.label} is no hardware")
-
-
-__all__: Sequence[str] = ("lint_trust",)

@@ -1,4 +1,4 @@
-"""The template that `enclavescale policy init` writes: complete, commented, and trusting nothing until it is filled in."""
+"""The template of a policy: complete, commented, and trusting nothing until it is filled in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _TEMPLATE = """\
 #   enclavescale policy sign FILE --key KEY -o OUT      by whoever holds the signer's key
 #   enclavescale policy apply OUT --policy-signer …     onto the policy topic
 #
-# Keys are fields of the signed record (schemas/avsc/SignedPolicy.v1.avsc); unknown and missing ones are errors. Bytes are
-# hexadecimal. Points in time are UTC milliseconds, or dates with a zone: 2026-01-31T12:00:00Z.
+# Keys are fields of the signed record (schemas/avsc/SignedPolicy.v1.avsc); unknown and missing ones are errors. Bytes
+# are hexadecimal. Points in time are UTC milliseconds, or dates with a zone: 2026-01-31T12:00:00Z.
 
 version = 1
 
@@ -24,8 +24,8 @@ core_version = "@CORE_VERSION@"
 # first window after that.
 effective_from_ms = 0
 
-# Filled in by `policy sign`: a counter above that of every policy before it (--counter), the time of signing, and an end
-# soon after it (--valid-days). Workers fail closed at the end, so the successor is signed and applied before it.
+# Filled in by `policy sign`: a counter above that of every policy before it (--counter), the time of signing, and an
+# end soon after it (--valid-days). Workers fail closed at the end, so the successor is signed and applied before it.
 # counter = 1
 # issued_at_ms = 2026-01-31T12:00:00Z
 # not_after_ms = 2026-02-07T12:00:00Z
@@ -58,8 +58,8 @@ tcb_rules = []
 # Roots beyond those built in (Intel, AMD, NVIDIA); SPDM devices need their vendors'.
 trust_roots = []
 
-# What is trusted no longer: kind "host", "session", "measurement" (label), "platform", "gpu" (digest of its leaf key) or
-# "root" (label). Entries deny and never allow; take none out while windows of its time may still be revised.
+# What is trusted no longer: kind "host", "session", "measurement" (label), "platform", "gpu" (digest of its leaf key)
+# or "root" (label). Entries deny and never allow; take none out while windows of its time may still be revised.
 revoked = []
 # [[revoked]]
 # kind = "platform"
@@ -88,8 +88,8 @@ max_epsilon_micro = 1000000
 # Control records older than this when they are appended are refused, ms.
 max_control_age_ms = 60000
 
-# Greatest age of the beacon in evidence at a window's end, ms. Left out: no beacon is demanded, and evidence may have been
-# made in advance; then say why in the key below.
+# Greatest age of the beacon in evidence at a window's end, ms. Left out: no beacon is demanded, and evidence may have
+# been made in advance; then say why in the key below.
 max_beacon_age_ms = 7200000
 # max_beacon_age_ms_absent_reason = "..."
 
@@ -132,7 +132,7 @@ max_collateral_age_ms_absent_reason = "the items' own validity decides"
 # domain = "hall-a"
 # tenant = "tenant-a"
 # failure_domain = "hall-a-rack0"   # rack, feed or other part that fails as one
-# platform_ids = ["00112233445566778899aabbccddeeff"]       # PPID, platform instance id (16 bytes) or CHIP_ID (64 bytes):
+# platform_ids = ["00112233445566778899aabbccddeeff"]       # PPID, platform instance id, CHIP_ID:
 #                                   # `enclavescale verify --policy authentic` prints them
 # gpu_key_digests = ["…"]           # SHA-256 of each device's leaf key: `key_digest` of the same command
 # classes = [

@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from enclavescale.errors import ClusterUnreachable, TopicFailed
+from enclavescale.policy.errors import PolicyRefused
 from enclavescale.policy.held import HeldPolicy, hold_value
 from enclavescale.reach import partitions_of_topic
 from schemas.codec import MAX_POLICY_BYTES
@@ -95,11 +96,11 @@ def _messages(consumer: Any, topic: str) -> Iterator[Any]:
 
 
 def check_successor(topic: PolicyTopic, held: HeldPolicy) -> None:
-    """Raise ConfigError unless a policy may follow what stands: POLICY_EQUIVOCATION, POLICY_ROLLBACK."""
+    """Raise PolicyRefused unless a policy may follow what stands: POLICY_EQUIVOCATION, POLICY_ROLLBACK."""
     counter = held.policy.counter
     same = topic.with_counter(counter)
     if same is not None and same.held.digest != held.digest:
-        raise ConfigError(
+        raise PolicyRefused(
             f"another policy with counter {counter} stands at {same.held.origin}",
             code="POLICY_EQUIVOCATION",
             field="counter",
@@ -107,7 +108,7 @@ def check_successor(topic: PolicyTopic, held: HeldPolicy) -> None:
         )
     newest = topic.newest
     if newest is not None and newest.held.policy.counter > counter:
-        raise ConfigError(
+        raise PolicyRefused(
             f"counter {counter}; the newest on the topic has {newest.held.policy.counter}",
             code="POLICY_ROLLBACK",
             field="counter",
@@ -131,7 +132,7 @@ def publish(
         )
     size = {"message.max.bytes": str(MAX_POLICY_BYTES + _OVERHEAD)}
     producer = make_producer({**size, **producer_properties(kafka)})
-    reports: list[tuple[Any, Any]] = []
+    reports: list[tuple[Any, Any]] = []  # error, message
     try:
         producer.produce(
             topic,
@@ -144,7 +145,7 @@ def publish(
     left = producer.flush(FLUSH_S)
     if left or not reports:
         raise ClusterUnreachable(f"{topic}: no broker acknowledged the policy within {FLUSH_S:.0f} s")
-    error, message = reports[0]
-    if error is not None:
-        raise TopicFailed(f"{topic}: {error.str()}", field=topic)
+    refusal, message = reports[0]
+    if refusal is not None:
+        raise TopicFailed(f"{topic}: {refusal.str()}", field=topic)
     return message.partition(), message.offset()
