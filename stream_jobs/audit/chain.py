@@ -1,0 +1,268 @@
+"""Follow a domain's chain of outputs backwards: each names the one before it by its digest, and revisions theirs.
+
+What links two outputs is SHA-256 over signed bytes: whoever has seen the later one has what the earlier one must be.
+Digests alone would say that the chain is whole; every output on the way is verified as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from schemas.codec import decode_signed_record
+from schemas.errors import EnclaveScaleError
+from schemas.records import ControlRecord
+from stream_jobs.audit.errors import ChainBroken, ChainRestartUnexplained, RecordNotFound, RevisionBroken
+from stream_jobs.audit.outputs import CheckedOutput, PolicyOpener, check_output
+from stream_jobs.audit.topics import AuditTopics, OutputRecord
+from stream_jobs.core.control import check_author
+from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.sessions import SessionVerifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One output of a chain. `partition` and `offset` on the output topic; `close_offset` on the reports topic."""
+
+    partition: int
+    offset: int
+    digest: bytes
+    domain: str
+    window_start_ms: int
+    revision: int
+    close_offset: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A chain that begins anew at `link`: the reason it states, and the offset of the idle close that explains it.
+
+    `before`: the domain's output before, which nothing links to it; None if there is none on the topic.
+    """
+
+    link: Link
+    reason: str
+    before: Link | None
+    idle_close_offset: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """Where a chain does not hold: what is wrong at `link`, the last output that could be reached."""
+
+    link: Link
+    code: str
+    message: str
+    field: str | None
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """What was found from `newest` back to `oldest`. `outputs`: verified and linked; `revisions`: of them, those whose
+    predecessor was met and is the one they name; `workers`: who signed them; `broken`: the first break, or None.
+    """
+
+    domain: str
+    newest: Link
+    oldest: Link
+    outputs: int
+    revisions: int
+    workers: tuple[str, ...]
+    restarts: tuple[Restart, ...]
+    broken: Break | None
+
+    @property
+    def whole(self) -> bool:
+        """True if every output is linked to the one before it, and every new begin is explained."""
+        return self.broken is None
+
+
+def link_of(found: OutputRecord) -> Link:
+    """An output's place and identity, not verified."""
+    output = found.output
+    return Link(
+        partition=found.record.partition,
+        offset=found.record.offset,
+        digest=found.digest,
+        domain=output.domain,
+        window_start_ms=output.window_start_ms,
+        revision=output.revision,
+        close_offset=output.source.close_offset,
+        worker=found.signed.worker.host_id,
+    )
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What is known on the way. `owed`: digests that revisions met so far name, by window and revision."""
+
+    newest: Link
+    at: OutputRecord
+    outputs: int = 0
+    revisions: int = 0
+    workers: set[str] = field(default_factory=set)
+    restarts: list[Restart] = field(default_factory=list)
+    owed: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+
+class ChainWalker:
+    """Walks chains. `open_policy` refuses policies of untrusted signers."""
+
+    def __init__(self, topics: AuditTopics, open_policy: PolicyOpener, verify: SessionVerifier):
+        self._topics, self._open_policy, self._verify = topics, open_policy, verify
+        self._views: dict[bytes, PolicyView] = {}
+
+    def view(self, digest: bytes) -> PolicyView:
+        """The trusted policy of a digest. Raises RecordNotFound, or why none on the topic is trusted."""
+        if digest not in self._views:
+            failure: EnclaveScaleError | None = None
+            for value, _ in self._topics.policies(digest):
+                try:
+                    self._views[digest] = self._open_policy(value)
+                    break
+                except EnclaveScaleError as error:
+                    failure = error
+            else:
+                raise failure or RecordNotFound(f"no policy {digest.hex()}")
+        return self._views[digest]
+
+    def check(self, found: OutputRecord) -> CheckedOutput:
+        """Verify an output under the policy it names. Raises our errors."""
+        view = self.view(found.output.policy_digest)
+        return check_output(found.value, view, self._verify, self._topics.framing)
+
+    def walk(
+        self, newest: OutputRecord, oldest: OutputRecord | None = None, step: Callable[[int], None] = lambda count: None
+    ) -> Chain:
+        """From `newest` back to `oldest`, or as far as the topic goes. Stops at the first break.
+
+        `step` is called with the number of outputs after each. Raises ReadFailed, and RecordNotFound where `oldest` is
+        no output before `newest` of the same domain.
+        """
+        if oldest is not None and oldest.output.domain != newest.output.domain:
+            raise RecordNotFound(
+                f"{oldest.output.domain} and {newest.output.domain} are two domains, with a chain each"
+            )
+        walk = _Walk(link_of(newest), newest)
+        while True:
+            try:
+                self._take(walk)
+            except EnclaveScaleError as error:
+                return _ended(walk, error)
+            step(walk.outputs)
+            if oldest is not None and walk.at.digest == oldest.digest:
+                return _ended(walk, None)
+            try:
+                before = self._before(walk)
+            except EnclaveScaleError as error:
+                return _ended(walk, error)
+            if before is None:
+                if oldest is not None:
+                    raise RecordNotFound(
+                        f"output {oldest.digest.hex()} is not among those that lead to {newest.digest.hex()}"
+                    )
+                return _ended(walk, None)
+            walk.at = before
+
+    def _take(self, walk: _Walk) -> None:
+        """Verify the output at hand, and that it is what later revisions say it is."""
+        self.check(walk.at)
+        output = walk.at.output
+        named = walk.owed.pop((output.window_start_ms, output.revision), None)
+        if named is not None:
+            if named != walk.at.digest:
+                raise RevisionBroken(
+                    f"revision {output.revision + 1} of window {output.window_start_ms} ms follows {named.hex()}, "
+                    f"this one is {walk.at.digest.hex()}",
+                    field="prev_revision_digest",
+                )
+            walk.revisions += 1
+        if output.prev_revision_digest is not None:
+            walk.owed[output.window_start_ms, output.revision - 1] = output.prev_revision_digest
+        walk.outputs += 1
+        walk.workers.add(walk.at.signed.worker.host_id)
+
+    def _before(self, walk: _Walk) -> OutputRecord | None:
+        """The output before the one at hand, None where there is none."""
+        at, output = walk.at, walk.at.output
+        wanted = output.prev_output_digest
+        topic, partition = at.record.topic, at.record.partition
+        for record in self._topics.backwards(topic, partition, at.record.offset):
+            found = self._topics.as_output(record, output.domain)
+            if found is None or found.digest == at.digest:
+                continue
+            if wanted is not None:
+                if found.digest == wanted:
+                    if found.output.source.close_offset > output.source.close_offset:
+                        raise ChainBroken("the output before closed later in the log", field="source.close_offset")
+                    return found
+            elif found.output.source.close_offset < output.source.close_offset and self._holds(found):
+                self._restarted(walk, found)
+                return found
+        if wanted is not None:
+            raise ChainBroken(
+                f"no output {wanted.hex()} stands before offset {at.record.offset} of {topic}[{partition}]",
+                field="prev_output_digest",
+            )
+        self._restarted(walk, None)
+        return None
+
+    def _holds(self, found: OutputRecord) -> bool:
+        try:
+            self.check(found)
+        except EnclaveScaleError:
+            return False
+        return True
+
+    def _restarted(self, walk: _Walk, before: OutputRecord | None) -> None:
+        """Note a new begin. `ChainRestartUnexplained` where an output stands before it and the log has no idle close."""
+        closed = None if before is None else self._idle_close(walk.at, before)
+        walk.restarts.append(
+            Restart(
+                link=link_of(walk.at),
+                reason=walk.at.output.prev_output_digest_absent_reason or "",
+                before=None if before is None else link_of(before),
+                idle_close_offset=closed,
+            )
+        )
+        if before is not None and closed is None:
+            raise ChainRestartUnexplained(
+                f"the output begins a chain, after {before.digest.hex()}; the log between their closes, offsets "
+                f"{before.output.source.close_offset} to {walk.at.output.source.close_offset}, has no idle close",
+                field="prev_output_digest",
+            )
+
+    def _idle_close(self, at: OutputRecord, before: OutputRecord) -> int | None:
+        """Offset of the domain's last idle close between two outputs that an attested aggregator wrote."""
+        source, last = at.output.source, None
+        first = before.output.source.close_offset + 1
+        for record in self._topics.between(source.topic, source.partition, first, source.close_offset):
+            if record.key != at.output.domain.encode():
+                continue
+            try:
+                decoded = decode_signed_record(record.value or b"", self._topics.framing)
+                body = decoded.body
+                if isinstance(body, ControlRecord) and (body.kind, body.domain) == ("IDLE_CLOSE", at.output.domain):
+                    check_author(self._verify, decoded, body, self.view(body.policy_digest), record.timestamp_ms)
+                    last = record.offset
+            except EnclaveScaleError:
+                continue
+        return last
+
+
+def _ended(walk: _Walk, error: EnclaveScaleError | None) -> Chain:
+    at = link_of(walk.at)
+    return Chain(
+        domain=walk.newest.domain,
+        newest=walk.newest,
+        oldest=at,
+        outputs=walk.outputs,
+        revisions=walk.revisions,
+        workers=tuple(sorted(walk.workers)),
+        restarts=tuple(walk.restarts),
+        broken=None
+        if error is None
+        else Break(link=at, code=error.code, message=str(error), field=error.field, remedy=error.remedy),
+    )

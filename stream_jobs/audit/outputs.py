@@ -1,0 +1,169 @@
+"""Judge one output or one manifest: who signed it, in what measured code, under which policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from schemas.codec import (
+    SINGLE_OBJECT,
+    Framing,
+    decode_signed_manifest,
+    decode_signed_output,
+    encode_binding,
+    record_digest,
+    session_id_of,
+)
+from schemas.records import FleetPower, SignedFleetPower, SignedWindowManifest, WindowManifest
+from stream_jobs.audit.errors import (
+    ChainFieldsInvalid,
+    ManifestMismatch,
+    PolicyNotInForce,
+    PolicyOther,
+    WorkerMismatch,
+)
+from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.sessions import SessionVerifier, verify_evidence
+from stream_jobs.core.windows import Verified
+from verifier.errors import EvidenceMissing, VerificationError
+from verifier.signature import load_session_key, verify_record_signature
+
+STAGES = ("format", "policy", "worker", "signature", "evidence", "chain")
+"""Of the verification of an output, in order."""
+
+PolicyOpener = Callable[[bytes], PolicyView]
+"""A signed policy's framed bytes to the policy, if its signer is trusted; raises our errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedOutput:
+    """An output that an attested aggregator signed. `digest`: its identity, 32 bytes; `worker`: the session's evidence,
+    verified; `session_id`: 32 bytes."""
+
+    signed: SignedFleetPower
+    digest: bytes
+    view: PolicyView
+    worker: Verified
+    session_id: bytes
+
+    @property
+    def output(self) -> FleetPower:
+        """What was signed."""
+        return self.signed.output
+
+
+def read_output(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedFleetPower, bytes]:
+    """The output in framed bytes, not verified, and its digest. Raises SchemaError."""
+    signed, preimage = decode_signed_output(value, framing)
+    return signed, record_digest(preimage)
+
+
+def check_output(
+    value: bytes, view: PolicyView, verify: SessionVerifier, framing: Framing = SINGLE_OBJECT
+) -> CheckedOutput:
+    """Verify an output, framed bytes as on the topic, under `view`. Raises SchemaError or VerificationError.
+
+    The evidence is judged as of when its session was bound, as workers judge it that take over (`stream_jobs.tail`).
+    """
+    signed, preimage = decode_signed_output(value, framing)
+    reached = ["format"]
+    try:
+        check_policy(signed.output, view)
+        reached.append("policy")
+        evidence = signed.worker.evidence
+        if evidence is None:
+            raise EvidenceMissing("the output carries no evidence of its worker", field="worker.evidence")
+        binding_bytes = encode_binding(evidence.binding)
+        session_id = session_id_of(binding_bytes)
+        if evidence.binding.host_id != signed.worker.host_id:
+            raise WorkerMismatch("the worker's host_id differs from its session binding", field="worker.host_id")
+        if session_id != signed.worker.session_id:
+            raise WorkerMismatch("the worker's session_id is not its binding's", field="worker.session_id")
+        reached.append("worker")
+        key = load_session_key(evidence.binding.session_public_key)
+        verify_record_signature(key, preimage, signed.signature)
+        reached.append("signature")
+        worker = verify_evidence(
+            verify,
+            evidence,
+            binding_bytes,
+            session_id=session_id,
+            view=view,
+            role="aggregator",
+            now_ms=evidence.binding.created_at_ms,
+        )
+        reached.append("evidence")
+        check_chain_fields(signed.output)
+    except VerificationError as error:
+        error.verified = tuple(reached)
+        raise
+    return CheckedOutput(signed=signed, digest=record_digest(preimage), view=view, worker=worker, session_id=session_id)
+
+
+def check_policy(output: FleetPower, view: PolicyView) -> None:
+    """The output rests on `view`, which was in force for its window. `PolicyOther`, `PolicyNotInForce`."""
+    if output.policy_digest != view.digest or output.policy_counter != view.policy.counter:
+        raise PolicyOther(
+            f"the output names policy {output.policy_digest.hex()}, counter {output.policy_counter}; "
+            f"this is {view.digest.hex()}, counter {view.policy.counter}",
+            field="policy_digest",
+        )
+    rule = view.domains.get(output.domain)
+    if rule is None or rule.partition != output.source.partition:
+        raise PolicyNotInForce("the policy has no such domain in this partition", field="domain")
+    if output.window_start_ms < view.policy.effective_from_ms or output.window_end_ms > view.policy.not_after_ms:
+        raise PolicyNotInForce("the window lies outside of the policy's validity", field="window_start_ms")
+    if output.window_end_ms - output.window_start_ms != rule.window_ms or output.window_start_ms % rule.window_ms:
+        raise PolicyNotInForce("the window is none of the policy's", field="window_end_ms")
+
+
+def check_chain_fields(output: FleetPower) -> None:
+    """The fields that link an output to what was published before are there. `ChainFieldsInvalid`."""
+    if (output.prev_output_digest is None) == (output.prev_output_digest_absent_reason is None):
+        raise ChainFieldsInvalid("neither a digest nor a reason, or both", field="prev_output_digest")
+    if (output.prev_revision_digest is None) == (output.prev_revision_digest_absent_reason is None):
+        raise ChainFieldsInvalid("neither a digest nor a reason, or both", field="prev_revision_digest")
+    if output.revision < 0 or (output.revision == 0) != (output.prev_revision_digest is None):
+        raise ChainFieldsInvalid(f"revision {output.revision} does not fit", field="prev_revision_digest")
+    if output.manifest_root is None:
+        raise ChainFieldsInvalid("no root over the accepted reports", field="manifest_root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedManifest:
+    """A manifest chunk signed by the worker of an output, which it fits. `digest`: its identity, 32 bytes."""
+
+    signed: SignedWindowManifest
+    digest: bytes
+
+    @property
+    def manifest(self) -> WindowManifest:
+        """What was signed."""
+        return self.signed.manifest
+
+
+def check_manifest(value: bytes, output: CheckedOutput, framing: Framing = SINGLE_OBJECT) -> CheckedManifest:
+    """Verify a manifest, framed bytes as on the topic, of a verified output. Raises SchemaError, VerificationError."""
+    signed, preimage = decode_signed_manifest(value, framing)
+    evidence = output.signed.worker.evidence
+    if evidence is None or signed.session_id != output.session_id:
+        raise WorkerMismatch("the manifest is of another session than the output", field="session_id")
+    verify_record_signature(load_session_key(evidence.binding.session_public_key), preimage, signed.signature)
+    manifest, made = signed.manifest, output.output
+    pairs = (
+        ("domain", manifest.domain, made.domain),
+        ("window_start_ms", manifest.window_start_ms, made.window_start_ms),
+        ("window_end_ms", manifest.window_end_ms, made.window_end_ms),
+        ("revision", manifest.revision, made.revision),
+        ("close_offset", manifest.close_offset, made.source.close_offset),
+        ("accepted_count", manifest.accepted_count, made.accepted),
+        ("accepted_root", manifest.accepted_root, made.manifest_root),
+        ("refused", manifest.refused, made.refused),
+        ("refused_root", manifest.refused_root, made.refused_root),
+    )
+    for field, mine, other in pairs:
+        if mine != other:
+            raise ManifestMismatch(f"{field} differs from the output's", field=field)
+    if not 0 <= manifest.chunk < manifest.chunks or len(manifest.accepted_digests) % 32:
+        raise ManifestMismatch(f"chunk {manifest.chunk} of {manifest.chunks}", field="chunk")
+    return CheckedManifest(signed=signed, digest=record_digest(preimage))
