@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -73,14 +72,16 @@ class Directory:
             return None
         except OSError as error:
             raise failure(f"{name}: {error.strerror or error}") from error
-        with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
-            try:
-                state = os.fstat(descriptor)
-                if not stat.S_ISREG(state.st_mode) or state.st_size > most:
-                    raise failure(f"{name} is no plain file of at most {most} bytes")
-                return file.read(most + 1)
-            except OSError as error:
-                raise failure(f"{name}: {error.strerror or error}") from error
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode) or state.st_size > most:
+                raise failure(f"{name} is no plain file of at most {most} bytes")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(most)
+        except OSError as error:
+            raise failure(f"{name}: {error.strerror or error}") from error
+        finally:
+            os.close(descriptor)
 
     def names(self) -> list[str]:
         """Every file below the directory, sorted; empty if there is no such directory."""

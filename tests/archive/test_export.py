@@ -77,7 +77,7 @@ class Killer:
         self.left -= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(log=LOGS, limits=st.builds(Limits, st.integers(1, 300), st.integers(1, 900), st.integers(1, 9)))
 def test_what_is_exported_comes_back(
     tmp_path_factory: pytest.TempPathFactory, log: list[LogRecord], limits: Limits
