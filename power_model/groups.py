@@ -29,6 +29,9 @@ MIN_HOSTS = 4
 ALIKE = 2.5
 """Hosts of a group swing at most so many times as far as its median, and at least one such part of it."""
 MAX_GROUPS = 12
+UNLIKE = 0.007
+"""Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
+it, it must not split a group."""
 LEAST_ROUNDS, MOST_ROUNDS = 4, 8
 """Rounds of subspace iteration with the fourth power of the matrix. Every machine stops at the same place: there is
 nothing in it that two of them would do differently."""
@@ -42,6 +45,15 @@ _UNIT = 256
 _CLIP = 1 << 20
 _EXACT = 1 << 53
 _VECTOR_UNIT = 4096
+
+
+def unlike_noise(noise_std: Floats, gpus: Counts, clip_w: float) -> Floats:
+    """Return the known noise of panes [rows] with what hosts of one job differ by, as a standard deviation, W.
+
+    `gpus` [rows]; `clip_w`: the largest reading of one that counts.
+    """
+    own = UNLIKE * clip_w * gpus
+    return np.asarray(np.sqrt(noise_std**2 + own**2))
 
 
 def synchronised_groups(panes: Floats, noise_std: Floats, labels: Sequence[str | None] | None = None) -> list[Counts]:

@@ -39,7 +39,8 @@ class ClassRows:
     releases any. `step_w2`: half the mean
     squared step of one GPU from tick to tick. `total_w` [panes]: power of the whole class, with what does not count in
     full; `total_noise_w2`: variance of its noise. `scale`: from the rows to the enrolled capacity. `labels`: names of
-    jobs, None for most. Rows come sorted by host.
+    jobs, None for most. `past` [rows, windows]: number of the group that each row was found in, in the windows before,
+    the newest first, below 0 for none; numbers of a window are the same in all classes. Rows come sorted by host.
     """
 
     panes_w: Floats
@@ -55,6 +56,7 @@ class ClassRows:
     total_noise_w2: float
     scale: float
     labels: tuple[str | None, ...]
+    past: npt.NDArray[np.int8] | None = None
 
 
 def pooled_quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None:

@@ -27,9 +27,10 @@ import numpy.typing as npt
 
 from power_model import exact
 from power_model.alike import doubt_of_alike
-from power_model.groups import synchronised_groups
+from power_model.groups import MIN_HOSTS, synchronised_groups, unlike_noise
 from power_model.interpolation import pane_means, row_means, to_ticks
 from power_model.pooled import ClassRows, pooled_quantiles, tail_doubt, tail_noise
+from power_model.remembered import readings_alike, still_in_step, with_past
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -40,9 +41,8 @@ JITTER = 0.7
 """Share of the spread that the panes do not explain which reorders ticks: the rest is taken to follow the panes."""
 LEAST_IN_STEP = 0.2
 """A group's swing is never scaled down further: its pane means hang on noise, too."""
-UNLIKE = 0.007
-"""Standard deviation by which hosts of one job differ in a pane, as a share of their clip bound: where no noise hides
-it, it must not split a group."""
+SURE = 2.0
+"""Standard deviations of noise by which a group's panes may have moved further than they seem to."""
 STEP_POINTS = 256
 """Points at which the spread of a histogram is taken."""
 ATOMS = 33
@@ -153,16 +153,39 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
 def _groups(classes: Sequence[ClassRows]) -> list[list[Counts]]:
     """Groups per class; hosts of several classes may swing in one group, which then has a part in each."""
     panes = np.concatenate([one.panes_w for one in classes])
-    alike = [UNLIKE * one.edges_w[-1] * one.gpus for one in classes]
-    noise = np.concatenate([np.sqrt(one.noise_w**2 + own**2) for one, own in zip(classes, alike, strict=True)])
+    noise = np.concatenate([unlike_noise(one.noise_w, one.gpus, float(one.edges_w[-1])) for one in classes])
     labels = [label for one in classes for label in one.labels]
-    found = synchronised_groups(panes, noise, labels)
+    found = _remembered(classes, panes, noise, labels, synchronised_groups(panes, noise, labels))
     result, begin = [], 0
     for one in classes:
         end = begin + len(one.gpus)
         parts = (rows[(rows >= begin) & (rows < end)] - begin for rows in found)
         result.append([rows for rows in parts if rows.size])
         begin = end
+    return result
+
+
+def _remembered(
+    classes: Sequence[ClassRows], panes: Floats, noise: Floats, labels: Sequence[str | None], found: list[Counts]
+) -> list[Counts]:
+    """The groups that are `found` now with the rows that were in step with them before, and groups of such rows."""
+    windows = max((one.past.shape[1] for one in classes if one.past is not None), default=0)
+    if not windows:
+        return found
+    none = [np.full((len(one.gpus), windows), -1, dtype=np.int8) for one in classes]
+    past = np.concatenate([other if one.past is None else one.past for one, other in zip(classes, none, strict=True)])
+    free = np.array([label is None for label in labels], dtype=np.bool_)
+    result = []
+    for now, before in with_past(found, past, free):
+        kept, begin = [], 0
+        for one in classes:
+            end = begin + len(one.gpus)
+            mine, others = (rows[(rows >= begin) & (rows < end)] - begin for rows in (before, now))
+            kept.append(readings_alike(one, others, mine) + begin)
+            begin = end
+        again = still_in_step(panes, noise, now, np.concatenate(kept))
+        if now.size or again.size >= MIN_HOSTS:
+            result.append(np.sort(np.concatenate([now, again])))
     return result
 
 
@@ -219,7 +242,8 @@ def _course(
     course = np.empty((PATHS, ticks), dtype=np.float64)
     for path in range(PATHS):
         course[path, order[path]] = quantiles
-    least, most = _shares(pane_means(course, ticks_per_pane), series - level, slow_w2)
+    hidden_w2 = SURE * noise_w2 * math.sqrt(2.0 / max(1, series.size - 1))
+    least, most = _shares(pane_means(course, ticks_per_pane), series - level, slow_w2, slow_w2 + hidden_w2)
     if rows.size > 1:
         course = _spread(course)
     doubt = math.sqrt(_mean(quantiles * quantiles)) * (most - least) / 2
@@ -233,16 +257,16 @@ def _spread(course: Floats) -> Floats:
     return np.asarray(0.75 * course + 0.125 * before + 0.125 * after)
 
 
-def _shares(moved: Floats, series: Floats, slow_w2: float) -> tuple[float, float]:
+def _shares(moved: Floats, series: Floats, slow_w2: float, most_w2: float) -> tuple[float, float]:
     """How far, at least and at most, the panes bear out a course whose pane means are `moved` [paths, panes].
 
-    At most: as far as it follows the panes' `series` [panes] no further than that went, its noise taken off. At
-    least: as far as its pane means do not even scatter more. What is in step inside panes may cancel there, by a
-    schedule that fits them, and so may GPUs that take turns: the panes cannot tell these apart.
+    At most: as far as it follows the panes' `series` [panes] no further than that may have gone, its variance being
+    `most_w2`. At least: as far as its pane means do not even scatter more than `slow_w2`. What is in step inside panes
+    may cancel there, by a schedule that fits them, and so may GPUs that take turns: the panes cannot tell these apart.
     """
     seen = exact.dot(series, series)
     follows = exact.total(moved * series) / len(moved)
-    most = math.sqrt(slow_w2 * (series.size - 1) * seen) / follows if follows > 0.0 and slow_w2 > 0.0 else 1.0
+    most = math.sqrt(most_w2 * (series.size - 1) * seen) / follows if follows > 0.0 and slow_w2 > 0.0 else 1.0
     scatter = exact.dot(moved, moved) / (len(moved) * max(1, series.size - 1))
     least = math.sqrt(slow_w2 / scatter) if scatter > 0.0 else 1.0
     most = min(1.0, max(LEAST_IN_STEP, most))

@@ -161,6 +161,7 @@ def class_figures(
         pane_w=pane_w,
         scale=factor,
         step_w2=_step_variance_w2(projected, midpoints_w(total.edges_w, model.clip_low_w, model.clip_high_w)),
+        past=window.history.groups.of(key, total.host_ids) if window.history else None,
     )
     moved_w, spared_w2 = reconciled_mean(rows)
     noise_w2 = correction.pane_variance / panes * pane_w * pane_w

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from power_model.noise import discrete_laplace_variance
 from schemas.contract import PANE_SUM_QUANTUM_MW
 from stream_jobs.core.companions import Companions, companions_of
+from stream_jobs.core.in_step import GROUP_WINDOWS, Labels, PastGroups, past_groups, raw_groups
 from stream_jobs.core.outlook import PaneHistory
 
 if TYPE_CHECKING:
@@ -112,12 +113,15 @@ def _variance(matrix: Ints) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ClassMemory:
-    """One class in one window's first revision: `rows` of the index, claims per GPU, effective capacity per GPU (W)."""
+    """One class in one window's first revision: `rows` of the index, claims per GPU, effective capacity per GPU (W), and
+    `groups`, the number of the group that each is in, -1 for none.
+    """
 
     rows: npt.NDArray[np.int32]
     mean_w: Floats
     swing_w2: Floats
     limit_w: Ints
+    groups: Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +191,13 @@ class References:
 @dataclass(frozen=True, slots=True)
 class History:
     """What a window's judgement and forecasts rest on: `references` by class, `windows` the number of windows
-    remembered, `panes` the domain's power in them.
+    remembered, `panes` the domain's power in them, `groups` who swung in step in the newest of them.
     """
 
     references: dict[ClassKey, References]
     windows: int
     panes: tuple[PaneHistory, ...]
+    groups: PastGroups
 
 
 @dataclass(slots=True)
@@ -214,6 +219,7 @@ class Histories:
             -span or len(self._memories) :
         ]
         older = [self._memories[start] for start in starts if start < window.start_ms - span // 2 * width]
+        newest = [start for start in starts if span and start >= window.start_ms - GROUP_WINDOWS * width]
         needed = min(PROVEN_WINDOWS, span - span // 2)
         keys = sorted({key for memory in older for key in memory.classes})
         window.history = History(
@@ -223,6 +229,13 @@ class Histories:
             },
             windows=len(starts) if span else 0,
             panes=tuple(panes for start in starts if span and (panes := self._memories[start].panes) is not None),
+            groups=past_groups(
+                self._index,
+                [
+                    {key: (one.rows, one.groups) for key, one in self._memories[start].classes.items()}
+                    for start in newest[-GROUP_WINDOWS:]
+                ],
+            ),
         )
         if span:
             self._memories[window.start_ms] = self._remember(window)
@@ -247,20 +260,17 @@ class Histories:
         rows = (np.cumsum(used) - 1).astype(np.int32)
         self._index = {host_id: int(rows[row]) for host_id, row in self._index.items() if used[row]}
         for start, memory in self._memories.items():
-            moved = {
-                key: ClassMemory(rows[one.rows], one.mean_w, one.swing_w2, one.limit_w)
-                for key, one in memory.classes.items()
-            }
+            moved = {key: replace(one, rows=rows[one.rows]) for key, one in memory.classes.items()}
             self._memories[start] = Memory(start, moved, memory.panes)
 
     def _remember(self, window: Window) -> Memory:
         ticks = window.view.policy.sample_hz * window.rule.window_ms // 1000
-        classes = {}
+        classes, groups = {}, raw_groups(window)
         for key, total in window.sums.items():
             claims = claims_of(total, ticks)
             rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
             limits = total.effective_of_w // np.maximum(1, total.gpus_of)
-            classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits)
+            classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits, groups[key])
         return Memory(window.start_ms, classes, _domain_panes(window))
 
 

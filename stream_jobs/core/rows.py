@@ -9,27 +9,18 @@ import numpy.typing as npt
 
 from power_model import exact
 from power_model.interpolation import row_means
-from power_model.noise import discrete_laplace_variance
 from power_model.pooled import ClassRows, Floats
-from schemas.contract import HISTOGRAM_BINS, PANE_SUM_QUANTUM_MW, histogram_edges_w
+from schemas.contract import HISTOGRAM_BINS, histogram_edges_w
 from schemas.records import ModelRule
 from stream_jobs.core.aside import MAX_NOISE_RATIO, Correction
 from stream_jobs.core.columns import ClassSum, Ints
+from stream_jobs.core.in_step import Labels, noise_std_of, pane_unit_w
 
 BIN_ERROR = 0.12
 """Standard deviation of a histogram's mean for where in their bins readings are, in widths of a bin; measured on real
 traces. It is the same for every host, so that it does not average out."""
 ONE_BIN_ERROR = 1 / math.sqrt(12)
 """The same if all readings are in one bin, anywhere in it."""
-
-
-def _std_of(total: ClassSum, place: int) -> Floats:
-    """Standard deviation of discrete Laplace noise by host, unit of the release at `place` of `ClassSum.scales`; 0
-    where there is none.
-    """
-    stated = (one[place] for one in total.scales)
-    known = [math.sqrt(discrete_laplace_variance(scale / 1e6)) if scale else 0.0 for scale in stated]
-    return np.array(known, dtype=np.float64)[total.scale_codes]
 
 
 def histogram_sum(total: ClassSum) -> Ints | None:
@@ -58,20 +49,22 @@ def class_rows(
     pane_w: float,
     scale: float,
     step_w2: float,
+    past: Labels | None = None,
 ) -> ClassRows:
     """Rows of the hosts that count in full, in the roster's order.
 
-    `pane_w`: W per unit of the class's corrected pane sums; `scale`, `step_w2`: see `ClassRows`.
+    `pane_w`: W per unit of the class's corrected pane sums; `scale`, `step_w2`: see `ClassRows`. `past` int8[hosts,
+    windows]: groups in the windows before, of all hosts.
     """
     full = np.flatnonzero((correction.weights == 1.0) & (total.readings_of > 0))
     readings, gpus = total.readings_of[full], total.gpus_of[full]
     matrix = total.panes
-    unit_w = PANE_SUM_QUANTUM_MW / 1000 / (ticks_per_pane * (readings / (gpus * (ticks_per_pane * matrix.shape[1]))))
-    cells, histogram_noise = total.histograms, _std_of(total, 0)
+    unit_w = pane_unit_w(readings, gpus, matrix.shape[1], ticks_per_pane)
+    cells, histogram_noise = total.histograms, noise_std_of(total, 0)
     labels = total.labels
     return ClassRows(
         panes_w=matrix[full] * unit_w[:, np.newaxis],
-        noise_w=_std_of(total, 2)[full] * unit_w,
+        noise_w=noise_std_of(total, 2)[full] * unit_w,
         gpus=gpus,
         readings=readings,
         histograms=None if cells is None else cells[full, :HISTOGRAM_BINS],
@@ -83,6 +76,7 @@ def class_rows(
         total_noise_w2=correction.pane_variance * pane_w * pane_w,
         scale=scale,
         labels=tuple(labels[row] for row in full.tolist()),
+        past=None if past is None else past[full],
     )
 
 
