@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import fastavro
 import fastavro._read_py as reference
@@ -181,6 +183,23 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
             export_archive(small_cluster(), NAMES, Directory(tmp_path / "a", Killer(9)), EVERYTHING, limits=SMALL)
             break
     assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+
+
+def test_a_file_is_on_the_disk_before_its_name_counts(tmp_path: Path) -> None:
+    seen: list[str] = []
+    directory = Directory(tmp_path, lambda step: seen.append(step.split()[0]))
+
+    def sync(descriptor: int) -> None:
+        seen.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).relative_to(tmp_path)}")
+
+    with patch("stream_jobs.archive.files.os.fsync", sync):
+        directory.write("a/b/c.avro", b"data")
+    assert seen == [
+        *("mkdir", "open", "write", "written", "written"),
+        "fsync a/b/c.avro.part",
+        *("rename", "renamed"),
+        *("fsync a/b", "fsync a", "fsync ."),
+    ]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign"])
