@@ -8,6 +8,7 @@ from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
 from enclavescale.cli.doctor import doctor
+from enclavescale.cli.policy import policy_group
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.run import demo, produce_command, worker
 from enclavescale.cli.spdm import spdm
@@ -45,5 +46,6 @@ for _command in (
 ):
     main.add_command(_command)
 main.add_command(bench_group, "bench")
+main.add_command(policy_group, "policy")
 
 __all__ = ["main"]

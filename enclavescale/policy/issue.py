@@ -33,6 +33,11 @@ def canonical(policy: Policy) -> Policy:
     return replace(policy, **lists)
 
 
+def unissued(policy: Policy) -> Policy:
+    """The policy without what signing fills in: to be edited and signed anew."""
+    return replace(policy, counter=0, issued_at_ms=0, not_after_ms=0)
+
+
 def next_counter(wanted: int | None, stated: int, known: Sequence[HeldPolicy], *, first: bool = False) -> int:
     """The counter to sign with. `wanted` None: one above that of the policies `known`, 1 if this is the `first`.
 
