@@ -258,12 +258,10 @@ def _tell_signed(
 @click.argument("file", type=FILE)
 @cluster_options
 @signers_option(required=True)
-@click.option(
-    "--again", is_flag=True, help="Publish the newest once more, before retention takes it."
-)
+@click.option("--again", is_flag=True, help="Publish the newest once more, before retention takes it.")
 @json_option
 def apply_command(file: Path, cluster: Cluster, signers: tuple[str, ...], again: bool, as_json: bool) -> None:
-    """Publish a signed policy, if it may follow what stands on the topic. Once is enough: a second time changes nothing.
+    """Publish a signed policy, if it may follow what stands on the topic. A second time changes nothing.
 
     Waits until all replicas in sync have it, and says from when it holds.
     """

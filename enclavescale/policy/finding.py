@@ -67,12 +67,12 @@ class Finding:
     remedy: str
 
 
-def error(code: str, field: str, message: str) -> Finding:
+def fault(code: str, field: str, message: str) -> Finding:
     """A finding for which a policy is not signed."""
     return Finding(code=code, severity=ERROR, field=field, message=message, remedy=CODES[code])
 
 
-def warning(code: str, field: str, message: str) -> Finding:
+def caution(code: str, field: str, message: str) -> Finding:
     """A finding for whoever signs to decide."""
     return Finding(code=code, severity=WARNING, field=field, message=message, remedy=CODES[code])
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from enclavescale.policy.document import utc
-from enclavescale.policy.finding import ERROR, Finding, error, refused, warning
+from enclavescale.policy.finding import ERROR, Finding, caution, fault, refused
 from enclavescale.policy.held import UNSIGNED, HeldPolicy
 from enclavescale.policy.issue import DAY_MS, prepared
 from enclavescale.policy.lint_fleet import lint_fleet
@@ -71,30 +71,30 @@ def errors_in(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 def _times(policy: Policy, now_ms: int) -> Iterator[Finding]:
     end = policy.not_after_ms
     if policy.counter < 1:
-        yield error("POLICY_COUNTER", "counter", f"counter {policy.counter}")
+        yield fault("POLICY_COUNTER", "counter", f"counter {policy.counter}")
     if end <= now_ms:
-        yield error("POLICY_ENDED", "not_after_ms", f"ended {utc(end)}")
+        yield fault("POLICY_ENDED", "not_after_ms", f"ended {utc(end)}")
     elif end - now_ms < SOON_MS:
-        yield warning("POLICY_ENDS_SOON", "not_after_ms", f"ends {utc(end)}")
+        yield caution("POLICY_ENDS_SOON", "not_after_ms", f"ends {utc(end)}")
     if max(policy.effective_from_ms, policy.issued_at_ms) >= end:
-        yield error("POLICY_TIMES", "not_after_ms", f"ends {utc(end)}, before it is in force")
+        yield fault("POLICY_TIMES", "not_after_ms", f"ends {utc(end)}, before it is in force")
     elif end - policy.issued_at_ms > AUDIT_RETENTION_MS:
         days = (end - policy.issued_at_ms) // DAY_MS
-        yield warning("POLICY_LONG", "not_after_ms", f"{days} days from issue to end")
+        yield caution("POLICY_LONG", "not_after_ms", f"{days} days from issue to end")
     if policy.issued_at_ms > now_ms + policy.limits.clock_skew_tolerance_ms:
-        yield warning("POLICY_TIMES", "issued_at_ms", f"issued {utc(policy.issued_at_ms)}, in the future")
+        yield caution("POLICY_TIMES", "issued_at_ms", f"issued {utc(policy.issued_at_ms)}, in the future")
 
 
 def _whole(policy: Policy) -> Iterator[Finding]:
     if policy.version != 1:
-        yield error("POLICY_VERSION", "version", f"version {policy.version}")
+        yield fault("POLICY_VERSION", "version", f"version {policy.version}")
     if policy.core_version != CORE_VERSION:
-        yield warning(
+        yield caution(
             "CORE_VERSION", "core_version", f"core {policy.core_version!r}; this release has {CORE_VERSION!r}"
         )
     for name in UNSAFE:
         if getattr(policy, name):
-            yield warning("POLICY_UNSAFE", name, "switched on: everybody sees it in outputs")
+            yield caution("POLICY_UNSAFE", name, "switched on: everybody sees it in outputs")
 
 
 def _ranges(policy: Policy) -> Iterator[Finding]:
@@ -139,6 +139,6 @@ def _names(policy: Policy) -> Iterator[Finding]:
             for name in names:
                 text = getattr(record, name)
                 if not text or text != text.strip() or not text.isprintable() or len(text) > _MAX_NAME:
-                    yield error("POLICY_NAME", f"{held}[{number}].{name}", f"name {ascii(text)[:60]}")
+                    yield fault("POLICY_NAME", f"{held}[{number}].{name}", f"name {ascii(text)[:60]}")
         if held in _SORTED and list(entries) != sorted(entries, key=attrgetter(names[0])):
-            yield warning("POLICY_UNSORTED", held, f"{held} are not sorted by {names[0]}")
+            yield caution("POLICY_UNSORTED", held, f"{held} are not sorted by {names[0]}")
