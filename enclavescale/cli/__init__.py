@@ -8,6 +8,7 @@ from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
 from enclavescale.cli.doctor import doctor
+from enclavescale.cli.export import export
 from enclavescale.cli.policy import policy_group
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.run import demo, produce_command, worker
@@ -37,6 +38,7 @@ for _command in (
     worker,
     tail,
     show,
+    export,
     topics,
     verify,
     collateral,

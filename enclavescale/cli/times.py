@@ -57,15 +57,16 @@ def _moment(text: str | None, now: int, option: str) -> int | None:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
-def range_options(*, required: bool = True) -> Callable[[F], F]:
+def range_options(*, required: bool = True, open_ended: bool = False) -> Callable[[F], F]:
     """Options --from and --to; the command gets `from_ms` and `to_ms`, UTC milliseconds, from_ms < to_ms.
 
-    Without --to the range ends now. Unless `required`, --from may be missing too: `from_ms` is None then.
+    Without --to the range ends now, or with `open_ended` nowhere: `to_ms` is None. Unless `required`, --from may be
+    missing too: `from_ms` is None then.
     """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
-        def wrapped(*args: Any, from_text: str | None, to_text: str, **kwargs: Any) -> Any:
+        def wrapped(*args: Any, from_text: str | None, to_text: str | None, **kwargs: Any) -> Any:
             now = now_ms()
             first, end = _moment(from_text, now, "--from"), _moment(to_text, now, "--to")
             if first is not None and end is not None and first >= end:
@@ -76,7 +77,12 @@ def range_options(*, required: bool = True) -> Callable[[F], F]:
             "--from", "from_text", metavar="T", required=required, help=f"Begin of the range of windows: {FORMS}."
         )
         end = click.option(
-            "--to", "to_text", metavar="T", default="now", show_default=True, help="End of the range, not included."
+            "--to",
+            "to_text",
+            metavar="T",
+            default=None if open_ended else "now",
+            show_default=not open_ended,
+            help="End of the range, not included.",
         )
         return begin(end(wrapped))  # type: ignore[return-value]
 
