@@ -16,13 +16,13 @@ from schemas.records import Policy, SessionEvidence
 from verifier.composite import Memory
 from verifier.errors import VerificationError
 from verifier.limits import SESSION_CACHE_ENTRIES
-from verifier.session import VerifiedSession, evidence_digest, verify_session
+from verifier.session import ProvenSession, evidence_digest, verify_session
 from verifier.trust.store import Collateral
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    answer: VerifiedSession | VerificationError
+    answer: ProvenSession | VerificationError
     from_ms: int | None
     until_ms: int | None
 
@@ -83,8 +83,11 @@ class SessionCache:
         role: str,
         now_ms: int,
         collateral: Collateral | None = None,
-    ) -> VerifiedSession:
-        """`verify_session` with memory: the same result, the same error. `policy_digest` must be `policy`'s."""
+    ) -> ProvenSession:
+        """`verify_session` with memory: the same result but for its claims, the same error.
+
+        Claims, the parsed evidence, would be most of what is kept of a session. `policy_digest` must be `policy`'s.
+        """
         key = cache_key(
             evidence=evidence,
             binding_bytes=binding_bytes,
@@ -108,7 +111,7 @@ class SessionCache:
                     collateral=collateral,
                     memory=self._memory,
                 )
-                entry = _Entry(session, session.valid_from_ms, session.expires_ms)
+                entry = _Entry(session.proven(), session.valid_from_ms, session.expires_ms)
             except VerificationError as error:
                 entry = _Entry(error.replica(), error.holds_from_ms, error.holds_until_ms)
             self._store(key, entry)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -59,8 +59,8 @@ from verifier.trust.vendors import ROOTS_BY_USE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedSession:
-    """A session whose evidence passed. Only `verify_session` makes one.
+class ProvenSession:
+    """What is remembered of a session whose evidence passed: the verdict without the parsed evidence behind it.
 
     `public_key` verifies the session's records; `domain` is None for an aggregator; `first_mile` is the grade the
     evidence earns; times are UTC milliseconds, inclusive; `warnings` lists what `unsafe_…` switches let pass.
@@ -72,7 +72,6 @@ class VerifiedSession:
     role: str
     public_key: ec.EllipticCurvePublicKey
     binding: SessionBinding
-    claims: SessionClaims
     root_label: str
     simulated: bool
     first_mile: str
@@ -84,6 +83,17 @@ class VerifiedSession:
     def valid_at(self, now_ms: int) -> bool:
         """Whether certificates and collateral behind this session are valid at `now_ms`, and no grace has ended."""
         return self.valid_from_ms <= now_ms <= self.expires_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedSession(ProvenSession):
+    """A session whose evidence passed. Only `verify_session` makes one. `claims`: all that the rules saw, some 5 KB."""
+
+    claims: SessionClaims
+
+    def proven(self) -> ProvenSession:
+        """The same without its claims."""
+        return ProvenSession(**{one.name: getattr(self, one.name) for one in fields(ProvenSession)})
 
 
 def verify_session(

@@ -134,7 +134,8 @@ def verify_record_signature(
 ) -> None:
     """Check a session's signature over `preimage` (as `schemas.codec` makes it).
 
-    `digest`: SHA-256 of `preimage` where the caller has made it, else it is made here. `signature` is r‖s, 64 bytes big-endian, s in the lower half, so that a record has one signature per nonce.
+    `digest`: SHA-256 of `preimage` where the caller has it; else it is hashed here. `signature` is r‖s, 64 bytes
+    big-endian, s in the lower half, so that a record has one signature per nonce.
     Raises `SignatureInvalid` or `SignatureNotLowS`.
     """
     if len(signature) != RAW_SIGNATURE_BYTES:

@@ -27,7 +27,7 @@ class SensorFlag:
     gpus: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: `schemas.layout` makes one per report
 class GpuClass:
     """Statistics of the GPUs of one model, sampler mode and grid on one host."""
 
@@ -53,7 +53,7 @@ class GpuClass:
     energy_residual_mj_absent_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: `schemas.layout` makes one per report
 class WindowReport:
     """One host's private summary of one window."""
 

@@ -26,7 +26,7 @@ from stream_jobs.core.windows import Verified, Window
 def add_report(
     window: Window,
     report: WindowReport,
-    classes: list[tuple[GpuClass, np.ndarray, np.ndarray]],
+    classes: Sequence[tuple[GpuClass, np.ndarray]],
     host: HostEnrolment,
     verified: Verified,
     *,
@@ -34,14 +34,17 @@ def add_report(
     offset: int,
     flags: tuple[str, ...],
 ) -> None:
-    """Add one admitted report to its window: integer sums per class, and what is kept per host."""
+    """Add one admitted report to its window: integer sums per class, and what is kept per host.
+
+    `classes`: each with its transitions, integers [k+2, k+2].
+    """
     entries, host_id, label = window.entries, report.host_id, report.group_label
     scales = entries.scales_of(report.privacy)
-    for stated, counts, _ in classes:
+    for stated, counts in classes:
         key = stated.model, stated.sampler_mode
         total = window.sums.get(key)
         if total is None:
-            total = window.sums[key] = ClassSum(stated.edges_w, np.zeros_like(counts), window.roster)
+            total = window.sums[key] = ClassSum(stated.edges_w, np.zeros(counts.shape, np.int64), window.roster)
         total.add(host_id, stated, counts, label, scales)
     again = window.revision >= 0
     origin = report.source, verified.root_label, verified.simulated, report.first_mile

@@ -362,18 +362,44 @@ def plan_classes(
     return tuple(_plan_class(one, report, rule, models) for one in report.classes)
 
 
-def check_numbers(report: WindowReport, plans: Sequence[ClassPlan]) -> list[tuple[GpuClass, np.ndarray, np.ndarray]]:
-    """Hold a report's numbers against its plans; returns (class, transitions, pane sums) in the report's order.
+def check_numbers(report: WindowReport, plans: Sequence[ClassPlan]) -> None:
+    """Hold a report's numbers against its plans."""
+    for stated, plan in zip(report.classes, plans, strict=True):
+        _check_class(stated, report.samples_taken, plan)
 
-    Transitions are int64[k+2, k+2], pane sums int64[panes].
+
+def numbers_hold(reports: Sequence[WindowReport], plans: Sequence[ClassPlan]) -> np.ndarray:
+    """Whether `check_numbers` finds each of these reports in order, bool[reports]: all of them at once.
+
+    The reports have one layout, that of a report which the plans were made for.
     """
-    return [
-        (stated, *_check_class(stated, report.samples_taken, plan))
-        for stated, plan in zip(report.classes, plans, strict=True)
-    ]
+    samples = np.array([one.samples_taken for one in reports], np.int64)
+    hold = np.ones(len(reports), np.bool_)
+    for at, plan in enumerate(plans):
+        stated = [one.classes[at] for one in reports]
+        raw = b"".join([part for one in stated for part in (one.transitions, one.pane_sums, one.histogram or b"")])
+        numbers = np.frombuffer(raw, _INT32).reshape(len(stated), -1)
+        taken = np.array([one.readings_taken for one in stated], np.int64)
+        sums = np.add.reduceat(numbers, plan.starts, axis=1, dtype=np.int64)
+        hold &= (taken >= 0) & (taken <= plan.readings) & (samples >= 0) & (samples <= plan.ticks)
+        hold &= ((numbers <= plan.high) & (numbers >= plan.low)).all(axis=1)
+        hold &= np.abs(sums[:, 0] - plan.counts) <= plan.counts_slack
+        hold &= taken * plan.reading_low - plan.window_slack <= sums[:, 1]
+        hold &= sums[:, 1] <= taken * plan.reading_high + plan.window_slack
+        if len(plan.starts) > 2:
+            hold &= np.abs(sums[:, 2] - taken) <= plan.bins_slack
+            hold &= np.abs(sums[:, 3] - (plan.readings - taken)) <= plan.missing_slack
+        if plan.residual_mj is not None:
+            hold &= np.array([abs(one.energy_residual_mj or 0) <= plan.residual_mj for one in stated], np.bool_)
+    return hold
 
 
-def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple[np.ndarray, np.ndarray]:
+def transitions_of(stated: GpuClass) -> np.ndarray:
+    """Transition counts of a class whose shapes are in order, int32[k+2, k+2], not to be written to."""
+    return np.frombuffer(stated.transitions, _INT32).reshape(stated.transitions_shape)
+
+
+def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> None:
     taken = stated.readings_taken
     if not 0 <= taken <= plan.readings or not 0 <= samples_taken <= plan.ticks:
         raise Refused("COUNTS_IMPLAUSIBLE", "readings taken exceed the schedule", field="readings_taken")
@@ -382,8 +408,7 @@ def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple
     # On arrays this small a call costs more than its work: as few as can be.
     if np.count_nonzero(as_stated > plan.high) or np.count_nonzero(as_stated < plan.low):
         raise _outside(as_stated, plan)
-    numbers = as_stated.astype(np.int64)
-    counted, total, *binned = np.add.reduceat(numbers, plan.starts).tolist()
+    counted, total, *binned = np.add.reduceat(as_stated.astype(np.int64), plan.starts).tolist()
     if abs(counted - plan.counts) > plan.counts_slack:
         raise Refused("COUNTS_IMPLAUSIBLE", "transition counts do not match the schedule", field="transitions")
     if not taken * plan.reading_low - plan.window_slack <= total <= taken * plan.reading_high + plan.window_slack:
@@ -394,8 +419,6 @@ def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> tuple
         raise Refused("COUNTS_IMPLAUSIBLE", "the histogram does not match the readings taken", field="histogram")
     if plan.residual_mj is not None and abs(stated.energy_residual_mj or 0) > plan.residual_mj:
         raise Refused("ENERGY_IMPLAUSIBLE", "the energy residual exceeds the clip range", field="energy_residual_mj")
-    first, second = plan.starts[1], plan.starts[2] if binned else None
-    return numbers[:first].reshape(plan.cells, plan.cells), numbers[first:second]
 
 
 def _outside(numbers: np.ndarray, plan: ClassPlan) -> Refused:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from schemas.records import GpuClass
 from stream_jobs.core.entries import Scales
-from stream_jobs.core.roster import Roster, coded
+from stream_jobs.core.roster import Roster, Value, coded
 
 Ints = npt.NDArray[np.int64]
 
@@ -102,7 +102,7 @@ class ClassSum:
     host, not to be written to: `gpus_of`, `capacity_of_w`, `effective_of_w`, `readings_of` and what follows them.
     """
 
-    __slots__ = ("_columns", "_lists", "_new", "_roster", "edges_w", "scales", "transitions")
+    __slots__ = ("_columns", "_made", "_new", "_roster", "edges_w", "scales", "transitions")
 
     def __init__(self, edges_w: tuple[int, ...], transitions: Ints, roster: Roster) -> None:
         self.edges_w = edges_w
@@ -111,7 +111,7 @@ class ClassSum:
         self._roster = roster
         self._new: list[_Report] = []
         self._columns: _Columns | None = None
-        self._lists: dict[str, list[Any]] = {}
+        self._made: dict[str, Any] = {}
 
     @classmethod
     def empty(cls, edges_w: tuple[int, ...], panes: int, roster: Roster) -> ClassSum:
@@ -133,8 +133,10 @@ class ClassSum:
         )
         return result
 
-    def add(self, host_id: str, stated: GpuClass, transitions: Ints, label: str | None, scales: Scales) -> None:
-        """Take one host's report; `transitions` int64[k+2, k+2] are its noisy counts."""
+    def add(
+        self, host_id: str, stated: GpuClass, transitions: npt.NDArray[Any], label: str | None, scales: Scales
+    ) -> None:
+        """Take one host's report; `transitions`, integers [k+2, k+2], are its noisy counts."""
         self.transitions += transitions
         capacity_w, limit_w = stated.capacity_w, stated.enforced_limit_w
         self._new.append(
@@ -180,13 +182,14 @@ class ClassSum:
 
     def rest(self) -> None:
         """Let go of what is quickly made again: until the next revision, if there is one, only columns are kept."""
-        self._lists = {}
+        self._made = {}
 
-    def _list(self, name: str, values: Callable[[], list[Any]]) -> list[Any]:
+    def remembered(self, name: str, make: Callable[[], Value]) -> Value:
+        """What `make` returns, the first time it is asked for under this name since the last report or `rest`."""
         self._settled()
-        found = self._lists.get(name)
+        found: Value | None = self._made.get(name)
         if found is None:
-            found = self._lists[name] = values()
+            found = self._made[name] = make()
         return found
 
     def _scale_list(self, place: int) -> list[int]:
@@ -196,7 +199,7 @@ class ClassSum:
     @property
     def host_ids(self) -> list[str]:
         """The hosts."""
-        return self._list("ids", lambda: self._roster.names_of(self._settled().rows))
+        return self.remembered("ids", lambda: self._roster.names_of(self._settled().rows))
 
     @property
     def labels(self) -> list[str | None]:
@@ -206,12 +209,12 @@ class ClassSum:
     @property
     def pane_scales_micro(self) -> list[int]:
         """Scale of each one's noise in a pane sum, millionths of its unit."""
-        return self._list("panes", lambda: self._scale_list(2))
+        return self.remembered("panes", lambda: self._scale_list(2))
 
     @property
     def pane_epsilons_micro(self) -> list[int]:
         """Budget of each one's pane sums, millionths."""
-        return self._list("epsilons", lambda: self._scale_list(3))
+        return self.remembered("epsilons", lambda: self._scale_list(3))
 
     # -- arrays ------------------------------------------------------------------------------------------------
 

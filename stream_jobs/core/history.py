@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,9 @@ COMPANION_WINDOWS = 10
 COMPACT_ABOVE = 1024
 """Hosts in the index from which on it is looked through for hosts that are gone."""
 
+BLOCK_ROWS = 512
+"""Hosts whose panes are gone through at a time: what is made of them stays in a processor's cache."""
+
 _QUANTUM_W = PANE_SUM_QUANTUM_MW / 1000
 _SHIFTED_BITS = 24
 """Deviations of panes are squared as integers of this many bits, so that the sum over panes fits 64."""
@@ -70,9 +74,13 @@ class Claims:
 
 
 def claims_of(total: ClassSum, ticks: int) -> Claims:
-    """Claims of one class in a window of `ticks` samples."""
-    matrix = total.pane_matrix()
-    panes = matrix.shape[1]
+    """Claims of one class in a window of `ticks` samples; remembered until its window's output is made."""
+    return total.remembered(f"claims {ticks}", lambda: _claims(total, ticks))
+
+
+def _claims(total: ClassSum, ticks: int) -> Claims:
+    panes = total.panes.shape[1]
+    sums, highest, lowest, variance = _moments(total.panes)
     readings = total.readings_of.astype(np.float64)
     readings[readings == 0] = np.nan
     scales, which = np.unique(np.array(total.pane_scales_micro, np.int64), return_inverse=True)
@@ -80,8 +88,8 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
     noise = np.array([discrete_laplace_variance(one) for one in (scales / 1e6).tolist()])[which]
     to_w = _QUANTUM_W / readings
     pane_to_w = to_w * panes
-    mean_w = matrix.sum(axis=1) * to_w
-    swing_w2 = (_variance(matrix) - noise) * pane_to_w * pane_to_w if panes > 1 else np.zeros_like(mean_w)
+    mean_w = sums * to_w
+    swing_w2 = (variance - noise) * pane_to_w * pane_to_w if panes > 1 else np.zeros_like(mean_w)
     gpus = total.gpus_of.astype(np.float64)
     scheduled_w = _QUANTUM_W * panes / (gpus * ticks)
     missing = 1.0 - readings / (gpus * ticks)
@@ -90,18 +98,31 @@ def claims_of(total: ClassSum, ticks: int) -> Claims:
         swing_w2=swing_w2,
         window_scale_w=scale * to_w,
         pane_scale_w=scale * pane_to_w,
-        peak_w=matrix.max(axis=1) * scheduled_w,
-        trough_w=matrix.min(axis=1) * scheduled_w,
+        peak_w=highest * scheduled_w,
+        trough_w=lowest * scheduled_w,
         spike_scale_w=scale * scheduled_w,
         stalls_w2=missing / (1.0 - missing) * mean_w * mean_w,
         panes=panes,
     )
 
 
-def _variance(matrix: Ints) -> Floats:
+def _moments(panes: npt.NDArray[np.int32]) -> tuple[Ints, Ints, Ints, Floats]:
+    """Sum, largest, smallest and variance of every row of int32[hosts, panes]; 0 as the variance of a single pane."""
+    hosts, count = panes.shape
+    sums, variance = np.zeros(hosts, np.int64), np.zeros(hosts)
+    for start in range(0, hosts, BLOCK_ROWS):
+        here = slice(start, start + BLOCK_ROWS)
+        matrix = panes[here].astype(np.int64)
+        sums[here] = matrix.sum(axis=1)
+        if count > 1:
+            variance[here] = _variance(matrix, sums[here])
+    return sums, panes.max(axis=1).astype(np.int64), panes.min(axis=1).astype(np.int64), variance
+
+
+def _variance(matrix: Ints, sums: Ints) -> Floats:
     """Variance of every row of int64[hosts, panes], by integers as far as they reach: no sum of floats."""
     panes = matrix.shape[1]
-    away = matrix - (matrix.sum(axis=1) // panes)[:, np.newaxis]
+    away = matrix - (sums // panes)[:, np.newaxis]
     _, bits = np.frexp(np.abs(away).max(axis=1).astype(np.float64))
     shift = np.maximum(0, bits - _SHIFTED_BITS)
     away >>= shift[:, np.newaxis]
@@ -184,7 +205,7 @@ class References:
 
     def rows_of(self, host_ids: list[str]) -> npt.NDArray[np.int64]:
         """Rows of some hosts, -1 for one the history has not met."""
-        rows = np.array([self.index.get(host_id, -1) for host_id in host_ids], np.int64)
+        rows = np.fromiter(map(self.index.get, host_ids, repeat(-1)), np.int64, len(host_ids))
         return np.where(rows < len(self.level_w), rows, -1)  # the index has grown since
 
 
@@ -268,7 +289,9 @@ class Histories:
         classes, groups = {}, raw_groups(window)
         for key, total in window.sums.items():
             claims = claims_of(total, ticks)
-            rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
+            rows = list(map(self._index.get, total.host_ids))
+            if None in rows:
+                rows = [self._index.setdefault(host_id, len(self._index)) for host_id in total.host_ids]
             limits = total.effective_of_w // np.maximum(1, total.gpus_of)
             classes[key] = ClassMemory(np.array(rows, np.int32), claims.mean_w, claims.swing_w2, limits, groups[key])
         return Memory(window.start_ms, classes, _domain_panes(window))

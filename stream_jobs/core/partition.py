@@ -17,14 +17,25 @@ record, cheapest check first:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.codec import SINGLE_OBJECT, DecodedRecord, Framing, decode_signed_record
 from schemas.errors import EnclaveScaleError
+from schemas.layout import ReportLayout
 from schemas.records import ControlRecord, DomainRule, WindowReport
 from stream_jobs.core.aggregate import add_report
-from stream_jobs.core.checks import check_binding, check_confidential_compute, check_numbers, check_window, plan_classes
+from stream_jobs.core.checks import (
+    ClassPlan,
+    check_binding,
+    check_confidential_compute,
+    check_numbers,
+    check_window,
+    numbers_hold,
+    plan_classes,
+    transitions_of,
+)
 from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
@@ -39,8 +50,17 @@ OutputKey = tuple[str, int, int]
 """Domain, window start (ms), revision."""
 
 
-_Read = tuple[LogRecord, DecodedRecord | EnclaveScaleError, CheckedSignature | None]
-"""A record with what it decodes to, or why it does not, and its signature's check if that was made ahead."""
+@dataclass(slots=True)
+class _Ahead:
+    """A record read before its turn: what it decodes to, or why it does not, and what was found of it.
+
+    `signature`: as checked, None if it was not. `plans`: what its numbers hold against, None if that is not known.
+    """
+
+    record: LogRecord
+    read: DecodedRecord | EnclaveScaleError
+    signature: CheckedSignature | None = None
+    plans: tuple[ClassPlan, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,7 @@ class PartitionCore:
         self.orphans = Tally()
         self._counting_from_start = True
         self._routine = Routine()
-        self._ahead: dict[int, _Read] = {}
+        self._ahead: dict[int, _Ahead] = {}
 
     @property
     def resume_offset(self) -> int | None:
@@ -88,16 +108,25 @@ class PartitionCore:
 
         Decoding and signatures each need much of a processor's cache: in turns they cost a third more.
         """
-        read = [(record, self._decode(record)) for record in records]
-        self._ahead, asked = {}, set()
-        for record, decoded in read:
-            checked = None
-            if isinstance(decoded, DecodedRecord) and isinstance(body := decoded.body, WindowReport):
-                state, once = self.domains.get(body.domain), (body.session_id, body.window_start_ms)
-                if state is not None and once not in asked:
-                    asked.add(once)
-                    checked = check_ahead(state, decoded, body)
-            self._ahead[record.offset] = record, decoded, checked
+        self._ahead = {record.offset: _Ahead(record, self._decode(record)) for record in records}
+        asked = set()
+        alike: dict[tuple[ReportLayout, tuple[ClassPlan, ...]], list[tuple[_Ahead, WindowReport]]] = defaultdict(list)
+        for one in self._ahead.values():
+            if not isinstance(one.read, DecodedRecord) or not isinstance(body := one.read.body, WindowReport):
+                continue
+            state, once = self.domains.get(body.domain), (body.session_id, body.window_start_ms)
+            if state is None or once in asked:
+                continue
+            asked.add(once)
+            one.signature = check_ahead(state, one.read, body)
+            known = self._routine.plans_of(one.read.layout, body)
+            if known is not None and one.read.layout is not None:
+                alike[one.read.layout, known].append((one, body))
+        for (_, plans), reports in alike.items():
+            hold = numbers_hold([body for _, body in reports], plans)
+            for (one, _), holds in zip(reports, hold.tolist(), strict=True):
+                if holds:
+                    one.plans = plans
 
     def _decode(self, record: LogRecord) -> DecodedRecord | EnclaveScaleError:
         """(1)"""
@@ -110,16 +139,16 @@ class PartitionCore:
 
     def process(self, record: LogRecord) -> list[Effect]:
         """Decide about one record. Never raises on account of what the record holds."""
-        known = self._ahead.pop(record.offset, None)
-        if known is None or known[0] is not record:
-            known = record, self._decode(record), None
-        _, decoded, checked = known
+        ahead = self._ahead.pop(record.offset, None)
+        if ahead is not None and ahead.record is not record:
+            ahead = None
+        decoded = self._decode(record) if ahead is None else ahead.read
         if isinstance(decoded, EnclaveScaleError):
             return [self._reject(decoded, None, record)]
         try:
             if isinstance(decoded.body, ControlRecord):
                 return self._control(decoded, decoded.body, record)
-            return self._report(decoded, decoded.body, record, checked)
+            return self._report(decoded, decoded.body, record, ahead)
         except EnclaveScaleError as error:
             return [self._reject(error, decoded, record)]
 
@@ -171,7 +200,7 @@ class PartitionCore:
         return effects
 
     def _report(
-        self, decoded: DecodedRecord, body: WindowReport, record: LogRecord, checked: CheckedSignature | None
+        self, decoded: DecodedRecord, body: WindowReport, record: LogRecord, ahead: _Ahead | None
     ) -> list[Effect]:
         state = self.domains.get(body.domain)  # (2)
         if state is not None and state.closed_for_good(body.window_end_ms):
@@ -199,20 +228,22 @@ class PartitionCore:
             body,
             offset=record.offset,
             append_ms=record.timestamp_ms,
-            checked=checked,
+            checked=None if ahead is None else ahead.signature,
         )
         known = plans = self._routine.plans(decoded, body, view, verified)  # (7)
         if plans is None:
             check_binding(body, verified.binding, verified.first_mile)
             check_confidential_compute(body, verified.first_mile)
             plans = plan_classes(body, verified.binding, host, view, rule)
-        classes = check_numbers(body, plans)
+        if ahead is None or ahead.plans != plans:
+            check_numbers(body, plans)
         if earlier is not None:  # (8)
             raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier[1]}")
         if window is None:  # (9)
             window = Window(body.window_start_ms, body.window_end_ms, view, rule, known=state.roster(view))
             state.windows[body.window_start_ms] = window
         flags = link(session, body, decoded.digest, state.freshness_ms(view))
+        classes = [(one, transitions_of(one)) for one in body.classes]
         add_report(window, body, classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
         if known is None or decoded.evidence is not None:
             value = record.value or b""

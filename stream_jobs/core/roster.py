@@ -41,11 +41,12 @@ class ModelShare:
 class Roster:
     """Hosts of one domain; arrays by `row`, a host's place in the policy.
 
-    `gpus`, `capacity_w`: of all classes of a host, W. `widest_w`: widest clip range of its classes, W. `models`: by
+    `names`: host ids. `gpus`, `capacity_w`: of all classes of a host, W. `widest_w`: widest clip range of its classes, W. `models`: by
     name. `enrolled_w`: capacity by model, W.
     """
 
     hosts: tuple[HostEnrolment, ...]
+    names: tuple[str, ...]
     row: dict[str, int]
     gpus: Ints
     capacity_w: Ints
@@ -67,7 +68,8 @@ class Roster:
 
     def names_of(self, rows: npt.NDArray[np.integer[Any]]) -> list[str]:
         """IDs of the hosts at some rows."""
-        return [self.hosts[row].host_id for row in rows.tolist()]
+        names = self.names
+        return [names[row] for row in rows.tolist()]
 
     def rows_of(self, host_ids: Iterable[str]) -> Ints:
         """Rows of some hosts of the domain. Raises KeyError for another."""
@@ -103,6 +105,7 @@ def roster_of(view: PolicyView, domain: str) -> Roster:
                 share.gpus[row], share.capacity_w[row] = one.gpus, one.capacity_w
     return Roster(
         hosts=hosts,
+        names=tuple(host.host_id for host in hosts),
         row={host.host_id: row for row, host in enumerate(hosts)},
         gpus=np.array([sum(one.gpus for one in host.classes) for host in hosts], np.int64),
         capacity_w=np.array([sum(one.capacity_w for one in host.classes) for host in hosts], np.int64),

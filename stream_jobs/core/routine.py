@@ -39,6 +39,11 @@ class Routine:
         """`value` decoded, if it repeats an accepted report's bytes. Raises SchemaError as the codec does."""
         return self._decoder.decode(value)
 
+    def plans_of(self, layout: ReportLayout | None, body: WindowReport) -> tuple[ClassPlan, ...] | None:
+        """Plans made for the last accepted report of the same session, if it had this layout."""
+        standing = self._standing.get(body.session_id)
+        return standing.plans if standing is not None and standing.layout is layout else None
+
     def plans(
         self, decoded: DecodedRecord, body: WindowReport, view: PolicyView, verified: Verified
     ) -> tuple[ClassPlan, ...] | None:

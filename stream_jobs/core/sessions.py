@@ -14,7 +14,6 @@ from stream_jobs.core.refusals import Refused
 from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
 from verifier.signature import load_session_key, verify_record_signature
 
-
 CheckedSignature = tuple[ec.EllipticCurvePublicKey, EnclaveScaleError | None]
 """A key under which a record's signature was checked before the record's turn, and why it does not hold, None if so."""
 

@@ -94,7 +94,7 @@ class Domain:
             window_end_ms=window.end_ms,
         )  # fmt: skip
         digest = offset.to_bytes(32, "big")
-        add_report(window, body, [(one, COUNTS, sums)], enrolment, Proven(), digest=digest, offset=offset, flags=())  # type: ignore[arg-type]
+        add_report(window, body, [(one, COUNTS)], enrolment, Proven(), digest=digest, offset=offset, flags=())  # type: ignore[arg-type]
 
     def close(self, window: Window) -> Judgement:
         self.histories.close(window)

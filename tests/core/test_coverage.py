@@ -221,7 +221,7 @@ def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:
                 window_end_ms=window.end_ms,
             )  # fmt: skip
             host = view.policy.hosts[8]
-            add_report(window, body, [(one, COUNTS, sums)], host, Proven(), digest=bytes(32), offset=90, flags=())  # type: ignore[arg-type]
+            add_report(window, body, [(one, COUNTS)], host, Proven(), digest=bytes(32), offset=90, flags=())  # type: ignore[arg-type]
         made = output_of(window)
         if not means:
             own_w, _ = host_bounds_w(window, judge(window))["h000"]

@@ -106,7 +106,7 @@ def report(number: int, start_ms: int, missing: float, rng: random.Random) -> tu
         window_end_ms=start_ms + WINDOW_MS,
     )  # fmt: skip
     stated = replace(stated, pane_sums=noisy.pane_sums.astype("<i4").tobytes(), pane_sums_shape=noisy.pane_sums.shape)
-    return body, (stated, noisy.transitions.astype(np.int64), noisy.pane_sums.astype(np.int64)), number, truth
+    return body, (stated, noisy.transitions.astype(np.int64)), number, truth
 
 
 def output_of(reports: Sequence[tuple], start_ms: int, **rule: int) -> FleetPower:

@@ -13,7 +13,7 @@ from tests.forge.cases import CASES
 from tests.forge.world import GENUINE, NOW_MS, Case
 from verifier.cache import SessionCache
 from verifier.errors import VerificationError
-from verifier.session import verify_session
+from verifier.session import ProvenSession, verify_session
 
 DIGEST = bytes(32)
 VALIDITY = [case for case in CASES if case.step == "validity"]
@@ -83,6 +83,15 @@ def test_least_recently_used_leaves_first() -> None:
     for arguments in (a, b, a, c, a):
         judge(cache, arguments)
     assert (cache.hits, cache.misses, len(cache)) == (2, 3, 2)
+
+
+def test_what_is_remembered_has_no_claims() -> None:
+    """The parsed evidence is most of a verdict's size: the first answer has none either."""
+    cache, arguments = SessionCache(), GENUINE.arguments()
+    for _ in range(2):
+        session = cache.verify(**arguments, policy_digest=DIGEST)
+        assert type(session) is ProvenSession
+        assert session == verify_session(**arguments).proven()
 
 
 def test_a_cache_of_nothing_is_a_mistake() -> None:

@@ -24,7 +24,7 @@ from tests.forge.dcap.world import DAY, MRENCLAVE, MRTD, NOW, SGX3, TDX4, TDX5_1
 from tests.forge.world import DOMAIN, HOST_ID, binding, policy
 from verifier.cache import SessionCache
 from verifier.errors import CollateralMissing, TcbStatusRefused, TcbUnevaluated, VerificationError
-from verifier.session import VerifiedSession, verify_session
+from verifier.session import ProvenSession, VerifiedSession, verify_session
 from verifier.trust.store import Collateral
 
 DIGEST = bytes(32)
@@ -135,11 +135,10 @@ EDGES = sorted(
 
 def answer(function: Any, given: dict[str, Any]) -> tuple[Any, ...]:
     try:
-        session: VerifiedSession = function(**given)
+        session: ProvenSession = function(**given)
     except VerificationError as error:
         return error.code, str(error), error.field
-    quote = session.claims.quote
-    return "", session.session_id, session.valid_from_ms, session.expires_ms, quote.tcb, quote.windows
+    return "", session.proven() if isinstance(session, VerifiedSession) else session
 
 
 @settings(max_examples=150, deadline=None)
