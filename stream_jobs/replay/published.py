@@ -1,0 +1,307 @@
+"""What is on the output and manifests topics, as a replay meets it: verified, by window and revision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from schemas.codec import (
+    Framing,
+    decode_signed_manifest,
+    decode_signed_output,
+    encode_binding,
+    record_digest,
+    session_id_of,
+)
+from schemas.errors import EnclaveScaleError
+from schemas.records import SignedFleetPower, SignedWindowManifest
+from stream_jobs.core.partition import OutputKey
+from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.log_record import LogRecord
+from stream_jobs.output import _cloud_event
+from stream_jobs.replay.ahead import Ahead, Place
+from stream_jobs.replay.desk import Desk, ReplayRequest
+from stream_jobs.replay.evidence import EvidenceWatch
+from stream_jobs.replay.trusted import TrustedPolicies
+from stream_jobs.replay.verdicts import Verdict, WindowVerdict
+from stream_jobs.tail import ForeignOutput, verify_output
+
+OUTPUT_EVENT = "org.enclavescale.fleet-power.v1"
+
+MAX_STRAGGLERS = 10_000
+"""Records held until the end that belonged to nothing when their place came: copies, and forgeries."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedOutput:
+    """A verified output on its topic."""
+
+    record: LogRecord
+    signed: SignedFleetPower
+    digest: bytes
+
+    @property
+    def key(self) -> OutputKey:
+        """Domain, window start, revision."""
+        output = self.signed.output
+        return output.domain, output.window_start_ms, output.revision
+
+    @property
+    def close_offset(self) -> int:
+        """Offset of the record that closed the window."""
+        return self.signed.output.source.close_offset
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedManifest:
+    """A manifest on its topic; its signature is judged when its session is known."""
+
+    record: LogRecord
+    signed: SignedWindowManifest
+    preimage: bytes
+
+    @property
+    def key(self) -> OutputKey:
+        """Domain, window start, revision."""
+        manifest = self.signed.manifest
+        return manifest.domain, manifest.window_start_ms, manifest.revision
+
+
+def window_of(key: bytes | None) -> tuple[str, int] | None:
+    """Domain and window start that the key of an output or manifest names; None where it names none."""
+    domain, found, start = (key or b"").decode("utf-8", "replace").rpartition("/")
+    return (domain, int(start)) if found and start.isascii() and start.isdigit() and len(start) < 19 else None
+
+
+def output_headers(one: PublishedOutput) -> tuple[tuple[str, bytes | None], ...]:
+    """Headers that the publisher writes with an output."""
+    output = one.signed.output
+    pairs = _cloud_event(one.digest, output.domain, OUTPUT_EVENT, output.window_end_ms, output.revision)
+    return tuple((name, text.encode()) for name, text in pairs)
+
+
+class OutputSide:
+    """The outputs of one partition, read as far ahead as the log asks for.
+
+    `chain` is the core's `published`: digests that stand for what is computed, so that every window is judged on its
+    own. `windows` are the outputs of the position in hand and beyond, until they are asked for.
+    """
+
+    def __init__(
+        self,
+        request: ReplayRequest,
+        partition: int,
+        policies: TrustedPolicies,
+        verify: SessionVerifier,
+        desk: Desk,
+        watch: EvidenceWatch,
+    ):
+        self._request, self._partition, self._policies, self._verify = request, partition, policies, verify
+        self._desk, self._watch = desk, watch
+        self.chain: dict[OutputKey, bytes] = {}
+        self.windows: dict[OutputKey, list[PublishedOutput]] = {}
+        self.ends: dict[int, dict[str, int]] = {}
+        """Close offset -> domain -> earliest window end published there."""
+        self.stragglers: list[PublishedOutput] = []
+        self.last_close = -1
+        self.first_close: int | None = None
+        self._now = -1
+        self._whole = True
+        self.ahead = Ahead(iter(()), self._take)
+
+    def begin(self, records: Iterator[LogRecord]) -> None:
+        """Read from here on."""
+        self.ahead = Ahead(records, self._take)
+
+    def reach(self, position: int) -> None:
+        """Have everything that closed at `position` or before."""
+        self._now = position
+        self.ahead.reach(position)
+
+    def pop(self, key: OutputKey) -> list[PublishedOutput]:
+        """Outputs of a window's revision, in the order of their offsets; they are judged now."""
+        self.chain.pop(key, None)
+        return self.windows.pop(key, [])
+
+    def settle(self, position: int) -> None:
+        """What closed before `position` and was not asked for is a straggler."""
+        for key in [key for key, found in self.windows.items() if all(one.close_offset < position for one in found)]:
+            for one in self.windows.pop(key):
+                self._late(one)
+            self.chain.pop(key, None)
+        for close in [close for close in self.ends if close < position]:
+            del self.ends[close]
+
+    def rest(self) -> int:
+        """Read to the topic's end: only windows that were asked for still count. Returns their highest close offset."""
+        self._whole = False
+        self.ahead.reach((1 << 63) - 1)
+        wanted = [one for found in self.windows.values() for one in found if self._request.wants(*one.key[:2])]
+        return max((one.close_offset for one in wanted), default=-1)
+
+    def _late(self, one: PublishedOutput) -> None:
+        if self._request.wants(*one.key[:2]) and len(self.stragglers) < MAX_STRAGGLERS:
+            self.stragglers.append(one)
+
+    def _take(self, record: LogRecord) -> int | None:
+        named = window_of(record.key)
+        if named is not None and not self._whole and not self._request.wants(*named):
+            return None
+        self._desk.result.outputs += 1
+        self._desk.result.bytes_read += len(record.value or b"")
+        try:
+            one = self._open(record)
+        except EnclaveScaleError as error:
+            if named is None or self._request.wants(*named):
+                self._refuse(record, named, f"{error.code}: {error}")
+            return None
+        output = one.signed.output
+        close = one.close_offset
+        self.first_close = close if self.first_close is None else min(self.first_close, close)
+        self.last_close = max(self.last_close, close)
+        ends = self.ends.setdefault(close, {})
+        ends[output.domain] = min(ends.get(output.domain, output.window_end_ms), output.window_end_ms)
+        if self._request.wants(*one.key[:2]):
+            check_envelope(self._desk, record, manifest_key(one.key), output_headers(one))
+        if close < self._now:
+            self._late(one)
+        else:
+            self.windows.setdefault(one.key, []).append(one)
+            self.chain.setdefault(one.key, one.digest)
+        return close
+
+    def _open(self, record: LogRecord) -> PublishedOutput:
+        signed, preimage = decode_signed_output(record.value or b"", self._request.framing)
+        output, evidence = signed.output, signed.worker.evidence
+        if (output.source.topic, output.source.partition) != (self._request.topics.reports, self._partition):
+            raise ForeignOutput("an output of another source")
+        view = self._policies.lookup(output.policy_digest)
+        if view is None:
+            raise ForeignOutput("an output of a policy that is not on the policy topic, or not trusted")
+        verify_output(signed, preimage, view, self._verify)
+        if evidence is None or session_id_of(encode_binding(evidence.binding)) != signed.worker.session_id:
+            raise ForeignOutput("the worker's session_id differs from its session binding")
+        self._desk.result.sessions[signed.worker.session_id] = evidence.binding.session_public_key
+        self._watch.worker(record, evidence, view)
+        return PublishedOutput(record, signed, record_digest(preimage))
+
+    def _refuse(self, record: LogRecord, named: tuple[str, int] | None, message: str) -> None:
+        domain, start_ms = named or (None, None)
+        self._desk.finding("OUTPUT_INVALID", record, message, domain=domain, window_start_ms=start_ms)
+        self._desk.verdict(
+            WindowVerdict(
+                verdict=Verdict.EXTRA,
+                domain=domain,
+                window_start_ms=start_ms,
+                revision=None,
+                partition=self._partition,
+                offset=record.offset,
+                message=message,
+            )
+        )
+
+
+class ManifestSide:
+    """The manifests of one partition, read as far ahead as the log asks for."""
+
+    def __init__(self, request: ReplayRequest, desk: Desk):
+        self._request, self._desk = request, desk
+        self.windows: dict[OutputKey, list[PublishedManifest]] = {}
+        self.stragglers: list[PublishedManifest] = []
+        self._now = -1
+        self._whole = True
+        self.ahead = Ahead(iter(()), self._take)
+
+    def begin(self, records: Iterator[LogRecord]) -> None:
+        """Read from here on."""
+        self.ahead = Ahead(records, self._take)
+
+    def reach(self, position: int) -> None:
+        """Have everything of windows that closed at `position` or before."""
+        self._now = position
+        self.ahead.reach(position)
+
+    def pop(self, key: OutputKey) -> list[PublishedManifest]:
+        """Manifests of a window's revision, in the order of their offsets; they are judged now."""
+        return self.windows.pop(key, [])
+
+    def settle(self, position: int) -> None:
+        """What belongs before `position` and was not asked for is a straggler."""
+        for key in [
+            key
+            for key, found in self.windows.items()
+            if all(one.signed.manifest.close_offset < position for one in found)
+        ]:
+            for one in self.windows.pop(key):
+                self._late(one)
+
+    def rest(self) -> None:
+        """Read to the topic's end: only windows that were asked for still count."""
+        self._whole = False
+        self.ahead.reach((1 << 63) - 1)
+
+    def _late(self, one: PublishedManifest) -> None:
+        if self._request.wants(*one.key[:2]) and len(self.stragglers) < MAX_STRAGGLERS:
+            self.stragglers.append(one)
+
+    def _take(self, record: LogRecord) -> int | None:
+        named = window_of(record.key)
+        wanted = named is None or self._request.wants(*named)
+        if not self._whole and not wanted:
+            return None
+        self._desk.result.manifests += 1
+        self._desk.result.bytes_read += len(record.value or b"")
+        try:
+            signed, preimage = decode_signed_manifest(record.value or b"", self._request.framing)
+        except EnclaveScaleError as error:
+            if wanted:
+                self._desk.finding("MANIFEST_INVALID", record, f"{error.code}: {error}")
+            return None
+        one = PublishedManifest(record, signed, preimage)
+        if self._request.wants(*one.key[:2]):
+            check_envelope(self._desk, record, manifest_key(one.key), ())
+        if signed.manifest.close_offset < self._now:
+            self._late(one)
+        else:
+            self.windows.setdefault(one.key, []).append(one)
+        return signed.manifest.close_offset
+
+
+def manifest_place(framing: Framing) -> Place:
+    """Where manifests belong, for a search."""
+
+    def place(record: LogRecord) -> int | None:
+        try:
+            return decode_signed_manifest(record.value or b"", framing)[0].manifest.close_offset
+        except EnclaveScaleError:
+            return None
+
+    return place
+
+
+def output_place(framing: Framing) -> Place:
+    """Where outputs belong, for a search."""
+
+    def place(record: LogRecord) -> int | None:
+        try:
+            return decode_signed_output(record.value or b"", framing)[0].output.source.close_offset
+        except EnclaveScaleError:
+            return None
+
+    return place
+
+
+def manifest_key(key: OutputKey) -> bytes:
+    """Key of the records of a window on the output and manifests topics."""
+    return f"{key[0]}/{key[1]}".encode()
+
+
+def check_envelope(
+    desk: Desk, record: LogRecord, key: bytes | None, headers: tuple[tuple[str, bytes | None], ...]
+) -> None:
+    """Key and headers are those that the publisher writes; a finding otherwise."""
+    if record.key != key:
+        desk.finding("ENVELOPE_DIFFERS", record, f"the key is {record.key!r}, not {key!r}")
+    if record.headers != headers:
+        names = [name for name, _ in set(record.headers) ^ set(headers)] or ["their order"]
+        desk.finding("ENVELOPE_DIFFERS", record, f"headers differ: {', '.join(sorted(set(names)))}")
