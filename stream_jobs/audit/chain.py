@@ -6,18 +6,23 @@ Digests alone would say that the chain is whole; every output on the way is veri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from schemas.codec import decode_signed_record
 from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord
-from stream_jobs.audit.errors import ChainBroken, ChainRestartUnexplained, RecordNotFound, RevisionBroken
+from stream_jobs.audit.errors import UNSOUND, ChainBroken, ChainRestartUnexplained, RecordNotFound, RevisionBroken
 from stream_jobs.audit.outputs import CheckedOutput, PolicyOpener, check_output
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.core.control import check_author
 from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.refusals import Refused
 from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.log_record import LogRecord
+
+REPEATED = 64
+"""Outputs looked at before a chain that begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +101,13 @@ def link_of(found: OutputRecord) -> Link:
 
 @dataclass(slots=True)
 class _Walk:
-    """What is known on the way. `owed`: digests that revisions met so far name, by window and revision."""
+    """What is known on the way. `below`: the topic from there on backwards; an output stands above those it follows.
+    `owed`: digests that revisions met so far name, by window and revision.
+    """
 
     newest: Link
     at: OutputRecord
+    below: Iterator[LogRecord]
     outputs: int = 0
     revisions: int = 0
     workers: set[str] = field(default_factory=set)
@@ -122,7 +130,7 @@ class ChainWalker:
                 try:
                     self._views[digest] = self._open_policy(value)
                     break
-                except EnclaveScaleError as error:
+                except UNSOUND as error:
                     failure = error
             else:
                 raise failure or RecordNotFound(f"no policy {digest.hex()}")
@@ -145,18 +153,18 @@ class ChainWalker:
             raise RecordNotFound(
                 f"{oldest.output.domain} and {newest.output.domain} are two domains, with a chain each"
             )
-        walk = _Walk(link_of(newest), newest)
+        walk = _Walk(link_of(newest), newest, self._below(newest))
         while True:
             try:
                 self._take(walk)
-            except EnclaveScaleError as error:
+            except UNSOUND as error:
                 return _ended(walk, error)
             step(walk.outputs)
             if oldest is not None and walk.at.digest == oldest.digest:
                 return _ended(walk, None)
             try:
                 before = self._before(walk)
-            except EnclaveScaleError as error:
+            except UNSOUND as error:
                 return _ended(walk, error)
             if before is None:
                 if oldest is not None:
@@ -184,40 +192,57 @@ class ChainWalker:
         walk.outputs += 1
         walk.workers.add(walk.at.signed.worker.host_id)
 
+    def _below(self, at: OutputRecord) -> Iterator[LogRecord]:
+        return self._topics.backwards(at.record.topic, at.record.partition, at.record.offset)
+
     def _before(self, walk: _Walk) -> OutputRecord | None:
         """The output before the one at hand, None where there is none."""
         at, output = walk.at, walk.at.output
         wanted = output.prev_output_digest
-        topic, partition = at.record.topic, at.record.partition
-        for record in self._topics.backwards(topic, partition, at.record.offset):
+        if wanted is None:
+            before = self._unlinked(at)
+            self._restarted(walk, before)
+            if before is not None:
+                walk.below = self._below(before)
+            return before
+        for record in walk.below:
             found = self._topics.as_output(record, output.domain)
-            if found is None or found.digest == at.digest:
-                continue
-            if wanted is not None:
-                if found.digest == wanted:
-                    if found.output.source.close_offset > output.source.close_offset:
-                        raise ChainBroken("the output before closed later in the log", field="source.close_offset")
-                    return found
-            elif found.output.source.close_offset < output.source.close_offset and self._holds(found):
-                self._restarted(walk, found)
+            if found is not None and found.digest == wanted:
+                if found.output.source.close_offset > output.source.close_offset:
+                    raise ChainBroken("the output before closed later in the log", field="source.close_offset")
                 return found
-        if wanted is not None:
-            raise ChainBroken(
-                f"no output {wanted.hex()} stands before offset {at.record.offset} of {topic}[{partition}]",
-                field="prev_output_digest",
-            )
-        self._restarted(walk, None)
-        return None
+        raise ChainBroken(
+            f"no output {wanted.hex()} stands before offset {at.record.offset} of "
+            f"{at.record.topic}[{at.record.partition}]",
+            field="prev_output_digest",
+        )
+
+    def _unlinked(self, at: OutputRecord) -> OutputRecord | None:
+        """The domain's last output before one that names none.
+
+        A worker that lost the partition may have repeated older ones above it: the last is the one that closed last
+        and that none of them follows.
+        """
+        found: list[OutputRecord] = []
+        for record in self._below(at):
+            one = self._topics.as_output(record, at.output.domain)
+            if one and one.output.source.close_offset < at.output.source.close_offset and self._holds(one):
+                found.append(one)
+                if len(found) == REPEATED:
+                    break
+        followed = {one.output.prev_output_digest for one in found}
+        heads = [one for one in found if one.digest not in followed]
+        return max(heads, key=lambda one: one.output.source.close_offset, default=None)
 
     def _holds(self, found: OutputRecord) -> bool:
         try:
             self.check(found)
-        except EnclaveScaleError:
+        except UNSOUND:
             return False
         return True
 
     def _restarted(self, walk: _Walk, before: OutputRecord | None) -> None:
-        """Note a new begin. `ChainRestartUnexplained` where an output stands before it and the log has no idle close."""
+        """Note a new begin. `ChainRestartUnexplained` where outputs stand before it and the log has no idle close."""
         closed = None if before is None else self._idle_close(walk.at, before)
         walk.restarts.append(
             Restart(
@@ -247,7 +272,7 @@ class ChainWalker:
                 if isinstance(body, ControlRecord) and (body.kind, body.domain) == ("IDLE_CLOSE", at.output.domain):
                     check_author(self._verify, decoded, body, self.view(body.policy_digest), record.timestamp_ms)
                     last = record.offset
-            except EnclaveScaleError:
+            except (*UNSOUND, Refused):
                 continue
         return last
 

@@ -12,7 +12,7 @@ from itertools import combinations
 from schemas.codec import decode_signed_manifest, record_digest
 from schemas.errors import EnclaveScaleError, SchemaError
 from stream_jobs.audit.document import MANIFESTS, OUTPUTS, EquivocationProof, Said
-from stream_jobs.audit.errors import NotEquivocation
+from stream_jobs.audit.errors import UNSOUND, NotEquivocation
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.log_record import LogRecord
 
@@ -104,7 +104,7 @@ class EquivocationFinder:
             for proof in self._candidates(records, one, other):
                 try:
                     self._check(proof)
-                except EnclaveScaleError as error:
+                except UNSOUND as error:
                     failure = error
                     continue
                 yield proof
@@ -127,7 +127,7 @@ class EquivocationFinder:
             for output in outputs:
                 try:
                     policies = self._topics.policies(output.output.policy_digest)
-                except EnclaveScaleError:
+                except UNSOUND:
                     continue
                 for policy, signer in policies:
                     yield Said(output=output.value, manifest=manifest, policy=policy, policy_signer=signer)
@@ -135,9 +135,9 @@ class EquivocationFinder:
     def _outputs_of(self, manifest: LogRecord, session_id: bytes) -> Iterator[OutputRecord]:
         """Outputs under the key of a manifest that its session signed."""
         for record in self._topics.between(self._topics.names.output, manifest.partition, 0):
-            if record.key == manifest.key and (found := self._topics.as_output(record)):
-                if found.signed.worker.session_id == session_id:
-                    yield found
+            found = self._topics.as_output(record) if record.key == manifest.key else None
+            if found is not None and found.signed.worker.session_id == session_id:
+                yield found
 
 
 def _place(record: LogRecord) -> Place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.errors import EnclaveScaleError
+from schemas.errors import ConfigError, EnclaveScaleError, SchemaError
 from verifier.errors import VerificationError
 
 
@@ -116,3 +116,7 @@ class RefusedTreeUnproven(EnclaveScaleError):
 
     code = "REFUSED_TREE_UNPROVEN"
     remedy = "The rejections topic lacks records of this window, or holds others: look in an archive."
+
+
+UNSOUND = (VerificationError, SchemaError, ConfigError, RecordNotFound, RefusedTreeUnproven)
+"""What records that do not hold cause; anything else means that the topics could not be read."""

@@ -15,7 +15,7 @@ from schemas.codec import (
 from schemas.errors import EnclaveScaleError, SchemaError
 from schemas.records import ControlRecord, WindowManifest, WindowReport
 from stream_jobs.audit.document import ACCEPTED, REFUSED, Path, ReportProof
-from stream_jobs.audit.errors import RecordNotFound, RefusedTreeUnproven
+from stream_jobs.audit.errors import UNSOUND, RecordNotFound, RefusedTreeUnproven
 from stream_jobs.audit.refused import RefusedRecord, refused_tree
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.core.merkle import inclusion_path
@@ -84,15 +84,20 @@ class Prover:
                         break
                     self._check(proof)
                     return proof
-                except EnclaveScaleError as error:
+                except UNSOUND as error:
                     failures.append(error)
         if failures:
             raise failures[0]
-        raise RecordNotFound(
-            f"no manifest counts {digest.hex()} as accepted, and no dead letter has it"
-            if verdict is None
-            else f"the topics show no record {digest.hex()} as {verdict}"
-        )
+        raise RecordNotFound(self._why_none(digest, verdict))
+
+    def _why_none(self, digest: bytes, verdict: str | None) -> str:
+        letters = [] if verdict == ACCEPTED else self._letters_of(digest)
+        if letters:
+            place = f"offset {letters[0].offset}"
+            return f"record {digest.hex()} was refused at {place} with {letters[0].code}; no output counts it (yet)"
+        if verdict is None:
+            return f"no manifest counts {digest.hex()} as accepted, and no dead letter has it"
+        return f"the topics show no record {digest.hex()} as {verdict}"
 
     def reports_of(self, host_id: str, window_start_ms: int) -> Iterator[tuple[bytes, bytes]]:
         """(digest, framed bytes) of every report on the topic that claims to be of this host and window, in order.

@@ -18,8 +18,8 @@ def tell(windows: int = 5, *, strays: bool = True) -> Story:
     view = small_policy(3)
     story = Story(view)
     if strays:
-        story.report("h0", 0, domain="d")  # before anybody knows the domain
-        story.report("h1", 0, domain="elsewhere", session=session_of("h1", "d"))
+        story.report("h0", 0, seq=50)  # before anybody knows the domain
+        story.report("h1", 0, seq=51)
     story.control("POLICY_SWITCH", view)
     for window in range(windows):
         for host in HOSTS:
@@ -31,7 +31,7 @@ def tell(windows: int = 5, *, strays: bool = True) -> Story:
             story.put("d", b"no record")
             story.report("h2", 1)  # late: a revision
         if window == 3 and strays:
-            story.report("h1", 3, domain="elsewhere", session=session_of("h1", "d"))
+            story.report("h1", 3, seq=52, domain="elsewhere", session=session_of("h1", "d"))
     return story
 
 
