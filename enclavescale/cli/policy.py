@@ -11,6 +11,7 @@ import click
 
 from attester.signing import public_point
 from attester.simulated import SimulatedTee
+from enclavescale.checkup.finding import some
 from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, Cluster, cluster_options, errors, json_option, say
 from enclavescale.cli.policy_options import (
     FILE,
@@ -220,16 +221,14 @@ def _counter(text: str) -> int | None:
     return int(text)
 
 
-def _refuse_errors(findings: Sequence[Finding], as_json: bool) -> None:
+def _refuse_errors(findings: tuple[Finding, ...], as_json: bool) -> None:
     """Show what lint found; refuse errors."""
     if findings and not as_json:
         show_screen(findings_screen(findings), err=True)
-    wrong = [one for one in findings if one.severity == "error"]
+    wrong = errors_in(findings)
     if wrong:
-        first = wrong[0]
-        raise PolicyRefused(
-            f"{len(wrong)} errors, the first: {first.code} {first.field}: {first.message}", field=first.field
-        )
+        first = f"{wrong[0].code} {wrong[0].field}: {wrong[0].message}"
+        raise PolicyRefused(f"{some(len(wrong), 'error')}, the first: {first}", field=wrong[0].field)
 
 
 def _tell_signed(
@@ -273,8 +272,7 @@ def apply_command(file: Path, cluster: Cluster, signers: tuple[str, ...], again:
         if held.signature != TRUSTED or held.value is None or held.digest is None:
             raise PolicyRefused(f"{file}: its signature: {held.signature}", code="POLICY_UNTRUSTED", field="signer")
         open_policy(held.value, PolicyTrust(trusted))  # as workers will
-        findings = lint(held.policy, now_ms=now_ms(), partitions=_partitions(cluster))
-        _refuse_errors(findings, as_json)
+        _refuse_errors(errors_in(lint(held.policy, now_ms=now_ms(), partitions=_partitions(cluster))), as_json)
         before = topic_of(cluster, trusted)
         check_successor(before, held)
         there = before.with_digest(held.digest)

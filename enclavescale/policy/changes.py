@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from enclavescale.policy.document import AT_ISSUE
 from schemas.contract import FIRST_MILE_GRADES
 from schemas.mapping import to_jsonable
 from schemas.records import Policy
@@ -106,7 +107,7 @@ class Change:
 
 
 def changes(before: Policy, after: Policy) -> tuple[Change, ...]:
-    """Every difference, in the order of the fields."""
+    """Every difference, in the order of the fields; what signing fills in counts between signed policies alone."""
     return tuple(_record(to_jsonable(before), to_jsonable(after), ""))
 
 
@@ -118,7 +119,7 @@ def weaker(found: tuple[Change, ...]) -> tuple[Change, ...]:
 def _record(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[Change]:
     for name, old in before.items():
         new, where = after[name], f"{path}.{name}" if path else name
-        if old == new:
+        if old == new or (where in AT_ISSUE and 0 in (old, new)):  # what is not signed yet has none
             continue
         if isinstance(old, dict):
             yield from _record(old, new, where)

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from enclavescale.checkup.finding import some
 from enclavescale.policy.changes import ADDED, REMOVED, Change
 from enclavescale.policy.document import utc
 from enclavescale.policy.finding import ERROR, Finding
@@ -122,9 +124,7 @@ def _table(*columns: str) -> Table:
 
 
 def _domains(policy: Policy) -> Table:
-    table = _table(
-        "", ">part.", ">limit W", ">enrolled W", ">hosts", ">tenants", ">GPUs", ">window s", ">k hosts/tenants"
-    )
+    table = _table("", ">part.", ">limit W", ">enrolled W", ">hosts", ">tenants", ">GPUs", ">window s", ">k")
     for rule in policy.domains:
         hosts = [host for host in policy.hosts if host.domain == rule.domain]
         classes = [one for host in hosts for one in host.classes]
@@ -176,10 +176,9 @@ def findings_screen(findings: Sequence[Finding]) -> RenderableType:
     for one in findings:
         sign, style = ("✘", BAD) if one.severity == ERROR else ("!", DOUBT)
         lines.append(Text.assemble((f"{sign} {one.code}", style), f"  {one.field}"))
-        lines.append(Text(f"    {one.message}"))
-        lines.append(Text(f"    {one.remedy}", QUIET))
+        lines.append(Padding(Text.assemble(one.message, "\n", (one.remedy, QUIET)), (0, 0, 0, 4)))
     errors = sum(one.severity == ERROR for one in findings)
-    lines.append(Text(f"{errors} errors, {len(findings) - errors} warnings", "bold"))
+    lines.append(Text(f"{some(errors, 'error')}, {some(len(findings) - errors, 'warning')}", "bold"))
     return Group(*lines)
 
 
@@ -196,9 +195,10 @@ def changes_screen(found: Sequence[Change]) -> RenderableType:
             text = f"{_short(one.before)} → {_short(one.after)}"
         lines.append(Text.assemble((f"{sign} {one.path}", style), f"  {text}"))
         if one.weaker:
-            lines.append(Text(f"    WEAKER: {one.weaker}", f"bold {DOUBT}"))
+            lines.append(Padding(Text(f"WEAKER: {one.weaker}", f"bold {DOUBT}"), (0, 0, 0, 4)))
     marked = sum(bool(one.weaker) for one in found)
-    lines.append(Text(f"{len(found)} changes, {marked} of them weaken it" if found else "no difference", "bold"))
+    said = f"{some(len(found), 'change')}, {some(marked, 'weakening')}" if found else "no difference"
+    lines.append(Text(said, "bold"))
     return Group(*lines)
 
 
