@@ -32,6 +32,7 @@ from schemas.topics import TopicNames
 from stream_jobs.collector import tune_collector
 from stream_jobs.core.effects import Emission
 from stream_jobs.core.partition import CoreConfig, PartitionCore
+from stream_jobs.log_jobs import AHEAD
 from stream_jobs.log_record import LogRecord
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from verifier.cache import SessionCache
@@ -106,7 +107,9 @@ def throughput(path: Path, hosts: int) -> dict[str, Any]:
     for start in range(first, len(log), hosts):
         part = log[start : start + hosts]
         begin = time.process_time()
-        for record in part:
+        for at, record in enumerate(part):
+            if at % AHEAD == 0:  # as a worker does
+                core.look_ahead(part[at : at + AHEAD])
             emitted += sum(isinstance(effect, Emission) for effect in core.process(record))
         seconds += time.process_time() - begin
         ceiling.measure(part[:SAMPLE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -151,6 +152,10 @@ class DomainJob:
     def commit_metadata(self) -> str:
         """Highest close offset published: a restart that does not find it says so."""
         return f"{METADATA_PREFIX}{self._published.last_close}"
+
+    def look_ahead(self, records: Sequence[LogRecord]) -> None:
+        """Pass the next records to the core, which may do some of its work for all of them at once."""
+        self._core.look_ahead(records)
 
     def process(self, record: LogRecord) -> None:
         """Decide about a record and publish the decisions. Raises PublishFailed, ReadFailed."""

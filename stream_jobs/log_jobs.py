@@ -14,6 +14,10 @@ Item = tuple[Slot, LogRecord, int | None]
 """A slot, its next record, and the first missing offset of an accepted gap before it."""
 
 
+AHEAD = 64
+"""Records that a job sees ahead: decoded, they are few enough for a processor's cache."""
+
+
 def process_batch(batch: list[Item]) -> dict[Slot, int]:
     """Give each record to its slot's job; returns how many per slot.
 
@@ -22,7 +26,9 @@ def process_batch(batch: list[Item]) -> dict[Slot, int]:
     """
     counts: dict[Slot, int] = {}
     try:
-        for slot, record, first_missing in batch:
+        for at, (slot, record, first_missing) in enumerate(batch):
+            if at % AHEAD == 0:
+                _look_ahead(batch[at : at + AHEAD])
             if slot.state is not SlotState.READY or slot.job is None:
                 continue
             if first_missing is not None:
@@ -38,6 +44,15 @@ def process_batch(batch: list[Item]) -> dict[Slot, int]:
         for slot in counts:
             _note_resume(slot)
     return counts
+
+
+def _look_ahead(batch: list[Item]) -> None:
+    records: dict[Slot, list[LogRecord]] = {}
+    for slot, record, _ in batch:
+        records.setdefault(slot, []).append(record)
+    for slot, its in records.items():
+        if slot.state is SlotState.READY and slot.job is not None and len(its) > 1:
+            slot.job.look_ahead(its)
 
 
 def tick_jobs(slots: list[Slot], now_ms: int) -> None:

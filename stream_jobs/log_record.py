@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,9 @@ class LogRecord:
 
 class PartitionJob(Protocol):
     """The work on one partition during one assignment; made anew at each assignment, called from one thread only."""
+
+    def look_ahead(self, records: Sequence[LogRecord]) -> None:
+        """The next records, if nothing comes between: what can be done for them now need not be done one by one."""
 
     def process(self, record: LogRecord) -> None:
         """Take the next record. May block on publishing; whatever it raises stops the worker uncommitted."""

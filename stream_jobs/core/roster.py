@@ -41,8 +41,8 @@ class ModelShare:
 class Roster:
     """Hosts of one domain; arrays by `row`, a host's place in the policy.
 
-    `names`: host ids. `gpus`, `capacity_w`: of all classes of a host, W. `widest_w`: widest clip range of its classes, W. `models`: by
-    name. `enrolled_w`: capacity by model, W.
+    `names`: host ids. `gpus`, `capacity_w`: of all classes of a host, W. `widest_w`: widest clip range of its classes,
+    W. `models`: by name. `enrolled_w`: capacity by model, W.
     """
 
     hosts: tuple[HostEnrolment, ...]

@@ -127,7 +127,22 @@ def test_swing_is_measured_without_the_known_noise() -> None:
 def test_large_deviations_are_squared_within_64_bits() -> None:
     matrix = np.array([[-(2**31), 2**31 - 1] * 30, [5, 7] * 30], np.int64)
     expected = matrix.astype(float).var(axis=1, ddof=1)
-    assert history._variance(matrix) == pytest.approx(expected, rel=1e-6)
+    sums, highest, lowest, variance = history._moments(matrix.astype(np.int32))
+    assert variance == pytest.approx(expected, rel=1e-6)
+    assert (sums == matrix.sum(axis=1)).all()
+    assert (highest.tolist(), lowest.tolist()) == ([2**31 - 1, 7], [-(2**31), 5])
+
+
+@given(st.integers(0, 2 * history.BLOCK_ROWS + 1), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_hosts_are_gone_through_in_blocks(hosts: int, panes: int, seed: int) -> None:
+    """The moments of every host are those of its own panes."""
+    matrix = np.random.default_rng(seed).integers(-(2**31), 2**31, (hosts, panes)).astype(np.int32)
+    together = history._moments(matrix)
+    for row in {0, history.BLOCK_ROWS - 1, history.BLOCK_ROWS, hosts - 1} & set(range(hosts)):
+        alone = history._moments(matrix[row : row + 1])
+        assert [one[row] for one in together] == [one[0] for one in alone]
+    assert [one.shape for one in together] == [(hosts,)] * 4
 
 
 def test_no_history_when_the_policy_wants_none() -> None:

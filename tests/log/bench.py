@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -64,6 +64,7 @@ class Job:
 
     def __init__(self, start: int) -> None:
         self.seen: list[object] = []
+        self.looked: list[list[int]] = []
         self.next = start
         self.ahead = 0
         self.ticks: list[tuple[bool, int]] = []
@@ -71,6 +72,9 @@ class Job:
         self.hold: threading.Event | None = None
         self.entered = threading.Event()
         self.error: Exception | None = None
+
+    def look_ahead(self, records: Sequence[LogRecord]) -> None:
+        self.looked.append([one.offset for one in records])
 
     def process(self, given: LogRecord) -> None:
         self.entered.set()

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ class AppendJob:
     def write(self, kind: str, *values: object) -> None:
         line = f"{kind} {time.monotonic_ns()} {self._name} {self._partition} {' '.join(map(str, values))}\n"
         os.write(self._out, line.encode())
+
+    def look_ahead(self, records: Sequence[LogRecord]) -> None:
+        pass
 
     def process(self, record: LogRecord) -> None:
         if record.offset == self._behaviour.get("raise_at"):
