@@ -15,6 +15,13 @@ from stream_jobs.replay.source import Extent, RecordSource
 WINDOWED = ("reports", "output", "manifests", "rejections")
 """Roles of which a range is taken. The others are always whole: what is looked up by digest may be old."""
 
+ASKED = ("output", "manifests", "rejections", "reports", "policy", "collateral", "beacons")
+"""Roles in the order in which their ends are fixed while everything goes on: an output rests on reports that are in the
+archive, and those on policies that are."""
+
+PUBLISHING_MS = 3_600_000
+"""How much later than a report what follows from it may be published, ms: a worker catches up after an outage."""
+
 LEAST_CONTEXT_MS = 3_600_000
 """Least that is taken before the range, ms: a worker that was away writes its control records late."""
 
@@ -34,7 +41,7 @@ def needed_context_ms(policies: Iterable[Policy]) -> int:
         for rule in policy.domains:
             fresh_ms = FRESH_INTERVALS * limits.evidence_interval_windows * rule.window_ms
             horizon_ms = 2 * limits.lateness_ms + 3 * fresh_ms + (2 + rule.history_windows) * rule.window_ms
-            silence_ms = limits.max_idle_ms + limits.max_control_age_ms + limits.clock_skew_tolerance_ms
+            silence_ms = limits.max_idle_ms + limits.clock_skew_tolerance_ms
             longest = max(longest, horizon_ms + fresh_ms + rule.grace_ms + silence_ms)
     return longest
 
@@ -56,8 +63,10 @@ def select(source: RecordSource, names: TopicNames, asked: Request, framing: Fra
 
     The context is derived from the policies on the cluster where `asked` has none. Reports, outputs, manifests and
     rejections begin at the first record appended at or after the range's begin less the context, and go to their end,
-    or up to `until_ms`: how late a window's last revision comes, no clock knows. Raises ReadFailed.
+    because how late a window's last revision comes, no clock knows; or reports up to `until_ms`, and what follows from
+    them `PUBLISHING_MS` longer. Raises ReadFailed.
     """
+    extents = {role: source.extents(getattr(names, role)) for role in ASKED}
     context_ms = asked.context_ms
     if asked.from_ms is not None and context_ms is None:
         context_ms = max(LEAST_CONTEXT_MS, GENEROUS * needed_context_ms(read_policies(source, names.policy, framing)))
@@ -66,7 +75,8 @@ def select(source: RecordSource, names: TopicNames, asked: Request, framing: Fra
     def place(role: str, extent: Extent) -> PartitionEntry:
         first, end = extent.first, extent.end
         if role in WINDOWED and request.until_ms is not None:
-            end = min(end, source.offset_at(extent.topic, extent.partition, request.until_ms))
+            until_ms = request.until_ms + (0 if role == "reports" else PUBLISHING_MS)
+            end = min(end, source.offset_at(extent.topic, extent.partition, until_ms))
         if role in WINDOWED and request.from_ms is not None:
             begin_ms = max(0, request.from_ms - (context_ms or 0))
             first = min(end, max(first, source.offset_at(extent.topic, extent.partition, begin_ms)))
@@ -74,6 +84,5 @@ def select(source: RecordSource, names: TopicNames, asked: Request, framing: Fra
 
     topics = []
     for role in ROLES:
-        topic = getattr(names, role)
-        topics.append(TopicEntry(role, topic, tuple(place(role, one) for one in source.extents(topic))))
+        topics.append(TopicEntry(role, getattr(names, role), tuple(place(role, one) for one in extents[role])))
     return Index(request, tuple(topics))
