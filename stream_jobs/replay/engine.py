@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from schemas.codec import decode_signed_record
@@ -92,16 +92,17 @@ class PartitionReplay:
         log = self.bounds.reports
         span_ms = self._first_span()
         retry: set[str] | None = None
-        attempts = 0
+        attempts, judges = 0, list[Judge]()
         while True:
             begin = self._begin(span_ms)
             attempts += 1
             fresh = PartitionResult(partition=self.partition) if retry is None else result
             desk = Desk(fresh, self._on_verdict, self._on_finding, only=retry)
-            attempt = _Attempt(self, desk, begin, retry)
+            attempt = _Attempt(self, desk, begin, retry, judges)
             try:
                 retry = attempt.run()
                 result = fresh
+                judges.append(attempt.judge)
             except _BeginEarlier:
                 pass
             else:
@@ -151,9 +152,9 @@ class _Scope:
 
 
 class _Attempt:
-    """One pass over the log from `begin`; with `only`, for these domains."""
+    """One pass over the log from `begin`; with `only`, for these domains, and what `judges` have not judged yet."""
 
-    def __init__(self, replay: PartitionReplay, desk: Desk, begin: int, only: set[str] | None):
+    def __init__(self, replay: PartitionReplay, desk: Desk, begin: int, only: set[str] | None, judges: Sequence[Judge]):
         self._replay, self._desk, self._begin, self._only = replay, desk, begin, only
         self._request, self._source = replay.request, replay.source
         self._bounds, partition, policies = replay.bounds, replay.partition, replay.policies
@@ -162,7 +163,8 @@ class _Attempt:
         self._outputs = OutputSide(request, partition, policies, replay.verify, desk, self._watch)
         self._manifests = ManifestSide(request, desk)
         self._letters = LetterSide(request, partition, desk)
-        self._judge = Judge(desk, log.topic)
+        self.judge = Judge(desk, log.topic)
+        self._judges = tuple(judges)
         whole = begin == log.first == 0
         self._exact = Exactness(policies, partition, whole, request.clock_slack_ms)
         config = CoreConfig(log.topic, partition, policies.lookup, replay.verify, request.framing)
@@ -311,7 +313,7 @@ class _Attempt:
     def _window(self, record: LogRecord, made: Emission, certain: bool) -> None:
         key = key_of(made)
         outputs, manifests = self._outputs.pop(key), self._manifests.pop(key)
-        if not self._asked(*key[:2]):
+        if not self._asked(*key[:2]) or any(judge.has_judged(key) for judge in self._judges):
             return
         begin = self._bounds.reports.first
         if not certain and self._begin > begin:
@@ -325,9 +327,9 @@ class _Attempt:
             agrees = any(one.digest == made.digest for one in outputs)
             more = "; what is left of the log gives the same bits" if agrees else ""
             text = f"what it rests on may lie below offset {begin}, where the log begins now{more}"
-            self._judge.unproven(made, outputs, text)
+            self.judge.unproven(made, outputs, text)
         elif outputs:
-            self._judge.window(made, outputs, manifests)
+            self.judge.window(made, outputs, manifests)
         else:
             self._absent(record, made)
 
@@ -335,14 +337,14 @@ class _Attempt:
         extent, first = self._bounds.output, self._outputs.first_close
         if extent.first > 0 and (first is None or record.offset < first):
             text = f"the output topic begins at offset {extent.first} now: what lay below is gone"
-            self._judge.absent(made, Verdict.INPUT_LOST, text)
+            self.judge.absent(made, Verdict.INPUT_LOST, text)
         elif (
             record.offset > self._outputs.last_close and record.timestamp_ms >= self._scope.last_append_ms - PENDING_MS
         ):
             text = "due at the end of the log, and not published yet"
-            self._judge.absent(made, Verdict.PENDING, text)
+            self.judge.absent(made, Verdict.PENDING, text)
         else:
-            self._judge.absent(made, Verdict.MISSING, f"follows from the log at offset {record.offset}, not published")
+            self.judge.absent(made, Verdict.MISSING, f"follows from the log at offset {record.offset}, not published")
 
     def _asked(self, domain: str, window_start_ms: int) -> bool:
         return self._request.wants(domain, window_start_ms) and (self._only is None or domain in self._only)
@@ -365,17 +367,18 @@ class _Attempt:
         begin = self._bounds.reports.first
         for one in self._outputs.stragglers:
             domain, start_ms, _ = one.key
-            if not self._asked(domain, start_ms) or domain in self._scope.retry:
+            judged = any(judge.has_judged(one.key) for judge in self._judges)
+            if judged or not self._asked(domain, start_ms) or domain in self._scope.retry:
                 continue
             provable = self._provable(domain, one.close_offset)
             if not provable and self._begin > begin:
                 self._scope.retry.add(domain)
             else:
-                self._judge.straggler(one, provable=provable, begin=begin)
+                self.judge.straggler(one, provable=provable, begin=begin)
         for manifest in self._manifests.stragglers:
             domain, start_ms, _ = manifest.key
             if self._asked(domain, start_ms) and self._provable(domain, manifest.signed.manifest.close_offset):
-                self._judge.stray_manifest(manifest)
+                self.judge.stray_manifest(manifest)
         if self._only is None:
             to_the_end = self._scope.end >= self._bounds.reports.end
             self._letters.finish(self._scope.first, self._scope.end, to_the_end=to_the_end, provable=self._provable)

@@ -33,6 +33,10 @@ class Judge:
         self._desk, self._reports_topic = desk, reports_topic
         self._digests, self._keys = Seen(), Seen()
 
+    def has_judged(self, key: OutputKey) -> bool:
+        """Whether something was said about this window's revision. Asked once all is judged: it sorts."""
+        return _tag(key) in self._keys
+
     def window(
         self, made: Emission, outputs: Sequence[PublishedOutput], manifests: Sequence[PublishedManifest]
     ) -> None:
