@@ -134,8 +134,9 @@ def _variance(matrix: Ints, sums: Ints) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ClassMemory:
-    """One class in one window's first revision: `rows` of the index, claims per GPU, effective capacity per GPU (W), and
-    `groups`, the number of the group that each is in, -1 for none.
+    """One class in one window's first revision: `rows` of the index, claims per GPU, effective capacity per GPU (W).
+
+    `groups`: number of the group that each is in, -1 for none.
     """
 
     rows: npt.NDArray[np.int32]
