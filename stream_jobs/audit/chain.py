@@ -226,7 +226,9 @@ class ChainWalker:
         found: list[OutputRecord] = []
         for record in self._below(at):
             one = self._topics.as_output(record, at.output.domain)
-            if one and one.output.source.close_offset < at.output.source.close_offset and self._holds(one):
+            if one is None or one.digest == at.digest:
+                continue
+            if one.output.source.close_offset <= at.output.source.close_offset and self._holds(one):
                 found.append(one)
                 if len(found) == REPEATED:
                     break

@@ -220,7 +220,7 @@ def test_parts_of_other_proofs_do_not_fit() -> None:
     st.integers(0, 7),
 )
 def test_one_bit_of_any_record_in_a_proof_matters(verdict: str, part: str, where: float, bit: int) -> None:
-    """But for why an item of evidence names no subject, the last text of an output: nobody signs it, nobody reads it."""
+    """But for why an item of evidence names no subject, the last text of an output: nobody signs or reads it."""
     proof = some(verdict)
     data = bytearray(getattr(proof, part))
     at = int(where * len(data))
