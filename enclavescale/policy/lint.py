@@ -13,14 +13,17 @@ from enclavescale.policy.issue import DAY_MS, prepared
 from enclavescale.policy.lint_fleet import lint_fleet
 from enclavescale.policy.lint_trust import lint_trust
 from schemas.errors import ConfigError
-from schemas.records import ModelRule, Policy
+from schemas.records import Policy
 from schemas.topics import AUDIT_RETENTION_MS
 from stream_jobs.core.policies import CORE_VERSION
-from stream_jobs.core.policy_ranges import check_ranges
+from stream_jobs.core.policy_ranges import LIMIT_RANGES, check_ranges
 from verifier.policy.enrolment import lint_enrolment
 
 SOON_MS = 2 * DAY_MS
 """From so long before its end a policy is said to end soon, ms."""
+
+MAX_HZ = 1_000
+"""Highest sampling rate that workers take, Hz."""
 
 UNSAFE = ("unsafe_allow_unevaluated_tcb", "unsafe_allow_unenrolled_platform", "unsafe_allow_create_time")
 
@@ -98,38 +101,34 @@ def _whole(policy: Policy) -> Iterator[Finding]:
 
 
 def _ranges(policy: Policy) -> Iterator[Finding]:
-    """What `check_ranges` refuses, of every record and not only the first."""
-    try:
-        check_ranges(policy)
-        return
-    except ConfigError:
-        pass
+    """What `check_ranges` refuses: the first thing of every record, not only of the first record."""
     bare = replace(policy, domains=(), hosts=(), models=())
-    broken: set[ModelRule] = set()
     yield from _refused(bare, "", "")
+    limits = {name: min(max(getattr(policy.limits, name), low), high) for name, (low, high) in LIMIT_RANGES.items()}
+    sound = replace(bare, limits=replace(policy.limits, **limits))
+    if not 1 <= policy.sample_hz <= MAX_HZ:
+        sound = replace(sound, sample_hz=MAX_HZ)  # of which every pane holds a whole number
+    broken: set[str] = set()
     for number, rule in enumerate(policy.domains):
-        yield from _refused(replace(bare, domains=(rule,)), "domains[0]", f"domains[{number}]")
+        yield from _refused(replace(sound, domains=(rule,)), "domains[0]", f"domains[{number}]")
     for number, model in enumerate(policy.models):
-        found = list(_refused(replace(bare, models=(model,)), "models[0]", f"models[{number}]"))
-        broken.update({model} if found else ())
+        found = list(_refused(replace(sound, models=(model,)), "models[0]", f"models[{number}]"))
+        broken.update({model.model} if found else ())
         yield from found
-    usable = tuple(model for model in policy.models if model not in broken)
-    skipped = {model.model for model in broken}
-    for number, host in enumerate(policy.hosts):
-        rest = replace(host, classes=tuple(one for one in host.classes if one.model not in skipped))
-        yield from _refused(replace(bare, models=usable, hosts=(rest,)), "hosts[0]", f"hosts[{number}]")
+    usable = tuple(model for model in policy.models if model.model not in broken)
+    if any(_refused(replace(sound, models=usable, hosts=policy.hosts), "", "")):
+        for number, host in enumerate(policy.hosts):
+            rest = replace(host, classes=tuple(one for one in host.classes if one.model not in broken))
+            yield from _refused(replace(sound, models=usable, hosts=(rest,)), "hosts[0]", f"hosts[{number}]")
 
 
 def _refused(part: Policy, here: str, there: str) -> Iterator[Finding]:
-    limits = part.domains or part.models or part.hosts
+    """What `check_ranges` says of a policy that holds one record; its place `here` is `there` in the whole."""
     try:
         check_ranges(part)
     except ConfigError as cause:
         field = cause.field or ""
-        if not limits:
-            yield refused(cause, field)
-        elif not field.startswith(("limits.", "sample_hz")):  # said once, above
-            yield refused(cause, field.replace(here, there, 1) if field.startswith(here) else f"{there}.{field}")
+        yield refused(cause, there + field.removeprefix(here) if field.startswith(here) else f"{there}.{field}")
 
 
 def _names(policy: Policy) -> Iterator[Finding]:

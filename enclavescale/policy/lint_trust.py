@@ -193,9 +193,9 @@ def _root(where: str, root: TrustRoot, now_ms: int) -> Iterator[Finding]:
     if root.tee not in (*TEES, *DEVICES):
         yield fault("POLICY_ROOT", f"{where}.tee", f"{root.tee!r} has no roots")
     try:
-        certificate = parse_certificate(root.certificate_der)
         if root.tee in ("tdx", "sgx"):
             anchor_of(root)
+        certificate = parse_certificate(root.certificate_der)
     except VerificationError as cause:
         yield refused(cause, f"{where}.certificate_der")
         return
