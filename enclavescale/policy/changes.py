@@ -136,7 +136,10 @@ def _entries(name: str, old: list[dict[str, Any]], new: list[dict[str, Any]], pa
     for key in sorted(before.keys() | after.keys()):
         where = f"{path}[{key}]"
         if key not in after:
-            yield Change(path=where, kind=REMOVED, before=before[key], after=None, weaker=_FEWER_ENTRIES.get(name, ""))
+            why = _FEWER_ENTRIES.get(name, "")
+            if name == "tcb_rules" and before[key]["tee"] not in {one["tee"] for one in new}:
+                why = ""  # without any rule its platforms are refused
+            yield Change(path=where, kind=REMOVED, before=before[key], after=None, weaker=why)
         elif key not in before:
             why = _MORE_ENTRIES.get(name, "")
             if name == "tcb_rules" and after[key]["tee"] not in {one["tee"] for one in old}:
