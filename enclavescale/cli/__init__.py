@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from enclavescale.cli.audit import audit_group
 from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
 from enclavescale.cli.common import EXIT_CODES
@@ -11,6 +12,7 @@ from enclavescale.cli.doctor import doctor
 from enclavescale.cli.export import export
 from enclavescale.cli.policy import policy_group
 from enclavescale.cli.read import show, tail
+from enclavescale.cli.replay import replay
 from enclavescale.cli.run import demo, produce_command, worker
 from enclavescale.cli.spdm import spdm
 from enclavescale.cli.synthesize import synthesize_command
@@ -39,6 +41,7 @@ for _command in (
     tail,
     show,
     export,
+    replay,
     topics,
     verify,
     collateral,
@@ -47,6 +50,7 @@ for _command in (
     synthesize_command,
 ):
     main.add_command(_command)
+main.add_command(audit_group, "audit")
 main.add_command(bench_group, "bench")
 main.add_command(policy_group, "policy")
 
