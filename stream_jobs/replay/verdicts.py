@@ -102,6 +102,20 @@ class Figures:
     epsilon_micro: int
     policy_counter: int
     simulated_w: int
+    mean_absent_reason: str | None
+    margin_absent_reason: str | None
+    quorum_ppm: int
+    late_accepted: int
+    privacy_mode: str
+    w_event_windows: int
+    w_event_epsilon_micro: int
+    tenants: int
+    k_min_hosts: int
+    k_min_tenants: int
+    largest_host_share_ppm: int
+    largest_tenant_share_ppm: int
+    dilution_met: bool
+    collateral_digest: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +185,20 @@ def figures_of(output: FleetPower) -> Figures:
         epsilon_micro=output.privacy.epsilon_max_micro,
         policy_counter=output.policy_counter,
         simulated_w=sum(one.mean_w for one in output.power_by if one.dimension == "root" and one.simulated),
+        mean_absent_reason=output.mean_absent_reason,
+        margin_absent_reason=output.margin.margin_absent_reason,
+        quorum_ppm=output.coverage.quorum_ppm,
+        late_accepted=output.late_accepted,
+        privacy_mode=output.privacy.mode,
+        w_event_windows=output.privacy.w_event_windows,
+        w_event_epsilon_micro=output.privacy.w_event_epsilon_max_micro,
+        tenants=output.dilution.tenants,
+        k_min_hosts=output.dilution.k_min_hosts,
+        k_min_tenants=output.dilution.k_min_tenants,
+        largest_host_share_ppm=output.dilution.largest_host_share_ppm,
+        largest_tenant_share_ppm=output.dilution.largest_tenant_share_ppm,
+        dilution_met=output.dilution.met,
+        collateral_digest=None if output.collateral_digest is None else output.collateral_digest.hex(),
     )
 
 
