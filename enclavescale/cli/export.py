@@ -67,6 +67,10 @@ def export(
             return
         if [from_ms is not None, everything, resume].count(True) != 1:
             raise ConfigError("give --from, --everything or --resume, one of them", field="from")
+        given = {"to": to_ms, "context": context, "until": until, "digest": digest}
+        for name in ("to", "context", *(("until",) if resume else ()), "digest"):
+            if given[name] is not None and (from_ms is None or name == "digest"):
+                raise ConfigError(f"--{name} says nothing here", field=name)
         asked = None if resume else _request(from_ms, to_ms, context, until)
         properties = cluster.quiet_properties()
         with contextlib.closing(open_reader(properties)) as consumer:

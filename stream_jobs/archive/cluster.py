@@ -11,8 +11,8 @@ from stream_jobs.log_record import LogRecord
 from stream_jobs.reading import PASSING_CODES, POLL_S, ReadFailed, open_reader, watermarks
 from stream_jobs.replay.source import Extent
 
-BATCH = 500
-"""Messages taken from the client library at once."""
+BATCH = 100
+"""Messages taken from the client library at once: 50 MiB where all are as large as the reports topic allows."""
 
 QUEUED_KIB = "16384"
 """What the client library fetches ahead, KiB; a single message may be larger."""
@@ -54,35 +54,35 @@ class ClusterSource:
         consumer = self._idle.pop() if self._idle else open_reader(self._kafka)
         try:
             consumer.assign([TopicPartition(topic, partition, first)])
-            for message in self._until(consumer, topic, partition, end):
+            for message in self._until(consumer, TopicPartition(topic, partition, first), end):
                 yield log_record(message)
         finally:
             consumer.unassign()
             self._idle.append(consumer)
 
-    def _until(self, consumer: Consumer, topic: str, partition: int, end: int) -> Iterator[Message]:
-        idle_s = 0.0
-        place = [TopicPartition(topic, partition)]
+    def _until(self, consumer: Consumer, place: TopicPartition, end: int) -> Iterator[Message]:
+        idle_s, after = 0.0, place.offset
         while True:
             found = False
-            for message in consumer.consume(BATCH, POLL_S):
+            # Not more than there can be: librdkafka would wait out the time for messages that never come.
+            for message in consumer.consume(min(BATCH, end - after), POLL_S):
                 error = message.error()
                 if error is None:
                     found = True
-                    offset = message.offset() or 0
-                    if offset < end:
+                    after = (message.offset() or 0) + 1
+                    if after <= end:
                         yield message
-                    if offset >= end - 1:
+                    if after >= end:
                         return
                 elif error.code() != KafkaError._PARTITION_EOF and not _passes(error):
-                    raise ReadFailed(f"{topic}[{partition}]: {error.str()}")
+                    raise ReadFailed(f"{place.topic}[{place.partition}]: {error.str()}")
             # Offsets at the end that are no records move the position only.
-            position = consumer.position(place)[0].offset
+            position = consumer.position([place])[0].offset
             if position >= end:
                 return
             idle_s = 0.0 if found else idle_s + POLL_S
             if idle_s >= self._timeout_s:
-                raise ReadFailed(f"{topic}[{partition}] stands at {position}, its end is {end}")
+                raise ReadFailed(f"{place.topic}[{place.partition}] stands at {position}, its end is {end}")
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
         """First offset whose record's timestamp is at or after `time_ms`; the partition's end if there is none.

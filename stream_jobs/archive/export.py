@@ -61,6 +61,19 @@ def export_archive(
     `asked` None: only go on. The index comes last, so that there is an archive or none. Equal records give equal
     files, however often it was interrupted. Raises ArchiveError, or ReadFailed where the source cannot be read.
     """
+    with directory.locked():
+        return _export(source, names, directory, asked, framing, limits or Limits(), progress)
+
+
+def _export(
+    source: RecordSource,
+    names: TopicNames,
+    directory: Directory,
+    asked: Request | None,
+    framing: Framing,
+    limits: Limits,
+    progress: Progress,
+) -> Exported:
     finished = directory.read(INDEX, MAX_INDEX_BYTES, ArchiveInvalid)
     if finished is not None:
         index = parse_index(finished)
@@ -68,7 +81,7 @@ def export_archive(
         directory.remove(UNFINISHED)
         return _exported(index, kept=sum(len(one.segments) for topic in index.topics for one in topic.partitions))
     plan = _plan(source, names, directory, asked, framing)
-    run = _Run(source, directory, limits or Limits(), progress, plan)
+    run = _Run(source, directory, limits, progress, plan)
     index = Index(plan.request, tuple(run.topic(one) for one in plan.topics))
     directory.write(INDEX, render_index(index))
     directory.remove(UNFINISHED)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stream_jobs.archive.errors import ArchiveError, ArchiveNotWritten
+from stream_jobs.archive.errors import ArchiveError, ArchiveExists, ArchiveNotWritten
 
 TEMPORARY = ".part"
 """Ends the name of a file that is being written; the rename that takes it off is what makes the file count."""
@@ -18,6 +20,23 @@ class Directory:
 
     def __init__(self, path: Path, step: Callable[[str], None] = lambda _: None):
         self.path, self._step = path, step
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other exports out of the directory; it is made if it is not there. Raises ArchiveNotWritten, or
+        ArchiveExists while another one is at work."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ArchiveNotWritten(f"{self.path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ArchiveExists(f"{self.path}: another export is writing there", remedy="Wait for it to end.") from None
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file durably: temporary name, fsync, rename, fsync of its directory. Raises ArchiveNotWritten."""

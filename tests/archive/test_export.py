@@ -276,6 +276,12 @@ def test_a_finished_archive_is_not_overwritten(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_two_exports_do_not_write_into_one_directory(tmp_path: Path) -> None:
+    with Directory(tmp_path).locked(), pytest.raises(ArchiveExists, match="another export"):
+        export(small_cluster(), tmp_path)
+    assert export(small_cluster(), tmp_path).records > 0
+
+
 def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
     def full(step: str) -> None:
         if step.startswith("write output"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,7 @@ from stream_jobs.archive.segment import MAX_CONTENT_BYTES, Limits, _header, _syn
 from stream_jobs.log_record import LogRecord
 from stream_jobs.reading import ReadFailed
 from tests.archive.memory import NAMES, SMALL, MemorySource, contents, export, record, small_cluster
+from tests.house.source import ROOT
 
 TIER = os.environ.get("ENCLAVESCALE_TIER", "test")
 FILE = "reports/0/00000000000000000000.avro"
@@ -152,6 +155,20 @@ def test_the_digest_pins_an_archive(archive: Path, copy: Path) -> None:
     assert open_archive(copy, digest.upper()).digest == digest
     with pytest.raises(ArchiveInvalid, match="expected was"):
         open_archive(copy, "0" * 64)
+
+
+def test_what_the_page_says_to_do_by_hand(copy: Path) -> None:
+    (commands,) = re.findall(r"## By hand\n\n```\n(.*?)```", (ROOT / "docs" / "archive.md").read_text(), re.DOTALL)
+
+    def run() -> tuple[int, str]:
+        done = subprocess.run(["sh", "-c", commands], cwd=copy, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert run() == (0, f"{open_archive(copy).digest}  -\n")
+    name = next(name for name in contents(copy) if name.startswith("collateral"))
+    (copy / name).write_bytes((copy / name).read_bytes() + b"\0")
+    assert run()[0] == 1
+    assert name in run()[1]
 
 
 # --- an index that agrees with what was put into the files ---------------------------------------------------

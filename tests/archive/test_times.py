@@ -46,6 +46,10 @@ def test_what_is_no_moment(text: str) -> None:
         ([], "one of them"),
         (["--everything", "--resume"], "one of them"),
         (["--everything", "--until", "x"], "is no moment"),
+        (["--everything", "--context", "5"], "--context says nothing here"),
+        (["--everything", "--to", "now"], "--to says nothing here"),
+        (["--resume", "--until", "now"], "--until says nothing here"),
+        (["--from", "-1h", "--digest", "00"], "--digest says nothing here"),
     ],
 )
 def test_export_says_what_is_wrong_with_a_range(arguments: list[str], what: str) -> None:
