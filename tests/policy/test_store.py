@@ -1,0 +1,105 @@
+"""What workers take from the policy topic: whole enrolments, one policy per counter, older ones by digest alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from enclavescale.fleet import sign_policy
+from schemas.errors import ConfigError, EnclaveScaleError
+from schemas.records import Policy
+from stream_jobs.policy_store import PolicyTrust, open_policy
+from tests.policy.samples import point_of, strict
+from tests.policy.stores import Topic
+
+KEY, STRANGER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+SIGNER = point_of(KEY)
+
+
+def numbered(counter: int, limit_w: int = 30_000) -> Policy:
+    return replace(strict(), counter=counter, domains=(replace(strict().domains[0], limit_w=limit_w),))
+
+
+def value(counter: int, limit_w: int = 30_000, key: ec.EllipticCurvePrivateKey = KEY) -> bytes:
+    return sign_policy(numbered(counter, limit_w), key)
+
+
+def digest(signed: bytes) -> bytes:
+    return open_policy(signed, PolicyTrust((SIGNER,))).digest
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (replace(strict(), hosts=strict().hosts[:1] * 2), "ENROLMENT_AMBIGUOUS"),
+        (replace(strict(), hosts=(*strict().hosts, replace(strict().hosts[0], host_id="h9"))), "ENROLMENT_AMBIGUOUS"),
+        (replace(strict(), aggregators=strict().aggregators * 2), "ENROLMENT_AMBIGUOUS"),
+        (replace(strict(), hosts=(replace(strict().hosts[0], gpu_key_digests=("zz",)),)), "POLICY_INVALID"),
+    ],
+)
+def test_an_enrolment_that_is_none_refuses_the_policy(
+    policy: Policy, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = sign_policy(replace(policy, counter=2), KEY)
+    with pytest.raises(EnclaveScaleError) as caught:
+        open_policy(signed, PolicyTrust((SIGNER,)))
+    assert caught.value.code == code
+    store = Topic(value(1), signed).store(monkeypatch, SIGNER)
+    assert store.newest is not None
+    assert store.newest.policy.counter == 1
+
+
+def test_the_newest_is_that_of_the_highest_counter_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Topic(value(2), value(7), value(5)).store(monkeypatch, SIGNER)
+    assert store.newest is not None
+    assert store.newest.policy.counter == 7
+    assert store.lookup(digest(value(5))) is not None, "windows of a superseded policy may be open"
+    assert store.equivocations == ()
+
+
+def test_of_two_with_one_counter_the_first_stays_and_there_is_an_alarm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, other = value(3), value(3, limit_w=29_000)
+    topic = Topic(value(2), first)
+    store = topic.store(monkeypatch, SIGNER)
+    topic.values += [other, first, other]
+    with caplog.at_level(logging.ERROR):
+        store.refresh()
+    assert store.newest is not None
+    assert store.newest.digest == digest(first)
+    assert store.lookup(digest(other)) is None
+    assert [(one.counter, one.first, one.other, one.offset) for one in store.equivocations] == [
+        (3, digest(first), digest(other), 2),
+        (3, digest(first), digest(other), 4),
+    ]
+    assert caplog.text.count("POLICY_EQUIVOCATION") == 2
+    again = topic.store(monkeypatch, SIGNER)
+    assert again.newest is not None
+    assert again.newest.digest == digest(first), "a worker that starts later takes the same one"
+
+
+def test_the_same_policy_signed_or_published_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Topic(value(3), value(3), sign_policy(numbered(3), KEY)).store(monkeypatch, SIGNER)
+    assert store.equivocations == ()
+
+
+def test_a_stranger_s_policy_takes_no_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = value(3)
+    store = Topic(value(3, limit_w=1_000, key=STRANGER), ours, value(99, key=STRANGER)).store(monkeypatch, SIGNER)
+    assert store.newest is not None
+    assert store.newest.digest == digest(ours)
+    assert store.equivocations == ()
+
+
+def test_none_below_the_floor_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Topic(value(2), value(3)).store(monkeypatch, SIGNER, min_counter=3)
+    assert store.lookup(digest(value(2))) is None
+    assert store.newest is not None
+    with pytest.raises(ConfigError) as caught:
+        open_policy(value(2), PolicyTrust((SIGNER,), 3))
+    assert caught.value.code == "POLICY_ROLLBACK"
+    assert Topic(value(2)).store(monkeypatch, SIGNER, min_counter=3).newest is None
