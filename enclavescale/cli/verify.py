@@ -1,4 +1,4 @@
-"""`enclavescale verify`: judge one piece of evidence, or all of one host, offline, as of a point in time."""
+"""`enclavescale verify`: judge one piece of evidence, all of one host, or a worker's record, offline."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import click
 
-from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option
+from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option, say
 from enclavescale.cli.evidence import (
     at_option,
     nonce_option,
@@ -19,6 +19,7 @@ from enclavescale.cli.evidence import (
     show_verdict,
     trust_root_option,
 )
+from enclavescale.cli.policy_options import points, show_screen, signers_option
 from enclavescale.evidence_input import read_evidence
 from enclavescale.judging.composite import judge_composite
 from enclavescale.judging.inputs import (
@@ -38,7 +39,9 @@ from enclavescale.judging.inputs import (
     kind_of,
 )
 from enclavescale.judging.nvidia import judge_nvidia
+from enclavescale.judging.output import MANIFEST, RECORDS, is_signed_policy, judge_manifest, judge_output, record_kind
 from enclavescale.judging.quote import judge_quote
+from enclavescale.judging.record_screen import record_screen
 from enclavescale.judging.rim import judge_rim
 from enclavescale.judging.snp import judge_snp
 from enclavescale.judging.spdm import judge_spdm
@@ -94,10 +97,24 @@ def _template(context: click.Context, parameter: click.Parameter, value: bool) -
         context.exit()
 
 
+def _policy(context: click.Context, parameter: click.Parameter, value: str) -> QuotePolicy | bytes:
+    """The policy of --policy for evidence, or the bytes of the signed one that a worker's record names."""
+    path = Path(value)
+    if path.is_file():
+        data = path.read_bytes()
+        if is_signed_policy(data):
+            return data
+    return policy_of(context, parameter, value)
+
+
 @click.command(epilog=EXIT_CODES)
 @click.argument("evidence", type=click.File("rb"))
 @click.option(
-    "--kind", type=click.Choice(KINDS), default=AUTO, show_default=True, help="Of evidence; auto: by content."
+    "--kind",
+    type=click.Choice((*KINDS, *RECORDS)),
+    default=AUTO,
+    show_default=True,
+    help="Of evidence or record; auto: by content.",
 )
 @click.option(
     "--collateral",
@@ -118,10 +135,13 @@ def _template(context: click.Context, parameter: click.Parameter, value: bool) -
     "--policy",
     default="strict",
     show_default=True,
-    callback=policy_of,
+    callback=_policy,
     metavar="strict|authentic|FILE",
-    help="strict: UpToDate, no debug. authentic: genuine, current, not revoked. Else a TOML or JSON file.",
+    help="strict: UpToDate, no debug. authentic: genuine, current, not revoked. Else a TOML or JSON file; for a "
+    "worker's record the signed policy that it names.",
 )
+@signers_option(required=False)
+@click.option("--output", "output", type=click.File("rb"), help="For a manifest: the output that it stands beside.")
 @at_option
 @click.option(
     "--report-data",
@@ -146,7 +166,9 @@ def verify(
     endorsement: Sequence[Path],
     rim: Sequence[Path],
     trust_roots: Sequence[NamedRoot],
-    policy: QuotePolicy,
+    policy: QuotePolicy | bytes,
+    signers: tuple[str, ...],
+    output: IO[bytes] | None,
     now_ms: int,
     report_data: bytes | None,
     nonces: Sequence[bytes],
@@ -155,12 +177,20 @@ def verify(
     """Verify attestation evidence: EVIDENCE is its bytes, or their hex or base64 text (- for stdin).
 
     A quote (SGX, TDX), an SNP report, a GPU's or switch's report, a reference manifest (RIM), an SPDM transcript (JSON
-    or a capture), or all of one host (composite). Nothing is fetched: collateral is what you give. Exit 0 if the
-    policy accepts the evidence, 3 if it is refused.
+    or a capture), all of one host (composite), or a worker's record: an output, or a manifest with --output, under the
+    signed policy and as of its own window. Nothing is fetched: collateral is what you give. Exit 0 if the policy
+    accepts the evidence, 3 if it is refused.
     """
     with errors(as_json):  # what is left is no evidence: a file that cannot be opened
         try:
             data = read_evidence(evidence)
+            record = record_kind(data) if kind == AUTO else kind if kind in RECORDS else None
+            if record is not None:
+                _judge_record(record, data, policy, points(signers), output, as_json)
+            if isinstance(policy, bytes):
+                raise click.UsageError(
+                    "--policy: a signed policy is for a worker's record; evidence needs a TOML file."
+                )
             found = kind_of(data) if kind == AUTO else kind
             if kind == RIM and kind_of(data) == NVIDIA:  # a report beside --rim is compared with the manifests
                 found = NVIDIA
@@ -178,6 +208,8 @@ def verify(
                 nonces=tuple(nonces),
             )
         except VerificationError as error:
+            if isinstance(policy, bytes):
+                raise
             verdict = evidence_verdict(
                 kind=kind, policy=policy, now_ms=now_ms, stages=(), vector=None, claims=None, failures=[error]
             )
@@ -190,6 +222,32 @@ def verify(
             verdict = _JUDGES[found](inputs)
     show_verdict(verdict, as_json)
     sys.exit(EXIT_REFUSED if verdict["errors"] else 0)
+
+
+def _judge_record(
+    kind: str,
+    data: bytes,
+    policy: QuotePolicy | bytes,
+    signers: tuple[bytes, ...],
+    output: IO[bytes] | None,
+    as_json: bool,
+) -> NoReturn:
+    """Judge an output or a manifest, show the verdict and end."""
+    if not isinstance(policy, bytes):
+        raise click.UsageError("--policy: give the signed policy that the record names, as the policy topic holds it.")
+    if not signers:
+        raise click.UsageError("--policy-signer: say whose policies are trusted.")
+    if (output is None) == (kind == MANIFEST):
+        raise click.UsageError("--output: a manifest is judged with the output that it stands beside, nothing else is.")
+    if output is None:
+        verdict = judge_output(data, policy=policy, signers=signers)
+    else:
+        verdict = judge_manifest(data, output=read_evidence(output), policy=policy, signers=signers)
+    if as_json:
+        say(verdict)
+    else:
+        show_screen(record_screen(verdict))
+    sys.exit(0 if verdict["accepted"] else EXIT_REFUSED)
 
 
 def _check_asked(kind: str, nonces: int, report_data: bool) -> None:

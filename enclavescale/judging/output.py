@@ -18,6 +18,7 @@ from stream_jobs.audit.outputs import STAGES, CheckedManifest, CheckedOutput, ch
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from verifier.errors import VerificationError
 from verifier.session import VerifiedSession, verify_session
+from verifier.trust.store import Collateral
 from verifier.verdicts.ear import AFFIRMING, CONTRAINDICATED, STATUS_OF_TIER, WARNING, ear, submodule
 from verifier.verdicts.session import accepted
 from verifier.verdicts.shell import moment
@@ -85,6 +86,7 @@ def _verify(
     policy_digest: bytes,
     role: str,
     now_ms: int,
+    collateral: Collateral | None = None,
 ) -> VerifiedSession:
     return verify_session(
         evidence=evidence,
@@ -94,6 +96,7 @@ def _verify(
         policy=policy,
         role=role,
         now_ms=now_ms,
+        collateral=collateral,
     )
 
 
