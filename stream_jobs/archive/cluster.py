@@ -14,8 +14,9 @@ from stream_jobs.replay.source import Extent
 BATCH = 100
 """Messages taken from the client library at once: 50 MiB where all are as large as the reports topic allows."""
 
-QUEUED_KIB = "16384"
-"""What the client library fetches ahead, KiB; a single message may be larger."""
+TUNING = {"queued.max.messages.kbytes": "16384", "fetch.wait.max.ms": "20"}
+"""Fetched ahead at most 16 MiB (a single message may be larger); at the end of one partition the broker is not to hold
+on to the request while the next one waits."""
 
 
 class ClusterSource:
@@ -25,10 +26,11 @@ class ClusterSource:
     """
 
     def __init__(self, kafka: Mapping[str, str], timeout_s: float = 20.0):
-        self._kafka = {**kafka, "queued.max.messages.kbytes": QUEUED_KIB}
+        self._kafka = {**kafka, **TUNING}
         self._timeout_s = timeout_s
         self._ends: dict[tuple[str, int], int] = {}
-        self._idle: list[Consumer] = []
+        # By topic: a consumer that goes on to another topic waits for its metadata, up to a second.
+        self._idle: dict[str, list[Consumer]] = {}
         self._asking = open_reader(self._kafka)
 
     def extents(self, topic: str) -> Sequence[Extent]:
@@ -51,14 +53,15 @@ class ClusterSource:
         """Records with offsets in [first, end), in order, streamed. Raises ReadFailed where `end` is not reached."""
         if first >= end:
             return
-        consumer = self._idle.pop() if self._idle else open_reader(self._kafka)
+        idle = self._idle.setdefault(topic, [])
+        consumer = idle.pop() if idle else open_reader(self._kafka)
         try:
             consumer.assign([TopicPartition(topic, partition, first)])
             for message in self._until(consumer, TopicPartition(topic, partition, first), end):
                 yield log_record(message)
         finally:
             consumer.unassign()
-            self._idle.append(consumer)
+            idle.append(consumer)
 
     def _until(self, consumer: Consumer, place: TopicPartition, end: int) -> Iterator[Message]:
         idle_s, after = 0.0, place.offset
@@ -102,7 +105,7 @@ class ClusterSource:
 
     def close(self) -> None:
         """Close the consumers."""
-        for consumer in (self._asking, *self._idle):
+        for consumer in (self._asking, *(one for idle in self._idle.values() for one in idle)):
             consumer.close()
         self._idle.clear()
 
