@@ -101,4 +101,5 @@ def result_facts(result: ReplayResult) -> dict[str, Any]:
     facts: dict[str, Any] = jsonable(result)
     for one in facts["partitions"]:
         one["sessions"] = sorted(one["sessions"])
+        del one["met"], one["met_left_out"]
     return {**facts, "proven": result.proven}

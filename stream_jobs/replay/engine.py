@@ -199,6 +199,8 @@ class _Attempt:
                 break
         self._replay.progress(self._replay.partition, log.end - self._begin, log.end - self._begin)
         self._finish()
+        book = self._watch.book
+        self._desk.result.met, self._desk.result.met_left_out = list(book.sessions.values()), book.left_out
         return self._scope.retry
 
     def _open_sides(self) -> None:

@@ -16,6 +16,7 @@ from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.log_record import LogRecord
 from stream_jobs.replay.desk import Desk
+from stream_jobs.replay.met import SessionBook
 from stream_jobs.replay.verdicts import Severity
 
 PLAIN_END = b"\x00" + NO_EVIDENCE.write(NOT_DUE)
@@ -39,12 +40,18 @@ class EvidenceWatch:
     def __init__(self, verify: SessionVerifier, desk: Desk, as_of_ms: int | None = None):
         self._verify, self._desk, self._as_of_ms = verify, desk, as_of_ms
         self._copies: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+        self.book = SessionBook()
 
     def worker(self, record: LogRecord, evidence: SessionEvidence, view: PolicyView) -> None:
         """Evidence of an output or a control record, verified already."""
         binding_bytes = encode_binding(evidence.binding)
         data = binding_bytes + ITEMS.write(to_avro(evidence.items))
-        if self._known(record, session_id_of(binding_bytes), view, data):
+        session_id = session_id_of(binding_bytes)
+        known = self._known(record, session_id, view, data)
+        if not known:
+            self.book.note(evidence, view, role="aggregator", now_ms=evidence.binding.created_at_ms)
+        self.book.seen(record, session_id)
+        if known:
             return
         self._texts(record, evidence.items)
         self._now(record, evidence, binding_bytes, view, "aggregator")
@@ -66,7 +73,11 @@ class EvidenceWatch:
             return
         if decoded.evidence_absent_reason is not None:
             self._desk.finding("UNSIGNED_TEXT", record, "evidence, and a reason for none", severity=Severity.NOTICE)
-        if self._known(record, body.session_id, view, decoded.evidence_bytes or b""):
+        known = self._known(record, body.session_id, view, decoded.evidence_bytes or b"")
+        if not known and isinstance(body, WindowReport):
+            self.book.note(evidence, view, role="host", now_ms=min(body.window_end_ms, record.timestamp_ms))
+        self.book.seen(record, body.session_id)
+        if known:
             return
         self._texts(record, evidence.items)
         if isinstance(body, WindowReport):

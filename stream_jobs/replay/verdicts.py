@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from schemas.records import FleetPower
+from stream_jobs.replay.met import SessionFacts
 
 
 class Verdict(StrEnum):
@@ -147,7 +148,8 @@ class PartitionResult:
     """One partition of the reports topic: totals. `first_offset`, `end_offset`: what was read of it.
 
     `attempts`: begins, each further back than the one before. `sessions`: public keys (65 bytes) of the workers met, by
-    session id. `log_start`: first offset that is still there.
+    session id. `log_start`: first offset that is still there. `met`: facts of every session whose evidence was met;
+    `met_left_out`: copies of evidence of sessions beyond those.
     """
 
     partition: int
@@ -165,6 +167,8 @@ class PartitionResult:
     alarms: int = 0
     notices: int = 0
     sessions: dict[bytes, bytes] = field(default_factory=dict)
+    met: list[SessionFacts] = field(default_factory=list)
+    met_left_out: int = 0
 
 
 def figures_of(output: FleetPower) -> Figures:
