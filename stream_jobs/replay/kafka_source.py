@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,59 +40,64 @@ class KafkaSpec:
 
 
 class KafkaSource:
-    """A `RecordSource` over a cluster. Consumers that are done are kept for the next read."""
+    """A `RecordSource` over a cluster; for one thread, reads may be interleaved.
+
+    A partition's end is fixed when it is first asked for; its beginning is asked for each time, as retention moves it.
+    Consumers that are done are kept for the next read of the same topic: on another one librdkafka would wait a second
+    for what it is told about the topic.
+    """
 
     def __init__(self, kafka: Mapping[str, str], timeout_s: float = 20.0):
         self._kafka, self._timeout_s = {**FETCHED, **kafka}, timeout_s
-        self._free: list[Consumer] = []
-        self._extents: dict[str, tuple[Extent, ...]] = {}
+        self._free: dict[str, list[Consumer]] = defaultdict(list)
+        self._ends: dict[tuple[str, int], int] = {}
 
     def extents(self, topic: str) -> Sequence[Extent]:
         """Every partition of `topic`, by number; empty for a topic that does not exist. Raises ReadFailed."""
-        if topic not in self._extents:
-            consumer = self._take()
-            try:
-                self._extents[topic] = self._ask(consumer, topic)
-            finally:
-                self._free.append(consumer)
-        return self._extents[topic]
+        consumer = self._take(topic)
+        try:
+            return self._ask(consumer, topic)
+        finally:
+            self._free[topic].append(consumer)
 
     def read(self, topic: str, partition: int, first: int, end: int) -> Iterator[LogRecord]:
         """Records with offsets in [first, end), in order, streamed. Raises ReadFailed."""
         if first >= end:
             return
-        consumer = self._take()
+        consumer = self._take(topic)
         try:
             consumer.assign([TopicPartition(topic, partition, first)])
             yield from self._stream(consumer, topic, partition, first, end)
         finally:
             consumer.unassign()
-            self._free.append(consumer)
+            self._free[topic].append(consumer)
 
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int:
         """First offset whose record's timestamp is at or after `time_ms`; the end if there is none."""
         extent = next((one for one in self.extents(topic) if one.partition == partition), None)
         if extent is None:
             return 0
-        consumer = self._take()
+        consumer = self._take(topic)
         try:
             place = TopicPartition(topic, partition, max(0, time_ms))
             found = consumer.offsets_for_times([place], timeout=self._timeout_s)[0]
         except KafkaException as error:
             raise ReadFailed(f"{topic}[{partition}]: {error}") from error
         finally:
-            self._free.append(consumer)
+            self._free[topic].append(consumer)
         if found.error is not None:  # librdkafka's mock cluster cannot say
             return self._search(extent, time_ms)
         return min(extent.end, max(extent.first, found.offset)) if found.offset >= 0 else extent.end
 
     def close(self) -> None:
         """Close every consumer."""
-        while self._free:
-            self._free.pop().close()
+        for free in self._free.values():
+            while free:
+                free.pop().close()
 
-    def _take(self) -> Consumer:
-        return self._free.pop() if self._free else open_reader(self._kafka)
+    def _take(self, topic: str) -> Consumer:
+        free = self._free[topic]
+        return free.pop() if free else open_reader(self._kafka)
 
     def _ask(self, consumer: Consumer, topic: str) -> tuple[Extent, ...]:
         try:
@@ -102,10 +108,11 @@ class KafkaSource:
             if metadata.error.code() in ABSENT:
                 return ()
             raise ReadFailed(f"{topic}: {metadata.error.str()}")
-        return tuple(
-            Extent(topic, number, *watermarks(consumer, topic, number, self._timeout_s))
-            for number in sorted(metadata.partitions)
-        )
+        found = []
+        for number in sorted(metadata.partitions):
+            low, high = watermarks(consumer, topic, number, self._timeout_s)
+            found.append(Extent(topic, number, low, self._ends.setdefault((topic, number), high)))
+        return tuple(found)
 
     def _stream(self, consumer: Consumer, topic: str, partition: int, first: int, end: int) -> Iterator[LogRecord]:
         idle, after = 0.0, first
