@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,26 @@ from tests.policy.samples import demo, point_of, strict
 SECRET = "correct horse battery"
 STRANGER = ec.generate_private_key(ec.SECP256R1())
 
-_clusters: list[MockCluster] = []
-_numbers = itertools.count()
-_DESKS = 24
+NAMES = TopicNames()
 
 
 class Desk:
-    """A signer's desk: a key, a document, a topic of its own on one mock broker."""
+    """A signer's desk: a key, a document, a mock broker of its own."""
 
-    def __init__(self, directory: Path, bootstrap: str, prefix: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.signer = make_key(directory / "key.pem", SECRET.encode()).hex()
         self.document = directory / "fleet.toml"
         self.write(unissued(strict()))
         self.out = directory / "fleet.bin"
-        self.cluster = ["--bootstrap", bootstrap, "--topic-prefix", prefix]
-        self.topic = TopicNames.with_prefix(prefix).policy
-        self.bootstrap = bootstrap
+
+    @cached_property
+    def bootstrap(self) -> str:
+        return MockCluster({NAMES.policy: 1, NAMES.reports: 2}).bootstrap  # it serves until this process ends
+
+    @property
+    def cluster(self) -> list[str]:
+        return ["--bootstrap", self.bootstrap]
 
     def write(self, policy: Policy) -> None:
         self.document.write_text(to_toml(policy))
@@ -61,18 +64,13 @@ class Desk:
     def put(self, value: bytes) -> None:
         """Past all checks, onto the topic."""
         producer = Producer({"bootstrap.servers": self.bootstrap})
-        producer.produce(self.topic, value)
+        producer.produce(NAMES.policy, value)
         assert producer.flush(20) == 0
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    if not _clusters:
-        names = [TopicNames.with_prefix(f"p{number}") for number in range(_DESKS)]
-        _clusters.append(
-            MockCluster({topic: count for one in names for topic, count in ((one.policy, 1), (one.reports, 2))})
-        )
-    return Desk(tmp_path, _clusters[0].bootstrap, f"p{next(_numbers)}")  # the cluster serves until this process ends
+    return Desk(tmp_path)
 
 
 def said(result: Result, code: int = 0) -> Any:
