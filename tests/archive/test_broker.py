@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from enclavescale.cli import main
 from enclavescale.topic_admin import create_topics
@@ -19,8 +20,10 @@ from stream_jobs.archive.cluster import ClusterSource
 from stream_jobs.archive.index import ROLES
 from stream_jobs.archive.segment import Limits
 from stream_jobs.reading import open_reader, read_range, watermarks
+from stream_jobs.replay.source import Extent
 from tests.archive.memory import contents
 from tests.broker import KafkaBroker
+from tests.conftest import MakeTopic
 
 pytestmark = pytest.mark.broker
 PARTITIONS = 2
@@ -85,6 +88,28 @@ def test_the_archive_has_the_topics_byte_for_byte(
     consumer.close()
     assert archive.extents(filled.reports)[0].end == PER_PARTITION // PARTITIONS
     assert next(archive.read(filled.reports, 1, 0, 1)).timestamp_type == 1
+
+
+def test_retention_is_noticed_and_ends_stay(kafka: KafkaBroker, make_topics: MakeTopic) -> None:
+    properties = {"bootstrap.servers": kafka.bootstrap, "log_level": "0"}
+    topic = make_topics("retained")
+    producer = Producer(properties)
+
+    def append() -> None:
+        for number in range(10):
+            producer.produce(topic, value=b"%d" % number)
+        assert producer.flush(30) == 0
+
+    append()
+    with contextlib.closing(ClusterSource(properties)) as source:
+        assert source.extents(topic) == (Extent(topic, 0, 0, 10),)
+        append()
+        admin = AdminClient(properties)
+        for deleted in admin.delete_records([TopicPartition(topic, 0, 4)]).values():
+            deleted.result(30)
+        assert source.extents(topic) == [Extent(topic, 0, 4, 10)]
+        assert [one.offset for one in source.read(topic, 0, 2, 10)] == [4, 5, 6, 7, 8, 9]
+        assert source.extents("nowhere") == ()
 
 
 def test_the_command_exports_twice_alike_and_checks(kafka: KafkaBroker, filled: TopicNames, tmp_path: Path) -> None:
