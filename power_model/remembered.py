@@ -17,7 +17,7 @@ import numpy.typing as npt
 from power_model import exact
 from power_model.groups import ALIKE, MAX_GROUPS, MIN_HOSTS, Counts, Floats
 from power_model.interpolation import row_means
-from power_model.pooled import ClassRows
+from power_model.pooled import TAIL, ClassRows, tail_noise
 
 Labels = npt.NDArray[np.int8]
 
@@ -34,6 +34,9 @@ TOGETHER = 0.5
 LIKE = 0.03
 """Distributions of readings are alike if they lie (Wasserstein-1) no further apart than this share of the clip bound,
 and what noise makes of it: twice its mean, a cell times the noise's standard deviation for each of them."""
+CLEAR = 0.6
+"""Largest standard deviation of the noise in the upper percent of a group's readings, as a multiple of that percent:
+beyond it noise is read as a swing, and no group is better than one that may be."""
 _UNIT = 256
 _CLIP = 1 << 20
 
@@ -110,6 +113,11 @@ def _whole(series: Floats, noise_std: Floats, rows: Counts) -> Counts:
     chosen = series[rows]
     away = (chosen - row_means(chosen)[:, np.newaxis]) * (_UNIT / noise_std[rows])[:, np.newaxis]
     return np.asarray(np.clip(np.rint(away), -_CLIP, _CLIP).astype(np.int64))
+
+
+def clear(one: ClassRows, now: Counts, before: Counts) -> bool:
+    """Whether the histograms of a group's rows tell how far it swings."""
+    return tail_noise(one, np.concatenate([now, before])) <= CLEAR * (1.0 - TAIL)
 
 
 def readings_alike(one: ClassRows, now: Counts, before: Counts) -> Counts:

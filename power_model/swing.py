@@ -30,7 +30,7 @@ from power_model.alike import doubt_of_alike
 from power_model.groups import MIN_HOSTS, synchronised_groups, unlike_noise
 from power_model.interpolation import pane_means, row_means, to_ticks
 from power_model.pooled import ClassRows, pooled_quantiles, tail_doubt, tail_noise
-from power_model.remembered import readings_alike, still_in_step, with_past
+from power_model.remembered import clear, readings_alike, still_in_step, with_past
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -181,7 +181,7 @@ def _remembered(
         for one in classes:
             end = begin + len(one.gpus)
             mine, others = (rows[(rows >= begin) & (rows < end)] - begin for rows in (before, now))
-            kept.append(readings_alike(one, others, mine) + begin)
+            kept.append((readings_alike(one, others, mine) if clear(one, others, mine) else mine[:0]) + begin)
             begin = end
         again = still_in_step(panes, noise, now, np.concatenate(kept))
         if now.size or again.size >= MIN_HOSTS:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from power_model.groups import ALIKE, MAX_GROUPS, MIN_HOSTS
-from power_model.remembered import OVERLAP, readings_alike, still_in_step, with_past
+from power_model.remembered import OVERLAP, clear, readings_alike, still_in_step, with_past
 from power_model.swing import swing_of
 from tests.power_model.test_swing import (
     GPUS,
@@ -174,6 +174,16 @@ def test_a_job_that_panes_do_not_show_swings_as_it_did() -> None:
     assert abs(estimated_w(known) - truth) < abs(estimated_w(unknown) - truth) / 1.5
     assert np.array_equal(known.paths_w, named.paths_w)
     assert known.in_doubt_w < unknown.in_doubt_w
+
+
+def test_where_noise_drowns_the_histograms_no_group_is_remembered() -> None:
+    rng = np.random.default_rng(7)
+    rows = replace(rows_of(fleet(rng, square(10, 200, 500), others=12), rng), past=past_of(24, 12))
+    assert clear(rows, NONE, np.arange(12))
+    loud = replace(rows, histogram_noise=np.full(24, 40.0))
+    assert not clear(loud, NONE, np.arange(12))
+    assert not clear(replace(rows, counted=np.zeros(24, np.bool_)), np.arange(4), np.arange(4, 12))
+    assert swing_of([loud], TICKS_PER_PANE).groups == ()
 
 
 def test_a_job_that_ended_leaves_nothing() -> None:
