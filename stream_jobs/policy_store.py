@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
@@ -87,6 +89,7 @@ class PolicyStore:
         self._views: dict[bytes, PolicyView] = {}
         self._by_counter: dict[int, bytes] = {}
         self._equivocations: list[Equivocation] = []
+        self._ignored: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def lookup(self, digest: bytes) -> PolicyView | None:
@@ -114,6 +117,12 @@ class PolicyStore:
         with self._lock:
             return tuple(self._equivocations)
 
+    @property
+    def ignored(self) -> dict[str, int]:
+        """How many values of the topic are not used, by code."""
+        with self._lock:
+            return dict(self._ignored)
+
     def close(self) -> None:
         """Release the consumer."""
         self._consumer.close()
@@ -138,6 +147,7 @@ class PolicyStore:
         try:
             view = open_policy(value, self._trust, self._framing)
         except EnclaveScaleError as error:
+            self._ignored[error.code] += 1
             logger.warning("policy at %s[%d]@%d ignored: %s %s", self._topic, partition, offset, error.code, error)
             return
         counter = view.policy.counter
@@ -147,9 +157,10 @@ class PolicyStore:
             return
         found = Equivocation(counter, first, view.digest, partition, offset)
         self._equivocations.append(found)
+        self._ignored["POLICY_EQUIVOCATION"] += 1
         logger.error(
-            "POLICY_EQUIVOCATION: a second policy with counter %d at %s[%d]@%d is never used: the signer's key may be in "
-            "other hands (first %s, this %s)",
+            "POLICY_EQUIVOCATION: a second policy with counter %d at %s[%d]@%d is never used: the signer's key may be "
+            "in other hands (first %s, this %s)",
             counter,
             self._topic,
             partition,
@@ -157,3 +168,27 @@ class PolicyStore:
             first.hex(),
             view.digest.hex(),
         )
+
+
+class PolicyMetrics:
+    """Prometheus collector of a store: the newest policy's counter and end, values of the topic that are not used."""
+
+    def __init__(self, store: PolicyStore):
+        self._store = store
+
+    def describe(self) -> list[Metric]:
+        """Nothing is read before it is asked for."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Read what the store knows; no broker is asked."""
+        newest = self._store.newest
+        counter = GaugeMetricFamily("enclavescale_policy_counter", "Counter of the newest trusted policy")
+        end = GaugeMetricFamily("enclavescale_policy_not_after_seconds", "When it ends, Unix time; then we fail closed")
+        if newest is not None:
+            counter.add_metric([], newest.policy.counter)
+            end.add_metric([], newest.policy.not_after_ms / 1000)
+        ignored = CounterMetricFamily("enclavescale_policy_ignored", "Policies on the topic not used", labels=["code"])
+        for code, count in sorted(self._store.ignored.items()):
+            ignored.add_metric([code], count)
+        yield from (counter, end, ignored)

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
 
 from enclavescale.fleet import sign_policy
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import Policy
-from stream_jobs.policy_store import PolicyTrust, open_policy
+from stream_jobs.policy_store import PolicyMetrics, PolicyTrust, open_policy
 from tests.policy.samples import point_of, strict
 from tests.policy.stores import Topic
 
@@ -103,3 +104,17 @@ def test_none_below_the_floor_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         open_policy(value(2), PolicyTrust((SIGNER,), 3))
     assert caught.value.code == "POLICY_ROLLBACK"
     assert Topic(value(2)).store(monkeypatch, SIGNER, min_counter=3).newest is None
+
+
+def test_metrics_say_which_policy_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    topic = Topic()
+    store = topic.store(monkeypatch, SIGNER)
+    registry.register(PolicyMetrics(store))
+    assert registry.get_sample_value("enclavescale_policy_counter") is None
+    topic.values += [value(3), value(3, limit_w=1), value(9, key=STRANGER), b"junk", b"more junk"]
+    store.refresh()
+    assert registry.get_sample_value("enclavescale_policy_counter") == 3
+    assert registry.get_sample_value("enclavescale_policy_not_after_seconds") == strict().not_after_ms / 1000
+    for code, count in (("POLICY_EQUIVOCATION", 1), ("POLICY_UNTRUSTED", 1), ("MALFORMED", 2)):
+        assert registry.get_sample_value("enclavescale_policy_ignored_total", {"code": code}) == count
