@@ -89,7 +89,7 @@ def _found_once(panes: Floats, noise_std: Floats) -> list[Counts]:
     """As `_found`, which a window asks twice: of its raw claims, and of those that count, as a rule the same."""
     asked = hashlib.sha256(b"%d %d " % panes.shape)
     for one in (panes, noise_std):
-        asked.update(memoryview(np.ascontiguousarray(one)).cast("B"))
+        asked.update(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data)
     key = asked.digest()
     groups = _RECENT.get(key)
     if groups is None:

@@ -159,7 +159,7 @@ class CoreFleet:
             add_report(
                 window,
                 body,
-                [(stated, report.transitions)],
+                [stated],
                 self.view.hosts[body.host_id],
                 _PROVEN,
                 digest=hashlib.sha256(b"%d/%d" % (self._number, index)).digest(),

@@ -26,7 +26,7 @@ from stream_jobs.core.windows import Verified, Window
 def add_report(
     window: Window,
     report: WindowReport,
-    classes: Sequence[tuple[GpuClass, np.ndarray]],
+    classes: Sequence[GpuClass],
     host: HostEnrolment,
     verified: Verified,
     *,
@@ -34,18 +34,15 @@ def add_report(
     offset: int,
     flags: tuple[str, ...],
 ) -> None:
-    """Add one admitted report to its window: integer sums per class, and what is kept per host.
-
-    `classes`: each with its transitions, integers [k+2, k+2].
-    """
+    """Add one admitted report to its window: integer sums per class, and what is kept per host."""
     entries, host_id, label = window.entries, report.host_id, report.group_label
     scales = entries.scales_of(report.privacy)
-    for stated, counts in classes:
+    for stated in classes:
         key = stated.model, stated.sampler_mode
         total = window.sums.get(key)
         if total is None:
-            total = window.sums[key] = ClassSum(stated.edges_w, np.zeros(counts.shape, np.int64), window.roster)
-        total.add(host_id, stated, counts, label, scales)
+            total = window.sums[key] = ClassSum(stated.edges_w, window.roster)
+        total.add(host_id, stated, label, scales)
     again = window.revision >= 0
     origin = report.source, verified.root_label, verified.simulated, report.first_mile
     entries.add(host_id, digest, offset, origin, flags, again)

@@ -394,11 +394,6 @@ def numbers_hold(reports: Sequence[WindowReport], plans: Sequence[ClassPlan]) ->
     return hold
 
 
-def transitions_of(stated: GpuClass) -> np.ndarray:
-    """Transition counts of a class whose shapes are in order, int32[k+2, k+2], not to be written to."""
-    return np.frombuffer(stated.transitions, _INT32).reshape(stated.transitions_shape)
-
-
 def _check_class(stated: GpuClass, samples_taken: int, plan: ClassPlan) -> None:
     taken = stated.readings_taken
     if not 0 <= taken <= plan.readings or not 0 <= samples_taken <= plan.ticks:

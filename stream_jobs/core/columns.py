@@ -18,7 +18,10 @@ from stream_jobs.core.roster import Roster, Value, coded
 
 Ints = npt.NDArray[np.int64]
 
-_Report = tuple[str, int, int, int, int, bytes, bytes | None, str | None, Scales]
+_Report = tuple[str, int, int, int, int, bytes, bytes, bytes | None, str | None, Scales]
+
+BLOCK_ROWS = 512
+"""Reports whose transitions are added up at a time."""
 
 
 @dataclass(slots=True)
@@ -97,16 +100,16 @@ def _narrow(counts: npt.NDArray[np.signedinteger[Any]]) -> npt.NDArray[np.int16]
 class ClassSum:
     """The reports of one class: exact sums over the hosts, and what each host states, hosts in the roster's order.
 
-    `transitions` int64[k+2, k+2]: sum of noisy counts. Lists by host: `host_ids`, `labels` (pseudonymous group labels),
+    Lists by host: `host_ids`, `labels` (pseudonymous group labels),
     `pane_scales_micro` (of the noise that each states in its pane sums, millionths), `pane_epsilons_micro`. Arrays by
     host, not to be written to: `gpus_of`, `capacity_of_w`, `effective_of_w`, `readings_of` and what follows them.
     """
 
-    __slots__ = ("_columns", "_made", "_new", "_roster", "edges_w", "scales", "transitions")
+    __slots__ = ("_columns", "_made", "_new", "_roster", "_transitions", "edges_w", "scales")
 
-    def __init__(self, edges_w: tuple[int, ...], transitions: Ints, roster: Roster) -> None:
+    def __init__(self, edges_w: tuple[int, ...], roster: Roster) -> None:
         self.edges_w = edges_w
-        self.transitions = transitions
+        self._transitions = np.zeros((len(edges_w) + 2,) * 2, np.int64)
         self.scales: list[Scales] = []
         self._roster = roster
         self._new: list[_Report] = []
@@ -116,8 +119,7 @@ class ClassSum:
     @classmethod
     def empty(cls, edges_w: tuple[int, ...], panes: int, roster: Roster) -> ClassSum:
         """A class of which nobody reports, in a window of so many panes."""
-        cells = len(edges_w) + 2
-        result = cls(edges_w, np.zeros((cells, cells), np.int64), roster)
+        result = cls(edges_w, roster)
         nothing = np.zeros(0, np.int64)
         result._columns = _Columns(
             rows=nothing.astype(np.int32),
@@ -133,11 +135,8 @@ class ClassSum:
         )
         return result
 
-    def add(
-        self, host_id: str, stated: GpuClass, transitions: npt.NDArray[Any], label: str | None, scales: Scales
-    ) -> None:
-        """Take one host's report; `transitions`, integers [k+2, k+2], are its noisy counts."""
-        self.transitions += transitions
+    def add(self, host_id: str, stated: GpuClass, label: str | None, scales: Scales) -> None:
+        """Take one host's report, of the class's own shapes."""
         capacity_w, limit_w = stated.capacity_w, stated.enforced_limit_w
         self._new.append(
             (
@@ -146,6 +145,7 @@ class ClassSum:
                 capacity_w,
                 capacity_w if limit_w is None or limit_w > capacity_w else limit_w,
                 stated.readings_taken,
+                stated.transitions,
                 stated.pane_sums,
                 stated.histogram,
                 label,
@@ -164,7 +164,11 @@ class ClassSum:
         return self._columns
 
     def _joined(self, before: _Columns | None, new: list[_Report]) -> _Columns:
-        names, gpus, capacity, effective, readings, panes, histograms, labels, scales = zip(*new, strict=True)
+        names, gpus, capacity, effective, readings, counts, panes, histograms, labels, scales = zip(*new, strict=True)
+        for start in range(0, len(counts), BLOCK_ROWS):
+            part = counts[start : start + BLOCK_ROWS]
+            summed = np.frombuffer(b"".join(part), "<i4").reshape(len(part), -1).sum(axis=0, dtype=np.int64)
+            self._transitions += summed.reshape(self._transitions.shape)
         self.scales, codes = coded(scales, self.scales)
         after = _Columns(
             rows=self._roster.rows_of(names).astype(np.int32),
@@ -195,6 +199,12 @@ class ClassSum:
     def _scale_list(self, place: int) -> list[int]:
         stated = [one[place] for one in self.scales]
         return [stated[code] for code in self._settled().scales.tolist()]
+
+    @property
+    def transitions(self) -> Ints:
+        """Sum of the hosts' noisy counts, int64[k+2, k+2], not to be written to."""
+        self._settled()
+        return self._transitions
 
     @property
     def host_ids(self) -> list[str]:

@@ -34,7 +34,6 @@ from stream_jobs.core.checks import (
     check_window,
     numbers_hold,
     plan_classes,
-    transitions_of,
 )
 from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
@@ -243,8 +242,7 @@ class PartitionCore:
             window = Window(body.window_start_ms, body.window_end_ms, view, rule, known=state.roster(view))
             state.windows[body.window_start_ms] = window
         flags = link(session, body, decoded.digest, state.freshness_ms(view))
-        classes = [(one, transitions_of(one)) for one in body.classes]
-        add_report(window, body, classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
+        add_report(window, body, body.classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
         if known is None or decoded.evidence is not None:
             value = record.value or b""
             self._routine.accepted(value, decoded, session, view=view, verified=verified, plans=plans)

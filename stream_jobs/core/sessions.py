@@ -253,12 +253,14 @@ def link(session: SessionState, body: WindowReport, digest: bytes, freshness_ms:
     window can not be ahead of the log for long. One older than the evidence's freshness counts as unknown. Both make
     a restart that reads back only so far flag the same.
     """
-    head = session.chain
-    known = head is not None and body.window_start_ms - head.window_start_ms <= freshness_ms
-    if head is None or body.window_start_ms > head.window_start_ms:
-        session.chain = ChainHead(body.seq, digest, body.window_start_ms)
-    if head is None or not known:
+    head, start_ms = session.chain, body.window_start_ms
+    if head is None:
+        session.chain = ChainHead(body.seq, digest, start_ms)
         return () if body.seq == 0 else ("CHAIN_UNLINKED",)
-    if body.seq == head.seq + 1 and body.prev_digest == head.digest:
-        return ()
-    return ("CHAIN_GAP",)
+    known = start_ms - head.window_start_ms <= freshness_ms
+    linked = body.seq == head.seq + 1 and body.prev_digest == head.digest
+    if start_ms > head.window_start_ms:
+        head.seq, head.digest, head.window_start_ms = body.seq, digest, start_ms
+    if not known:
+        return () if body.seq == 0 else ("CHAIN_UNLINKED",)
+    return () if linked else ("CHAIN_GAP",)

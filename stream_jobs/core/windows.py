@@ -286,7 +286,11 @@ class DomainState:
         if end_ms <= before:
             return False
         self.latest[host_id] = end_ms
-        view = self.view_for(self.highest_end_ms - 1) or self.active
+        newest = self.policies[-1]
+        if newest.effective_ms < self.highest_end_ms:
+            view = newest.view
+        else:
+            view = self.view_for(self.highest_end_ms - 1) or newest.view
         members = view.members[self.name]
         host = view.hosts.get(host_id)
         if host is None or host.domain != self.name:

@@ -85,6 +85,7 @@ class Domain:
         """One report with these pane sums."""
         one = fleet.gpu_class(
             model=MODEL.model, gpus=GPUS, capacity_w=CAPACITY_W, edges_w=MODEL.edges_w, clip_high_w=MODEL.clip_high_w,
+            transitions=COUNTS.astype("<i4").tobytes(), transitions_shape=COUNTS.shape,
             pane_sums=sums.astype("<i4").tobytes(), pane_sums_shape=(PANES,),
             **{"readings_taken": GPUS * TICKS} | stated,
         )  # fmt: skip
@@ -94,7 +95,7 @@ class Domain:
             window_end_ms=window.end_ms,
         )  # fmt: skip
         digest = offset.to_bytes(32, "big")
-        add_report(window, body, [(one, COUNTS)], enrolment, Proven(), digest=digest, offset=offset, flags=())  # type: ignore[arg-type]
+        add_report(window, body, [one], enrolment, Proven(), digest=digest, offset=offset, flags=())  # type: ignore[arg-type]
 
     def close(self, window: Window) -> Judgement:
         self.histories.close(window)

@@ -215,13 +215,14 @@ def test_a_host_of_a_model_of_which_nothing_is_known_is_in_the_bounds() -> None:
             one = fleet.gpu_class(
                 model=OTHER.model, gpus=GPUS, capacity_w=2 * CAPACITY_W, edges_w=OTHER.edges_w, clip_high_w=1_100,
                 readings_taken=GPUS * TICKS, pane_sums=sums.astype("<i4").tobytes(), pane_sums_shape=(PANES,),
+                transitions=COUNTS.astype("<i4").tobytes(), transitions_shape=COUNTS.shape,
             )  # fmt: skip
             body = fleet.report_of(
                 fleet.session_of("h0", "d"), window.start_ms, host_id="h008", classes=(one,), privacy=PRIVACY,
                 window_end_ms=window.end_ms,
             )  # fmt: skip
             host = view.policy.hosts[8]
-            add_report(window, body, [(one, COUNTS)], host, Proven(), digest=bytes(32), offset=90, flags=())  # type: ignore[arg-type]
+            add_report(window, body, [one], host, Proven(), digest=bytes(32), offset=90, flags=())  # type: ignore[arg-type]
         made = output_of(window)
         if not means:
             own_w, _ = host_bounds_w(window, judge(window))["h000"]

@@ -105,8 +105,14 @@ def report(number: int, start_ms: int, missing: float, rng: random.Random) -> tu
         fleet.session_of("h0", "d"), start_ms, host_id=f"h{number}", classes=(stated,), privacy=PRIVACY,
         window_end_ms=start_ms + WINDOW_MS,
     )  # fmt: skip
-    stated = replace(stated, pane_sums=noisy.pane_sums.astype("<i4").tobytes(), pane_sums_shape=noisy.pane_sums.shape)
-    return body, (stated, noisy.transitions.astype(np.int64)), number, truth
+    stated = replace(
+        stated,
+        pane_sums=noisy.pane_sums.astype("<i4").tobytes(),
+        pane_sums_shape=noisy.pane_sums.shape,
+        transitions=noisy.transitions.astype("<i4").tobytes(),
+        transitions_shape=noisy.transitions.shape,
+    )
+    return body, stated, number, truth
 
 
 def output_of(reports: Sequence[tuple], start_ms: int, **rule: int) -> FleetPower:
