@@ -24,15 +24,14 @@ from enclavescale.cli.common import (
     json_option,
     say,
 )
-from enclavescale.cli.policy_options import points, show_screen, signers_option
+from enclavescale.cli.policy_options import names_cluster, points, show_screen, signers_option
 from enclavescale.cli.times import now_ms, parse_time, range_options
 from enclavescale.judging.record_screen import chain_screen, statement_screen, unproven_rows
 from enclavescale.reach import metadata
 from schemas.codec import decode_signed_policy, decode_signed_record
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.mapping import to_jsonable
-from stream_jobs.archive import open_archive
-from stream_jobs.archive.cluster import ClusterSource
+from stream_jobs.archive import ArchiveError, open_archive
 from stream_jobs.audit.chain import Chain, ChainWalker
 from stream_jobs.audit.check import Checker, ReportStatement, Statement
 from stream_jobs.audit.document import (
@@ -51,6 +50,7 @@ from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from stream_jobs.reading import open_reader
+from stream_jobs.replay.kafka_source import KafkaSpec
 from verifier.cache import SessionCache
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,32 +71,49 @@ def _source_options(function: F) -> F:
     """Cluster options and --archive; the command gets `open_topics`, which opens what they name."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, cluster: Cluster, archive: Path | None, **kwargs: Any) -> Any:
-        return function(*args, open_topics=functools.partial(_topics, cluster, archive), **kwargs)
+    def wrapped(*args: Any, cluster: Cluster, archive: Path | None, archive_digest: str | None, **kwargs: Any) -> Any:
+        return function(*args, open_topics=functools.partial(_topics, cluster, archive, archive_digest), **kwargs)
 
-    option = click.option(
-        "--archive",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Read an archive of `enclavescale export` instead of a cluster.",
-    )
-    return option(cluster_options(wrapped))  # type: ignore[return-value]
+    result = cluster_options(wrapped)
+    for option in (
+        click.option("--archive-digest", metavar="HEX", help="With --archive: what the digest of its index must be."),
+        click.option(
+            "--archive",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Read an archive made by export instead of a cluster.",
+        ),
+    ):
+        result = option(result)
+    return result  # type: ignore[return-value]
 
 
 OpenTopics = Callable[[], contextlib.AbstractContextManager[AuditTopics]]
 
 
 @contextlib.contextmanager
-def _topics(cluster: Cluster, archive: Path | None) -> Iterator[AuditTopics]:
+def _topics(cluster: Cluster, archive: Path | None, archive_digest: str | None) -> Iterator[AuditTopics]:
     if archive is not None:
-        held = open_archive(archive)
-        with contextlib.closing(held):
+        if names_cluster(cluster):
+            raise ConfigError("give a cluster or --archive, one of them", field="archive")
+        with contextlib.closing(open_archive(archive, archive_digest)) as held:
             yield AuditTopics(held, held.names)
         return
     properties = cluster.quiet_properties()
     with contextlib.closing(open_reader(properties)) as consumer:
-        metadata(consumer)
-    with contextlib.closing(ClusterSource(properties)) as source:
+        metadata(consumer)  # one message where nobody answers
+    with contextlib.closing(KafkaSpec(properties).open()) as source:
         yield AuditTopics(source, cluster.names)
+
+
+@contextlib.contextmanager
+def _errors(as_json: bool) -> Iterator[None]:
+    """As `errors`; an archive that is not what its index says is refused."""
+    with errors(as_json):
+        try:
+            yield
+        except ArchiveError as error:
+            _refuse(error, as_json)
 
 
 def _opener(signers: tuple[str, ...]) -> Callable[[bytes], PolicyView]:
@@ -140,7 +157,7 @@ def prove(
 
     The proof goes to --out, or to stdout; it is checked before, under --policy-signer if that is given.
     """
-    with errors(as_json):
+    with _errors(as_json):
         if [digest is not None, report is not None, host is not None].count(True) != 1:
             raise ConfigError("give DIGEST, --report or --host, one of them", field="digest")
         opener = _opener(signers) if signers else _under_its_own_signer
@@ -267,7 +284,7 @@ def chain(
 
     OUTPUT is an output's digest, or its place on the output topic as PARTITION/OFFSET.
     """
-    with errors(as_json):
+    with _errors(as_json):
         if newest is None and domain is None:
             raise ConfigError("give --to or --domain", field="to")
         with open_topics() as topics, _counting(quiet=as_json) as step:
@@ -330,7 +347,7 @@ def equivocation(
 
     Exit 0 if there are none, 1 if there are. `audit check` verifies what is written to --out, wherever it is taken.
     """
-    with errors(as_json):
+    with _errors(as_json):
         checker = Checker(open_policy=_opener(signers), verify=SessionCache().verify)
         if out is not None:
             _make(out)

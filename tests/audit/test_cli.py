@@ -146,6 +146,20 @@ def test_a_chain_is_followed(archive: tuple[str, str], tmp_path: Path) -> None:
     assert run("audit", "chain", "--to", "0/99", *SIGNER, *archive).exit_code == 1
 
 
+def test_an_archive_that_was_altered_is_refused(tmp_path: Path) -> None:
+    where = archived(told(), tmp_path / "a")
+    given = ("audit", "prove", accepted_digests()[0].hex(), *where)
+    assert run(*given).exit_code == 0
+    assert run(*given, "--archive-digest", "00" * 32).exit_code == 3
+    assert run(*given, "--bootstrap", "127.0.0.1:1").exit_code == 2
+    for path in (tmp_path / "a").rglob("*.avro"):
+        if "manifests" in str(path):
+            path.write_bytes(path.read_bytes()[:-1])
+    damaged = run(*given, "--json")
+    assert damaged.exit_code == 3
+    assert "ARCHIVE" in said(damaged)["error"]
+
+
 def test_equivocation_is_found_and_its_evidence_holds(archive: tuple[str, str], tmp_path: Path) -> None:
     none = run("audit", "equivocation", *SIGNER, *archive, "--json")
     assert (none.exit_code, said(none)["found"]) == (0, [])
