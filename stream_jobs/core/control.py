@@ -6,17 +6,21 @@ import math
 
 from schemas.codec import DecodedRecord, session_id_of
 from schemas.records import ControlRecord
-from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
+from stream_jobs.core.policies import CORE_VERSION, CollateralView, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
+from stream_jobs.core.standing import Standing, adopt
 from stream_jobs.core.windows import ControlMark, DomainState, PolicyStart
 from verifier.errors import EvidenceMissing
 from verifier.signature import load_session_key, verify_record_signature
 
+KINDS = ("POLICY_SWITCH", "COLLATERAL_SWITCH", "IDLE_CLOSE")
+"""What this release acts on."""
+
 
 def policy_named(body: ControlRecord, policies: PolicyLookup) -> PolicyView:
     """The trusted policy a control record rests on. Raises Refused."""
-    if body.kind not in ("POLICY_SWITCH", "IDLE_CLOSE"):
+    if body.kind not in KINDS:
         raise Refused("CONTROL_UNSUPPORTED", f"control record of kind {body.kind[:40]}", field="kind")
     digest = body.content_digest if body.kind == "POLICY_SWITCH" else body.policy_digest
     if digest is None or (body.kind == "IDLE_CLOSE" and body.closed_through_ms is None):
@@ -29,10 +33,8 @@ def policy_named(body: ControlRecord, policies: PolicyLookup) -> PolicyView:
     return view
 
 
-def check_author(
-    verify: SessionVerifier, decoded: DecodedRecord, body: ControlRecord, view: PolicyView, append_ms: int
-) -> None:
-    """The author is an attested aggregator under the policy named, and wrote this just now. Raises our errors.
+def check_signed(decoded: DecodedRecord, body: ControlRecord, view: PolicyView, append_ms: int) -> None:
+    """The key that its evidence binds signed the record, and just now. Raises our errors.
 
     Every control record carries its evidence: they are rare, and a restart may begin at any of them.
     """
@@ -46,6 +48,23 @@ def check_author(
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     key = load_session_key(decoded.evidence.binding.session_public_key)
     verify_record_signature(key, decoded.preimage, decoded.signature, digest=decoded.digest)
+
+
+def check_author(
+    verify: SessionVerifier,
+    decoded: DecodedRecord,
+    body: ControlRecord,
+    view: PolicyView,
+    append_ms: int,
+    collateral: CollateralView | None = None,
+) -> None:
+    """The author is an attested aggregator under policy and collateral named, and wrote this just now.
+
+    Raises our errors.
+    """
+    check_signed(decoded, body, view, append_ms)
+    if decoded.evidence is None or decoded.binding_bytes is None:
+        raise EvidenceMissing("a control record carries its author's evidence")
     verify_evidence(
         verify,
         decoded.evidence,
@@ -54,10 +73,13 @@ def check_author(
         view=view,
         role="aggregator",
         now_ms=append_ms,
+        collateral=collateral,
     )
 
 
-def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, offset: int, append_ms: int) -> bool:
+def apply_control(
+    state: DomainState, body: ControlRecord, view: PolicyView, named: Standing, *, offset: int, append_ms: int
+) -> bool:
     """Apply a checked control record to its domain; True if it closes the domain for idleness.
 
     A policy applies from the first window after its control record that starts at or after its effective_from. A
@@ -73,7 +95,7 @@ def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, off
         state.policies.append(PolicyStart(start, view))
     elif state.active.digest != view.digest:
         _switch(state, body, view)
-    mark = ControlMark(offset, state.effective_from(view.digest), None)
+    mark = ControlMark(offset, state.effective_from(view.digest), None, adopt(state, named))
     state.controls.append(mark)
     raised = False
     if body.closed_through_ms is not None:
@@ -81,7 +103,8 @@ def apply_control(state: DomainState, body: ControlRecord, view: PolicyView, off
         if body.kind == "IDLE_CLOSE" and body.closed_through_ms > state.final_ms:
             state.final_ms, moved = body.closed_through_ms, True
         mark.closed_ms = body.closed_through_ms if moved else None
-    state.control_watermark_ms = state.watermark_ms
+    if mark.complete:
+        state.control_watermark_ms = state.watermark_ms
     # A copy of an earlier close, or a second worker's, moves nothing and must not restart what is counted.
     return body.kind == "IDLE_CLOSE" and raised
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.records import FleetPower
+from schemas.records import ControlSubject, FleetPower
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,11 @@ class Emission:
 
 @dataclass(frozen=True, slots=True)
 class ControlWanted:
-    """A control record the domain needs; whoever is live writes it, the first one in the log counts."""
+    """A control record the domain needs; whoever is live writes it, the first one in the log counts.
+
+    `collateral_digest`, `subjects`: what else is in force (`stream_jobs.core.standing`), so that a restart may begin
+    there.
+    """
 
     kind: str
     domain: str
@@ -42,6 +46,8 @@ class ControlWanted:
     effective_from_ms: int | None
     closed_through_ms: int | None
     reason: str
+    collateral_digest: bytes | None = None
+    subjects: tuple[ControlSubject, ...] = ()
 
 
 Effect = Rejection | Emission

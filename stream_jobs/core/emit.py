@@ -207,8 +207,12 @@ def emission(
     close_offset: int,
     close_reason: str,
     prev_output: bytes | None,
+    collateral_digest: bytes | None = None,
 ) -> Emission:
-    """Build the output of `window` at the position `close_offset`. Advances the window's revision."""
+    """Build the output of `window` at the position `close_offset`. Advances the window's revision.
+
+    `collateral_digest`: of the set in force there.
+    """
     window.revision += 1
     judgement = judge(window)
     hosts, entries = host_figures(window, judgement.classes), window.entries
@@ -259,7 +263,8 @@ def emission(
         ),
         policy_digest=window.view.digest,
         policy_counter=window.view.policy.counter,
-        collateral_digest_absent_reason="no collateral is evaluated by this release",
+        collateral_digest=collateral_digest,
+        collateral_digest_absent_reason=None if collateral_digest else "no collateral is in force",
         core_version=CORE_VERSION,
         source=OutputSource(
             topic=topic,

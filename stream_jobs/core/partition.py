@@ -35,13 +35,15 @@ from stream_jobs.core.checks import (
     numbers_hold,
     plan_classes,
 )
-from stream_jobs.core.control import apply_control, begins_between, check_author, policy_named
+from stream_jobs.core.control import apply_control, begins_between, check_author, check_signed, policy_named
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
-from stream_jobs.core.policies import CORE_VERSION, PolicyLookup, PolicyView
+from stream_jobs.core.policies import CollateralLookup, CollateralView, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.routine import Routine
 from stream_jobs.core.sessions import CheckedSignature, SessionVerifier, check_ahead, link, prove_session
+from stream_jobs.core.standing import CollateralOffer, standing_of
+from stream_jobs.core.wanted import wanted_controls
 from stream_jobs.core.windows import DomainState, Tally, Window
 from stream_jobs.log_record import LogRecord
 
@@ -62,15 +64,21 @@ class _Ahead:
     plans: tuple[ClassPlan, ...] | None = None
 
 
+def no_collateral(_digest: bytes) -> CollateralView | None:
+    """The lookup of a reader that has no collateral topic: every set is unknown."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class CoreConfig:
-    """What the core is given. `policies` looks up trusted, content-addressed policies by digest."""
+    """What the core is given. `policies`, `collateral`: look up trusted policies and complete sets by digest."""
 
     topic: str
     partition: int
     policies: PolicyLookup
     verify: SessionVerifier
     framing: Framing = SINGLE_OBJECT
+    collateral: CollateralLookup = no_collateral
 
 
 class PartitionCore:
@@ -180,11 +188,14 @@ class PartitionCore:
     def _control(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
         view = policy_named(body, self.config.policies)
         self._place(record, body.domain, view)
-        check_author(self.config.verify, decoded, body, view, record.timestamp_ms)
+        append_ms = record.timestamp_ms
+        check_signed(decoded, body, view, append_ms)  # before content is looked for
+        named = standing_of(body, self.config.collateral, append_ms + view.policy.limits.max_control_age_ms)
+        check_author(self.config.verify, decoded, body, view, append_ms, named.collateral_view)
         state = self.domains.get(body.domain)
         if state is None or begins_between(state, body, view):
             state = DomainState(body.domain, record.offset)
-        idle = apply_control(state, body, view, record.offset, record.timestamp_ms)
+        idle = apply_control(state, body, view, named, offset=record.offset, append_ms=append_ms)
         self.domains[body.domain] = state
         state.tally.log.add(record, whole=True)
         effects = self._publish_due(state, record.offset, "idle_close" if idle else "watermark")
@@ -265,6 +276,7 @@ class PartitionCore:
                 close_offset=offset,
                 close_reason=reason,
                 prev_output=state.last_output,
+                collateral_digest=None if state.collateral is None else state.collateral.view.digest,
             )
             digest = self.published.pop((state.name, window.start_ms, window.revision), made.digest)
             window.last_digest = state.last_output = digest
@@ -284,80 +296,22 @@ class PartitionCore:
 
     # -- what the live worker should write ---------------------------------------------------------------------
 
-    def wanted(self, current: PolicyView, now_ms: int, idle_since_ms: Mapping[str, int]) -> list[ControlWanted]:
-        """Control records that a live worker, at the end of the log, should write now.
-
-        `current`: the newest trusted policy; `now_ms`: wall clock; `idle_since_ms`: wall clock of the last record
-        per domain. Several workers may write the same: the first in the log counts.
-        """
-        if now_ms > current.policy.not_after_ms or current.policy.core_version != CORE_VERSION:
-            return []  # whatever rests on it would be refused
-        rules = {rule.domain: rule for rule in current.policy.domains if rule.partition == self.config.partition}
-        result = []
-        for domain, rule in rules.items():
-            state = self.domains.get(domain)
-            if state is None or (
-                state.active.digest != current.digest and state.active.policy.counter < current.policy.counter
-            ):
-                result.append(_switch_to(current, domain, None, None, "newest policy"))
-            elif idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(domain, now_ms)):
-                result.append(idle_close)
-            elif state.watermark_ms - state.control_watermark_ms >= state.freshness_ms(state.active):
-                start = state.policies[-1].effective_ms
-                closed = state.watermark_ms if state.watermark_ms >= 0 else None
-                if start <= state.watermark_ms:
-                    result.append(_switch_to(state.active, domain, start, closed, "so that a restart begins here"))
-        for domain, state in self.domains.items():
-            if domain not in rules and now_ms <= state.active.policy.not_after_ms:
-                # No longer here by the newest policy: closed under its own, so that a restart need not read it.
-                rule = state.active.domains[domain]
-                if idle_close := _idle_close(state, rule, now_ms, idle_since_ms.get(domain, now_ms)):
-                    result.append(idle_close)
-        return result
-
-
-def _switch_to(
-    view: PolicyView, domain: str, effective_ms: int | None, closed_ms: int | None, reason: str
-) -> ControlWanted:
-    return ControlWanted(
-        kind="POLICY_SWITCH",
-        domain=domain,
-        policy_digest=view.digest,
-        content_digest=view.digest,
-        effective_from_ms=effective_ms,
-        closed_through_ms=closed_ms,
-        reason=reason,
-    )
-
-
-def _idle_close(state: DomainState, rule: DomainRule, now_ms: int, since_ms: int) -> ControlWanted | None:
-    """Close a domain whose hosts are silent, all of them or so many that the watermark stands still.
-
-    All: everything that was reported, and in real time also what was not. A majority: what the others reported so
-    long ago, in event time, that the silent ones would be too late for it as well.
-    """
-    limits = state.active.policy.limits
-    if now_ms - since_ms >= limits.max_idle_ms:
-        through = max(state.highest_end_ms, (now_ms - limits.max_idle_ms) // rule.window_ms * rule.window_ms)
-        reason = f"no record for {(now_ms - since_ms) // 1000} s"
-    else:
-        # The newest end may be as far ahead of the truth as one host's clock may be.
-        behind_ms = rule.grace_ms + max(limits.max_idle_ms, limits.lateness_ms) + limits.clock_skew_tolerance_ms
-        through = (state.highest_end_ms - behind_ms) // rule.window_ms * rule.window_ms
-        reason = "most hosts are silent"
-        if through <= state.watermark_ms:
-            return None
-    if through <= state.final_ms:
-        return None
-    return ControlWanted(
-        kind="IDLE_CLOSE",
-        domain=state.name,
-        policy_digest=state.active.digest,
-        content_digest=None,
-        effective_from_ms=state.policies[-1].effective_ms,
-        closed_through_ms=through,
-        reason=reason,
-    )
+    def wanted(
+        self,
+        current: PolicyView,
+        now_ms: int,
+        idle_since_ms: Mapping[str, int],
+        collateral: CollateralOffer | None = None,
+    ) -> list[ControlWanted]:
+        """Control records that a live worker, at the end of the log, should write now (`stream_jobs.core.wanted`)."""
+        return wanted_controls(
+            self.domains,
+            self.config.partition,
+            current,
+            now_ms=now_ms,
+            idle_since_ms=idle_since_ms,
+            collateral=collateral,
+        )
 
 
 __all__ = ["CoreConfig", "Emission", "OutputKey", "PartitionCore"]

@@ -1,4 +1,4 @@
-"""A policy, indexed for the core: hosts, domains and models by name."""
+"""What control records name by digest: policies, indexed for the core by name, and sets of collateral."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from schemas.records import DomainRule, HostEnrolment, ModelRule, Policy
+from verifier.trust.store import Collateral
 
 CORE_VERSION = "2"
 """Version of the deciding core. Any change of an output's bytes for the same log needs a new one."""
@@ -35,3 +36,15 @@ class PolicyView:
 
 PolicyLookup = Callable[[bytes], PolicyView | None]
 """Content-addressed policies, signature already checked against the trusted signers; None if not at hand."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CollateralView:
+    """A set of collateral: `digest` names it (`schemas.collateral`), `held` is what verification picks from."""
+
+    digest: bytes
+    held: Collateral
+
+
+CollateralLookup = Callable[[bytes], CollateralView | None]
+"""Content-addressed sets of collateral; None if one is not at hand as a whole."""

@@ -30,6 +30,8 @@ CODES: dict[str, str] = {
     "DEVICE_MODE": "GPUs of an attested session must be in confidential mode, with developer tools off.",
     "CONTROL_STALE": "A control record was issued too long before it was appended.",
     "CONTROL_INVALID": "A control record lacks what its kind needs.",
+    "COLLATERAL_UNKNOWN": "The collateral topic lacks a set that a control record names, or items of it: import it.",
+    "COLLATERAL_STALE": "The collateral in force is older than max_collateral_age_ms. Fetch and import it again.",
     "CONTROL_UNSUPPORTED": "This release does not act on control records of this kind.",
     "POLICY_ROLLBACK": "The policy's counter is lower than that of the policy in force.",
     "POLICY_UNTRUSTED": "The policy is not signed by a trusted policy signer.",

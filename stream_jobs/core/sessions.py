@@ -9,13 +9,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from schemas.codec import DecodedRecord, report_data_of, session_id_of
 from schemas.errors import EnclaveScaleError
 from schemas.records import Policy, SessionBinding, SessionEvidence, WindowReport
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
 from verifier.signature import load_session_key, verify_record_signature
+from verifier.trust.store import Collateral
 
 CheckedSignature = tuple[ec.EllipticCurvePublicKey, EnclaveScaleError | None]
 """A key under which a record's signature was checked before the record's turn, and why it does not hold, None if so."""
+
+
+MAX_VERDICTS = 8
+"""Verdicts kept of one session's evidence: windows of a few policies are open at once, under one set of collateral."""
 
 
 class SessionVerifier(Protocol):
@@ -32,6 +37,7 @@ class SessionVerifier(Protocol):
         policy_digest: bytes,
         role: str,
         now_ms: int,
+        collateral: Collateral | None = None,
     ) -> Verified:
         """Return the verified session."""
 
@@ -51,8 +57,9 @@ def verify_evidence(
     view: PolicyView,
     role: str,
     now_ms: int,
+    collateral: CollateralView | None = None,
 ) -> Verified:
-    """Verify evidence as received for `role` under `view` at `now_ms`."""
+    """Verify evidence as received for `role` under `view` and `collateral` at `now_ms`."""
     return verify(
         evidence=evidence,
         binding_bytes=binding_bytes,
@@ -62,6 +69,7 @@ def verify_evidence(
         policy_digest=view.digest,
         role=role,
         now_ms=now_ms,
+        collateral=None if collateral is None else collateral.held,
     )
 
 
@@ -121,13 +129,14 @@ def prove_session(
     if (session.host_id if session else binding and binding.host_id) != body.host_id:
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     now_ms = min(body.window_end_ms, append_ms)
+    check_collateral_age(state, view, now_ms)
     if session is None:
         session = _new_session(verify, state, view, decoded, body, key=key, now_ms=now_ms)
         state.seen(body.window_start_ms, offset)
     elif decoded.evidence is not None:
-        _refresh(verify, session, view, decoded, body=body, now_ms=now_ms)
+        _refresh(verify, state, session, view, decoded, body=body, now_ms=now_ms)
         state.seen(body.window_start_ms, offset)
-    verified = _under(verify, session, view, body.session_id, now_ms)
+    verified = _under(verify, state, session, view, body.session_id, now_ms)
     if body.window_start_ms - session.evidence_window_ms > freshness:
         raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
     for other_id in state.by_host[body.host_id]:
@@ -167,6 +176,7 @@ def _new_session(
         view=view,
         role="host",
         now_ms=now_ms,
+        collateral=state.collateral_view,
     )
     session = SessionState(
         host_id=body.host_id,
@@ -175,7 +185,7 @@ def _new_session(
         evidence=evidence,
         binding_bytes=binding_bytes,
         evidence_window_ms=body.window_start_ms,
-        verified={view.digest: verified},
+        verified={_basis(state, view): verified},
     )
     state.sessions[body.session_id] = session
     known = state.by_host.get(body.host_id, ())
@@ -186,6 +196,7 @@ def _new_session(
 
 def _refresh(
     verify: SessionVerifier,
+    state: DomainState,
     session: SessionState,
     view: PolicyView,
     decoded: DecodedRecord,
@@ -199,11 +210,12 @@ def _refresh(
     evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
     if evidence is None or binding_bytes is None or body.window_start_ms <= session.evidence_window_ms:
         return
-    verified = session.verified.get(view.digest)
+    basis = _basis(state, view)
+    verified = session.verified.get(basis)
     if evidence is session.evidence and verified is not None and _certain(verified, now_ms):
         # The same again, as nearly always: a verdict depends on nothing but its arguments.
         session.evidence_window_ms = body.window_start_ms
-        session.verified = {view.digest: verified}
+        session.verified = {basis: verified}
         return
     try:
         verified = verify_evidence(
@@ -214,12 +226,13 @@ def _refresh(
             view=view,
             role="host",
             now_ms=now_ms,
+            collateral=state.collateral_view,
         )
     except EnclaveScaleError:
         return
     session.evidence = evidence
     session.evidence_window_ms = body.window_start_ms
-    session.verified = {view.digest: verified}
+    session.verified = {basis: verified}
 
 
 def _certain(verified: Verified, now_ms: int) -> bool:
@@ -227,11 +240,32 @@ def _certain(verified: Verified, now_ms: int) -> bool:
     return verified.valid_from_ms <= now_ms <= verified.expires_ms
 
 
+def _basis(state: DomainState, view: PolicyView) -> bytes:
+    """Names what a verdict rests on beside evidence and time: the policy, and the collateral in force."""
+    in_force = state.collateral
+    return view.digest if in_force is None else view.digest + in_force.view.digest
+
+
+def check_collateral_age(state: DomainState, view: PolicyView, now_ms: int) -> None:
+    """Collateral counts for `max_collateral_age_ms`: a renewal that somebody withholds is not waited for for ever.
+
+    Raises Refused, also where a policy that limits the age has no collateral at all.
+    """
+    limit_ms, in_force = view.policy.limits.max_collateral_age_ms, state.collateral
+    if limit_ms is None:
+        return
+    if in_force is None:
+        raise Refused("COLLATERAL_STALE", "no collateral is in force")
+    if now_ms - in_force.since_ms > limit_ms:
+        raise Refused("COLLATERAL_STALE", f"the collateral is in force since {in_force.since_ms} ms")
+
+
 def _under(
-    verify: SessionVerifier, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
+    verify: SessionVerifier, state: DomainState, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
 ) -> Verified:
-    """The session as judged under `view` at `now_ms`; a policy switch judges its evidence anew."""
-    verified = session.verified.get(view.digest)
+    """The session as judged under `view` at `now_ms`; a switch of policy or collateral judges its evidence anew."""
+    basis = _basis(state, view)
+    verified = session.verified.get(basis)
     if verified is None or not _certain(verified, now_ms):
         verified = verify_evidence(
             verify,
@@ -241,8 +275,11 @@ def _under(
             view=view,
             role="host",
             now_ms=now_ms,
+            collateral=state.collateral_view,
         )
-        session.verified[view.digest] = verified
+        if len(session.verified) >= MAX_VERDICTS:
+            session.verified.clear()
+        session.verified[basis] = verified
     return verified
 
 

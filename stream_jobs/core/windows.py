@@ -14,12 +14,13 @@ from stream_jobs.core.entries import Entries
 from stream_jobs.core.history import Histories, History
 from stream_jobs.core.log_digest import LogDigest
 from stream_jobs.core.merkle import MerkleTree
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.roster import Roster, roster_of
 
 __all__ = [
     "ChainHead",
     "ClassSum",
+    "CollateralStart",
     "ControlMark",
     "DomainState",
     "PolicyStart",
@@ -128,9 +129,17 @@ class PolicyStart:
     view: PolicyView
 
 
+@dataclass(frozen=True, slots=True)
+class CollateralStart:
+    """A set of collateral in force for the records behind the one that named it, which was issued at `since_ms`."""
+
+    since_ms: int
+    view: CollateralView
+
+
 @dataclass(slots=True)
 class ControlMark:
-    """A control record from which a restart can learn policy and closed windows.
+    """A control record from which a restart can learn policy, closed windows and, if `complete`, all else in force.
 
     `closed_ms`: the end of what it closed itself, None if nothing moved.
     """
@@ -138,6 +147,7 @@ class ControlMark:
     offset: int
     effective_ms: int
     closed_ms: int | None
+    complete: bool
 
 
 @dataclass(slots=True)
@@ -197,6 +207,7 @@ class DomainState:
         self.highest_end_ms = -1
         self.rosters: dict[bytes, Roster] = {}
         self.control_watermark_ms = -1
+        self.collateral: CollateralStart | None = None
         self.last_output: bytes | None = None
         self.tally = Tally()
         self.resume_offset = offset
@@ -206,6 +217,11 @@ class DomainState:
         self._freshness: tuple[PolicyView, int] | None = None  # the last one asked for
 
     # -- policy ------------------------------------------------------------------------------------------------
+
+    @property
+    def collateral_view(self) -> CollateralView | None:
+        """The set of collateral in force."""
+        return None if self.collateral is None else self.collateral.view
 
     @property
     def active(self) -> PolicyView:
@@ -390,7 +406,7 @@ class DomainState:
         usable = [
             mark
             for mark in self.controls
-            if mark.effective_ms <= horizon_ms and (needed is None or mark.offset <= needed)
+            if mark.complete and mark.effective_ms <= horizon_ms and (needed is None or mark.offset <= needed)
         ]
         self.resume_offset = (usable or self.controls)[-1 if usable else 0].offset
         self.controls = [mark for mark in self.controls if mark.offset >= self.resume_offset]

@@ -311,7 +311,9 @@ def control_of(session: Session, wanted: ControlWanted, issued_ms: int, **change
         effective_from_ms_absent_reason=None if wanted.effective_from_ms is not None else "as the policy says",
         closed_through_ms=wanted.closed_through_ms,
         closed_through_ms_absent_reason=None if wanted.closed_through_ms is not None else "closes nothing",
-        subjects=(),
+        collateral_digest=wanted.collateral_digest,
+        collateral_digest_absent_reason=None if wanted.collateral_digest else "no collateral is in force",
+        subjects=wanted.subjects,
         reason=wanted.reason,
     )
     return replace(base, **changes)

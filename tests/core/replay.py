@@ -19,6 +19,7 @@ from stream_jobs.core.partition import CoreConfig, OutputKey, PartitionCore
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.log_record import LogRecord
 from tests.core.fleet import PARTITION, TOPIC
+from tests.core.sets import SETS, judging
 from verifier.cache import SessionCache
 from verifier.signature import verify_record_signature
 
@@ -60,7 +61,8 @@ def remembered() -> Iterator[None]:
 
 def new_core(policies: Sequence[PolicyView], published: dict[OutputKey, bytes] | None = None) -> PartitionCore:
     lookup = {view.digest: view for view in policies}
-    return PartitionCore(CoreConfig(TOPIC, PARTITION, lookup.get, CACHE.verify), published)
+    config = CoreConfig(TOPIC, PARTITION, lookup.get, judging(CACHE.verify), collateral=SETS.get)
+    return PartitionCore(config, published)
 
 
 def key_of(made: Emission) -> OutputKey:

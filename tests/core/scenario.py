@@ -7,9 +7,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from schemas.records import SessionEvidence, WindowReport
+from schemas.records import Limits, SessionEvidence, WindowReport
 from stream_jobs.core.policies import PolicyView
-from tests.core import fleet
+from stream_jobs.core.standing import CollateralOffer
+from tests.core import fleet, sets
 from tests.core.fleet import AGGREGATORS, T0, WINDOW_MS, Sealed, report_of, seal, session_of, spoilt
 from tests.core.replay import Run, new_core
 
@@ -65,11 +66,36 @@ def _rates(rng: random.Random, calm: bool) -> dict[str, float]:
     }
 
 
+class Facts:
+    """What is in force beside policies, on a generator of its own: logs of a seed stay as they are without it."""
+
+    def __init__(self, seed: int):
+        rng = self.rng = random.Random(f"facts of {seed}")
+        starts = sorted(rng.sample(range(40), rng.choice((0, 1, 2, 3, 4))))
+        self.sets = [(start, rng.choice(sets.POOL)) for start in starts]
+        self.renewed = rng.choice((0, 0, 5, 12))
+        self.max_age = rng.choice((None, None, 6, 15))
+        self.lagging = rng.choice((0, 0, 3))
+
+    def limited(self, limits: Limits) -> Limits:
+        """Limits of a policy's renewal, which may bound the age of collateral."""
+        return replace(limits, max_collateral_age_ms=None if self.max_age is None else self.max_age * W)
+
+    def newest(self, window: int, now_ms: int) -> CollateralOffer | None:
+        """The newest set as some worker sees it, perhaps some windows late."""
+        seen = window - self.rng.randint(0, self.lagging)
+        known = [view for start, view in self.sets if start <= seen]
+        if not known:
+            return None
+        return sets.offer(known[-1], now_ms // (self.renewed * W) * self.renewed * W if self.renewed else 0)
+
+
 class Scenario:
     """One log with the run that grew beside it: a live worker reads, and writes what `wanted` says."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, plain: bool = False):
         rng = self.rng = random.Random(seed)
+        self.facts = None if plain else Facts(seed)
         self.seed, self.windows = seed, rng.choice((20, 30, 45))
         self.domains = [f"d{i}" for i in range(rng.choice((1, 1, 1, 2, 2, 3)))]
         self.lateness = rng.choice((0, 1, 1, 2, 3)) * W + rng.choice((0, 0, 700))
@@ -145,6 +171,8 @@ class Scenario:
             if rng.random() < 0.3:
                 limits = replace(limits, evidence_interval_windows=rng.choice((1, 2, 4)))
             images = (fleet.IMAGE, fleet.OTHER_IMAGE) if rng.random() < 0.85 else (fleet.OTHER_IMAGE,)
+            if self.facts is not None:
+                limits = self.facts.limited(limits)
             later = T0 + rng.choice((0, 0, self.windows // 2, self.windows - 8)) * W + rng.choice((0, 700))
             result.append(
                 fleet.policy_of(members, rules, limits=limits, counter=counter, images=images, effective_from_ms=later)
@@ -295,7 +323,8 @@ class Scenario:
         newest = self.policies[min(len(self.policies) - 1, (self._now - T0) // effective)]
         if self.rng.random() < 0.2:
             return
-        for wanted in self.run.core.wanted(newest, self._now, dict(self._touched)):
+        collateral = None if self.facts is None else self.facts.newest((self._now - T0) // W, self._now)
+        for wanted in self.run.core.wanted(newest, self._now, dict(self._touched), collateral):
             if self._now - self._written.get(wanted, -(10**9)) < 3 * W:
                 continue
             self._written[wanted] = self._now

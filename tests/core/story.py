@@ -10,6 +10,7 @@ from attester.session import Session
 from schemas.records import FleetPower, SessionEvidence
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.standing import CollateralOffer
 from tests.core import fleet
 from tests.core.fleet import AGGREGATORS, PANE_MS, T0, WINDOW_MS, report_of, seal, session_of
 from tests.core.replay import Crash, Run, new_core, restart
@@ -102,12 +103,14 @@ class Story:
         body = fleet.control_of(session, wanted, self.now_ms if issued_ms is None else issued_ms, **changes)
         return self.put(domain, seal(session, body).value(session.evidence))
 
-    def wanted(self, view: PolicyView, idle_since: dict[str, int] | None = None) -> list[ControlWanted]:
-        return self.run.core.wanted(view, self.now_ms, idle_since or {})
+    def wanted(
+        self, view: PolicyView, idle_since: dict[str, int] | None = None, collateral: CollateralOffer | None = None
+    ) -> list[ControlWanted]:
+        return self.run.core.wanted(view, self.now_ms, idle_since or {}, collateral)
 
-    def write(self, wanted: ControlWanted) -> list[Effect]:
+    def write(self, wanted: ControlWanted, worker: int = 0) -> list[Effect]:
         """Write a wanted control record."""
-        session = session_of(AGGREGATORS[0], None)
+        session = session_of(AGGREGATORS[worker], None)
         body = fleet.control_of(session, wanted, self.now_ms)
         return self.put(wanted.domain, seal(session, body).value(session.evidence))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from schemas.contract import HISTOGRAM_BINS, HISTOGRAM_CELLS
-from schemas.records import PrivacyRelease
+from schemas.records import ControlSubject, PrivacyRelease
 from stream_jobs.core.checks import draw_bound, energy_residual_l1, noise_bound
 from stream_jobs.core.effects import Effect
 from stream_jobs.core.refusals import CODES
@@ -27,12 +28,16 @@ from tests.core.fleet import (
     session_of,
 )
 from tests.core.replay import remembered
+from tests.core.sets import FIRST
 from tests.core.story import Story, W, code_of, small_policy
 
 VIEW = small_policy(domains=("d",), limits=replace(LIMITS, lateness_ms=W, evidence_interval_windows=1))
 NEWER = small_policy(limits=VIEW.policy.limits, counter=2)
 FOREIGN_CORE = small_policy(limits=VIEW.policy.limits, counter=3, core_version="x")
+DEMANDING = small_policy(limits=replace(VIEW.policy.limits, max_collateral_age_ms=W))
 SHORT = small_policy(limits=VIEW.policy.limits, not_after_ms=T0 + 2 * W)
+
+NONE = bytes(32)
 
 Forge = Callable[[Story], list[Effect]]
 
@@ -84,9 +89,29 @@ def stale(story: Story) -> list[Effect]:
     return story.report("h0", 3, evidence=None)
 
 
-def rollback(story: Story) -> list[Effect]:
-    story.control("POLICY_SWITCH", NEWER)
+def again(story: Story) -> list[Effect]:
     return story.control("POLICY_SWITCH", VIEW)
+
+
+def rollback(story: Story, forge: Forge = again) -> list[Effect]:
+    story.control("POLICY_SWITCH", NEWER)
+    return forge(story)
+
+
+def switch_to(digest: bytes, **changes: Any) -> Forge:
+    return lambda story: story.control(
+        "COLLATERAL_SWITCH", VIEW, **{"content_digest": digest, "collateral_digest": digest, **changes}
+    )
+
+
+def since(at_ms: int) -> tuple[ControlSubject, ...]:
+    return (ControlSubject(kind="collateral", id=FIRST.digest.hex(), at_ms=at_ms),)
+
+
+def in_need_of_collateral(_: Story) -> list[Effect]:
+    story = Story(DEMANDING)
+    story.control("POLICY_SWITCH", DEMANDING)
+    return story.report("h0", 0)
 
 
 def wrong_partition(story: Story) -> list[Effect]:
@@ -232,6 +257,7 @@ REPORTS: list[tuple[str, str, Forge]] = [
     ("a histogram's shape without it", "SHAPE_INVALID", classes(histogram_shape=(65,))),
     ("a limit of nothing", "CLASS_MISMATCH", classes(enforced_limit_w=0)),
     ("a limit of no GPU", "CLASS_MISMATCH", classes(enforced_limit_w=4 * GPUS * 300 + 1)),
+    ("no fresh collateral", "COLLATERAL_STALE", in_need_of_collateral),
     ("a better first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="TDISP")),
     ("an unknown first mile", "FIRST_MILE_OVERCLAIMED", lambda s: s.report("h0", 0, first_mile="\0")),
 ]
@@ -263,6 +289,16 @@ CONTROLS: list[tuple[str, str, Forge]] = [
     ("closes the future", "CONTROL_INVALID", lambda s: s.control("IDLE_CLOSE", VIEW, closed=99)),
     ("a revocation", "CONTROL_UNSUPPORTED", lambda s: s.control("REVOCATION", VIEW)),
     ("a strange kind", "CONTROL_UNSUPPORTED", lambda s: s.control("\0" * 1000, VIEW)),
+    ("a set nobody has", "COLLATERAL_UNKNOWN", switch_to(NONE)),
+    (
+        "a set nobody has, repeated",
+        "COLLATERAL_UNKNOWN",
+        lambda s: s.control("POLICY_SWITCH", VIEW, collateral_digest=NONE),
+    ),
+    ("another set than named", "CONTROL_INVALID", switch_to(FIRST.digest, content_digest=NONE)),
+    ("no set", "CONTROL_INVALID", lambda s: s.control("COLLATERAL_SWITCH", VIEW)),
+    ("a set since tomorrow", "CONTROL_INVALID", switch_to(FIRST.digest, subjects=since(T0 + 10**8))),
+    ("a set under an old policy", "POLICY_ROLLBACK", lambda s: rollback(s, switch_to(FIRST.digest))),
     ("rollback", "POLICY_ROLLBACK", rollback),
     ("unknown policy", "POLICY_UNTRUSTED", lambda s: s.control("POLICY_SWITCH", VIEW, content_digest=bytes(32))),
     ("another core", "CORE_VERSION", lambda s: s.control("POLICY_SWITCH", FOREIGN_CORE)),
