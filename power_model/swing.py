@@ -56,8 +56,8 @@ class Swing:
     `paths_w` [PATHS, ticks]: equally likely courses of what is slow or in step; `independent_w`: standard deviation of
     the rest. `slow_w`: of the panes, noise subtracted; `fast_w`: of everything inside panes. `in_step_w`: of what is
     inside panes and in step. `in_doubt_w`: how far the standard deviation of what is in step may be larger or smaller
-    for all that the panes say. `noise_w`: of the known noise in one pane. `groups`: capacity in GPUs of each group,
-    largest swing first.
+    for all that the panes say. `noise_w`: of the known noise in one pane, `alone_noise_w`: of what is in it of those
+    that are in step with nobody. `groups`: capacity in GPUs of each group, largest swing first.
     """
 
     paths_w: Floats
@@ -67,6 +67,7 @@ class Swing:
     in_step_w: float
     in_doubt_w: float
     noise_w: float
+    alone_noise_w: float
     groups: tuple[int, ...]
 
     def values_w(self) -> Floats:
@@ -146,6 +147,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
         in_step_w=coherent,
         in_doubt_w=math.sqrt(math.fsum(value * value for value in in_doubt)),
         noise_w=math.sqrt(noise),
+        alone_noise_w=math.sqrt(rest_noise),
         groups=_sizes(classes, groups),
     )
 

@@ -25,6 +25,8 @@ QUANTILES_PPM = (500_000, 900_000, 950_000, 990_000, 999_000)
 
 NOISE_SHARE = 0.8
 """Standard deviation of an upper quantile for the noise of the panes, in standard deviations of one pane's."""
+GROUP_SHARE = 0.3
+"""Part of that which remains where hosts are in step: there noise misplaces ticks, and adds nothing to them."""
 MODEL_SHARE = 0.28
 """Standard deviation of an upper quantile for the model, as a share of what moves inside panes, W to W."""
 REACH_SHARE = 0.03
@@ -103,11 +105,9 @@ def quantile_interval(estimate: Estimate, ppm: int, confidence: float) -> Interv
     upper = min(1.0, abs(normal_quantile(probability)) / normal_quantile(0.99))
     inside_w = math.hypot(swing.in_step_w, swing.fast_w)
     model = math.hypot(MODEL_SHARE * inside_w, REACH_SHARE * (value - estimate.mean_w))
-    error_w2 = (
-        estimate.mean_variance_w2
-        + estimate.coverage_w2
-        + (0.5 + upper) ** 2 / 2.25 * ((NOISE_SHARE * swing.noise_w) ** 2 + model**2)
-    )
+    in_groups_w2 = max(0.0, swing.noise_w**2 - swing.alone_noise_w**2)
+    noise_w2 = NOISE_SHARE**2 * (swing.alone_noise_w**2 + GROUP_SHARE**2 * in_groups_w2)
+    error_w2 = estimate.mean_variance_w2 + estimate.coverage_w2 + (0.5 + upper) ** 2 / 2.25 * (noise_w2 + model**2)
     # In doubt is a bound rather than a deviation; it counts as the end of a 95-% interval.
     doubt_w = abs(normal_quantile(probability)) * swing.in_doubt_w / normal_quantile(0.975)
     half = normal_quantile(0.5 + confidence / 2) * math.sqrt(error_w2 + doubt_w * doubt_w)
