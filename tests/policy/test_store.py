@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from enclavescale.fleet import sign_policy
+from schemas.codec import decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import Policy
 from stream_jobs.policy_store import PolicyMetrics, PolicyTrust, open_policy
@@ -118,3 +121,31 @@ def test_metrics_say_which_policy_it_is_and_when_it_ends(monkeypatch: pytest.Mon
     assert registry.get_sample_value("enclavescale_policy_not_after_seconds") == strict().not_after_ms / 1000
     for code, count in (("POLICY_EQUIVOCATION", 1), ("POLICY_UNTRUSTED", 1), ("MALFORMED", 2)):
         assert registry.get_sample_value("enclavescale_policy_ignored_total", {"code": code}) == count
+
+
+VALUES = [value(counter, limit_w, key) for counter in (1, 2) for limit_w in (30_000, 29_000) for key in (KEY, STRANGER)]
+ANY_TOPIC = st.lists(st.sampled_from([*VALUES, b"junk"]), max_size=8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(ANY_TOPIC, st.lists(st.integers(0, 8), max_size=3))
+def test_whenever_it_is_read_the_same_policies_count(values: list[bytes], reads: list[int]) -> None:
+    """A worker that reads as values arrive, and one that starts later, use the same: the first of each counter."""
+    first: dict[int, bytes] = {}
+    for one in values:
+        if one in VALUES and VALUES.index(one) % 2 == 0:  # ours, not the stranger's
+            view = open_policy(one, PolicyTrust((SIGNER,)))
+            first.setdefault(view.policy.counter, view.digest)
+    with pytest.MonkeyPatch.context() as patch:
+        topic = Topic()
+        early = topic.store(patch, SIGNER)
+        for end in [*sorted(reads), len(values)]:
+            topic.values = values[:end]
+            early.refresh()
+        for store in (early, topic.store(patch, SIGNER)):
+            newest = None if store.newest is None else store.newest.digest
+            assert newest == (first[max(first)] if first else None)
+            for one in VALUES:
+                known = store.lookup(record_digest(decode_signed_policy(one)[1]))
+                assert known is None or known.digest in first.values()
+            assert {view for view in first.values() if store.lookup(view) is None} == set()
