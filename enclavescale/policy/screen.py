@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -171,12 +172,17 @@ def _trusted(policy: Policy) -> Iterator[Row]:
 
 
 def findings_screen(findings: Sequence[Finding]) -> RenderableType:
-    """What lint found: code and place, what is wrong, what to do."""
+    """What lint found: code and place, what is wrong, what to do; of one code the first ones."""
     lines: list[RenderableType] = []
+    seen: Counter[str] = Counter()
     for one in findings:
+        seen[one.code] += 1
+        if seen[one.code] > _SHOWN:
+            continue
         sign, style = ("✘", BAD) if one.severity == ERROR else ("!", DOUBT)
         lines.append(Text.assemble((f"{sign} {one.code}", style), f"  {one.field}"))
         lines.append(Padding(Text.assemble(one.message, "\n", (one.remedy, QUIET)), (0, 0, 0, 4)))
+    lines += [Text(f"  {code}: {count - _SHOWN} more", QUIET) for code, count in seen.items() if count > _SHOWN]
     errors = sum(one.severity == ERROR for one in findings)
     lines.append(Text(f"{some(errors, 'error')}, {some(len(findings) - errors, 'warning')}", "bold"))
     return Group(*lines)

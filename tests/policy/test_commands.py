@@ -200,6 +200,11 @@ def test_warnings_are_for_people_and_strict_machines(desk: Desk) -> None:
     desk.write(unissued(demo()))
     assert desk("lint", desk.document).exit_code == 0
     assert desk("lint", desk.document, "--strict").exit_code == 3
+    desk.write(unissued(replace(demo(64), hosts=tuple(replace(host, classes=()) for host in demo(64).hosts))))
+    shown = desk("lint", desk.document)
+    assert shown.exit_code == 3
+    assert "POLICY_CLASSES: 44 more" in shown.stdout
+    desk.write(unissued(demo()))
     text = desk.sign("--first")
     assert text.exit_code == 0
     assert "POLICY_ROOT_SIMULATED" in text.stderr
