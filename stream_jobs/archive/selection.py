@@ -10,6 +10,7 @@ from schemas.records import Policy
 from schemas.topics import TopicNames
 from stream_jobs.archive.index import ROLES, Index, PartitionEntry, Request, TopicEntry
 from stream_jobs.core.windows import FRESH_INTERVALS
+from stream_jobs.reading import ReadFailed
 from stream_jobs.replay.source import Extent, RecordSource
 
 WINDOWED = ("reports", "output", "manifests", "rejections")
@@ -67,6 +68,8 @@ def select(source: RecordSource, names: TopicNames, asked: Request, framing: Fra
     them `PUBLISHING_MS` longer. Raises ReadFailed.
     """
     extents = {role: source.extents(getattr(names, role)) for role in ASKED}
+    if not extents["reports"]:
+        raise ReadFailed(f"there is no topic {names.reports}", remedy="Check --topic-prefix and --topic-name.")
     context_ms = asked.context_ms
     if asked.from_ms is not None and context_ms is None:
         context_ms = max(LEAST_CONTEXT_MS, GENEROUS * needed_context_ms(read_policies(source, names.policy, framing)))

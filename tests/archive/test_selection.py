@@ -13,6 +13,7 @@ from stream_jobs.archive import Request, needed_context_ms, open_archive
 from stream_jobs.archive.selection import ASKED, GENEROUS, LEAST_CONTEXT_MS, PUBLISHING_MS, WINDOWED, select
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.log_record import LogRecord
+from stream_jobs.reading import ReadFailed
 from stream_jobs.replay.source import Extent
 from tests.archive.memory import NAMES, MemorySource, export, record
 from tests.core.fleet import T0
@@ -110,6 +111,12 @@ def test_ends_are_fixed_so_that_nothing_taken_rests_on_what_is_not() -> None:
     found = taken(source, Request(None, None, None, None))
     assert found["output"] < found["manifests"] < found["rejections"] < found["reports"] < found["policy"]
     assert len(source.asked) == len(ASKED)
+
+
+def test_topics_that_are_not_there_are_no_empty_archive(tmp_path: Path) -> None:
+    with pytest.raises(ReadFailed, match=r"there is no topic t\.window-reports"):
+        export(MemorySource(), tmp_path / "a")
+    assert not (tmp_path / "a" / "unfinished.json").exists()
 
 
 def test_everything_is_everything(tmp_path: Path) -> None:
