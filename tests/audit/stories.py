@@ -7,7 +7,7 @@ from functools import cache
 
 from tests.audit.site import Site, site_of
 from tests.core import fleet
-from tests.core.fleet import GPUS, T0, seal, session_of
+from tests.core.fleet import GPUS, T0, report_of, seal, session_of
 from tests.core.story import Story, W, small_policy
 
 HOSTS = ("h0", "h1", "h2")
@@ -31,7 +31,9 @@ def tell(windows: int = 5, *, strays: bool = True) -> Story:
             story.put("d", b"no record")
             story.report("h2", 1)  # late: a revision
         if window == 3 and strays:
-            story.report("h1", 3, seq=52, domain="elsewhere", session=session_of("h1", "d"))
+            story.report("h1", 3, seq=52, domain="elsewhere", session=session_of("h1", "d"))  # at another key
+            body = report_of(session_of("h1", "d"), story.now_ms, 53, domain="elsewhere")
+            story.put("elsewhere", seal(session_of("h1", "d"), body).value(None))  # of a domain that nobody knows
     return story
 
 

@@ -98,7 +98,7 @@ def test_every_refused_record_that_an_output_counts_has_a_proof() -> None:
         assert statement.published.close_offset == close
         assert (proof.outer is not None) == (letter.domain is None)
         verdicts[letter.code] += 1
-    assert verdicts == {"NO_POLICY": 2, "DUPLICATE": 4, "CLASS_MISMATCH": 4, "WRONG_PARTITION": 1}
+    assert verdicts == {"NO_POLICY": 3, "DUPLICATE": 4, "CLASS_MISMATCH": 4, "WRONG_PARTITION": 1}
 
 
 def test_what_no_output_counts_yet_has_no_proof() -> None:
