@@ -86,6 +86,8 @@ def held_or_newest(file: Path | None, cluster: Cluster, signers: tuple[bytes, ..
     """The policy in a file, or without one the newest on the topic. Raises ConfigError NO_POLICY for an empty topic."""
     if file is not None:
         return hold_file(file, signers)
+    if not signers:
+        click.echo("no --policy-signer given: whoever signed counts here; workers ask who it was", err=True)
     newest = topic_of(cluster, signers).newest
     if newest is None:
         raise ConfigError(

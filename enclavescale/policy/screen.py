@@ -61,7 +61,9 @@ def policy_screen(held: HeldPolicy, now_ms: int) -> RenderableType:
     if policy.models:
         blocks.append(titled("GPU models", _models(policy)))
     blocks.append(block("Trusted", list(_trusted(policy))))
-    blocks.append(block("Limits", [(name, str(one)) for name, one in to_jsonable(policy.limits).items() if one]))
+    blocks.append(
+        block("Limits", [(name, str(one)) for name, one in to_jsonable(policy.limits).items() if one is not None])
+    )
     if policy.revoked:
         revoked = [(one.kind, f"{one.id}  {one.reason}") for one in policy.revoked]
         blocks.append(block("Revoked", revoked))

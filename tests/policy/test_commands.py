@@ -155,7 +155,9 @@ def test_what_others_put_on_the_topic_counts_for_nothing_and_is_told(desk: Desk)
     assert "offset 1 does not count: MALFORMED" in result.stderr
     assert said(desk.apply("--json"))["offset"] == 2
     assert said(desk("show", "--policy-signer", desk.signer, *desk.cluster, "--json"))["policy"]["counter"] == 1
-    unasked = said(desk("show", *desk.cluster, "--json"))
+    result = desk("show", *desk.cluster, "--json")
+    unasked = said(result)
+    assert "no --policy-signer given" in result.stderr
     assert (unasked["policy"]["counter"], unasked["signature"]) == (99, "holds"), "nobody was asked whom to trust"
 
 
@@ -182,6 +184,12 @@ def test_errors_of_lint_keep_a_policy_from_being_signed_and_applied(desk: Desk) 
     assert [one["code"] for one in found["findings"]] == ["POLICY_PARTITION"]
     assert desk("lint", desk.document, "--partitions", "3").exit_code == 0
     assert desk("lint", desk.document).exit_code == 0
+
+
+def test_a_desk_without_a_right_to_the_reports_topic_goes_on(desk: Desk) -> None:
+    result = desk.sign("--first", *desk.cluster, "--topic-name", "reports=no such topic", "--json")
+    assert said(result)["counter"] == 1
+    assert "partitions are not checked" in result.stderr
 
 
 def test_an_ended_policy_is_not_applied_but_shown(desk: Desk) -> None:
