@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from power_model.groups import ALIKE, MAX_GROUPS, MIN_HOSTS
+from power_model.interpolation import pane_means
+from power_model.pooled import ClassRows
 from power_model.remembered import OVERLAP, clear, readings_alike, still_in_step, with_past
 from power_model.swing import swing_of
 from tests.power_model.test_swing import (
+    CLIP_W,
+    EDGES_W,
     GPUS,
     PANE_STD_W,
     PANES,
@@ -219,3 +223,38 @@ def test_a_job_with_hosts_of_two_classes_is_remembered_in_both() -> None:
     assert swing_of(classes, TICKS_PER_PANE).groups == (6 * GPUS, 6 * GPUS)
     # One of them may have been in no group at all.
     assert swing_of([classes[0], replace(classes[1], past=None)], TICKS_PER_PANE).groups == (6 * GPUS,)
+
+
+def with_claim(rows: ClassRows, host: int, power_w: np.ndarray) -> ClassRows:
+    """The rows with a host that claims to draw `power_w` [ticks] per GPU."""
+    assert rows.histograms is not None
+    panes, histograms = rows.panes_w.copy(), rows.histograms.copy()
+    panes[host] = pane_means(GPUS * power_w, TICKS_PER_PANE)
+    histograms[host] = GPUS * np.histogram(power_w, EDGES_W)[0]
+    return replace(rows, panes_w=panes, histograms=histograms, total_w=rows.total_w - rows.panes_w[host] + panes[host])
+
+
+@pytest.mark.parametrize("period", [10, 24])
+def test_a_liar_in_a_job_gains_nothing_by_the_memory(period: int) -> None:
+    """Whatever it claims, the others stay a group, and the claim moves the p99 no further than without a past."""
+    rng = np.random.default_rng(period)
+    rows = rows_of(fleet(rng, square(period, 250, 450), others=12), rng)
+    claims = [
+        np.zeros(TICKS),
+        np.full(TICKS, float(CLIP_W)),
+        square(period, 0, CLIP_W),
+        square(period, CLIP_W, 0),
+        square(2 * TICKS_PER_PANE, 0, CLIP_W),
+        square(TICKS, 0, CLIP_W),
+        square(TICKS, CLIP_W, 0),
+        np.where(np.arange(TICKS) % 50 == 0, float(CLIP_W), 300.0),
+    ]
+    reach = {}
+    for name, members in (("never", 0), ("known", 12)):
+        past = past_of(24, members)
+        found = [swing_of([replace(with_claim(rows, 11, one), past=past)], TICKS_PER_PANE) for one in claims]
+        values = [one.quantiles_w([0.99])[0] for one in found]
+        reach[name] = max(values) - min(values)
+        if members:
+            assert {one.groups for one in found} <= {(11 * GPUS,), (12 * GPUS,)}
+    assert reach["known"] <= reach["never"]
