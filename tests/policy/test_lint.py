@@ -7,15 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from enclavescale.fleet import sign_policy
 from enclavescale.policy.document import parse_document
 from enclavescale.policy.finding import CODES, ERROR, WARNING
 from enclavescale.policy.held import HeldPolicy
 from enclavescale.policy.lint import errors_in, lint, lint_held
 from enclavescale.policy.template import template
+from schemas.errors import EnclaveScaleError
 from schemas.records import Policy, RegisterRule, RevokedSubject
-from tests.policy.samples import DAY_MS, NOW_MS, TEE, demo, strict
+from stream_jobs.policy_store import PolicyTrust, open_policy
+from tests.policy.samples import DAY_MS, NOW_MS, TEE, demo, point_of, strict
 
+KEY = ec.generate_private_key(ec.SECP256R1())
 Change = Callable[[Policy], Policy]
 
 
@@ -234,3 +239,14 @@ def test_the_template_s_examples_filled_in_are_a_policy_without_errors() -> None
     assert (len(policy.hosts), len(policy.measurements), len(policy.trust_roots), len(policy.tcb_rules)) == (1, 1, 1, 1)
     found = {one.code for one in lint_held(HeldPolicy(policy, "template"), now_ms=NOW_MS) if one.severity == ERROR}
     assert found == {"POLICY_MEASUREMENT_MISSING"}, "the workers' code is nobody's example"
+
+
+@pytest.mark.parametrize("change", [change for *_, change in CASES])
+def test_what_workers_refuse_lint_refuses(change: Change) -> None:
+    policy = change(strict())
+    opened = True
+    try:
+        open_policy(sign_policy(policy, KEY), PolicyTrust((point_of(KEY),)))
+    except EnclaveScaleError:
+        opened = False
+    assert opened or errors_in(lint(policy, now_ms=NOW_MS, partitions=8))
