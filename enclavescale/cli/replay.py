@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ from enclavescale.cli.policy_options import names_cluster, points, show_screen, 
 from enclavescale.cli.times import now_ms, range_options
 from enclavescale.live import moment
 from enclavescale.reach import metadata
+from enclavescale.report import Gathered, Made, report_facts, write_page
 from schemas.errors import ConfigError
 from schemas.topics import TopicNames
-from stream_jobs.archive import ArchiveError, open_archive
+from stream_jobs.archive import ArchiveError, ArchiveSource, open_archive
+from stream_jobs.core.policies import CORE_VERSION
 from stream_jobs.policy_store import PolicyTrust
 from stream_jobs.reading import open_reader
+from stream_jobs.replay.beside_facts import collateral_facts, policy_facts
 from stream_jobs.replay.desk import ReplayRequest
 from stream_jobs.replay.document import ReplayDocument, request_facts, result_facts
 from stream_jobs.replay.kafka_source import KafkaSpec
@@ -70,6 +74,7 @@ class _Kept:
     """What is shown in the end; verdicts and findings also go to a document."""
 
     document: ReplayDocument | None
+    gathered: Gathered = field(default_factory=Gathered)
     windows: list[WindowVerdict] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -79,6 +84,7 @@ class _Kept:
             self.windows.append(verdict)
         if self.document is not None:
             self.document.verdict(verdict)
+            self.gathered.verdict(verdict)
 
     def finding(self, finding: Finding) -> None:
         """Keep a finding."""
@@ -86,6 +92,7 @@ class _Kept:
             self.findings.append(finding)
         if self.document is not None:
             self.document.finding(finding)
+            self.gathered.finding(finding)
 
 
 @click.command("replay", epilog=EXIT_CODES)
@@ -104,7 +111,7 @@ class _Kept:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write replay.json there: everything.",
+    help="Write report.html there, and report.json: everything.",
 )
 @click.option(
     "--archive",
@@ -167,8 +174,11 @@ def replay(
             took_s = time.monotonic() - began_s
             if not result.partitions:
                 raise ConfigError(f"there is no topic {names.reports}", field="topic_prefix")
-            if document is not None:
-                document.write(request, result, {"seconds": round(took_s, 3)})
+            if document is not None and out is not None:
+                facts = _report_facts(spec, request, result, kept.gathered)
+                full = {name: one for name, one in facts.items() if name not in {"shown", "request", "result"}}
+                document.write(request, result, {"seconds": round(took_s, 3), **full})
+                write_page(out, facts)
     if as_json:
         say(_summary(request, result, kept, took_s))
     else:
@@ -189,6 +199,16 @@ def _source(cluster: Cluster, archive: Path | None, digest: str | None, as_json:
     with contextlib.closing(open_reader(properties)) as consumer:
         metadata(consumer)  # one message where nobody answers
     return KafkaSpec(properties), cluster.names
+
+
+def _report_facts(spec: SourceSpec, request: ReplayRequest, result: ReplayResult, gathered: Gathered) -> dict[str, Any]:
+    with contextlib.closing(spec.open()) as source:
+        text = f"an archive with the digest {source.digest}" if isinstance(source, ArchiveSource) else "a cluster"
+        if isinstance(spec, KafkaSpec):
+            text = f"Kafka at {spec.kafka.get('bootstrap.servers', 'brokers that are not named')}"
+        made = Made(at_ms=now_ms(), source=text, release=version("enclavescale"), core_version=CORE_VERSION)
+        policies, collateral = policy_facts(source, request), collateral_facts(source, request)
+    return report_facts(gathered, request, result, policies, collateral, made)
 
 
 def _refuse(error: ArchiveError, as_json: bool) -> Any:

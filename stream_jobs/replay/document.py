@@ -1,4 +1,4 @@
-"""`replay.json`: all that a replay said, written as it comes, so that memory does not grow with the windows."""
+"""`report.json`: all that a replay said, written as it comes, so that memory does not grow with the windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_jobs.replay.verdicts import Finding, WindowVerdict, jsonable
 FORMAT = 1
 """Version of the document; a field may be added without a new one."""
 
-NAME = "replay.json"
+NAME = "report.json"
 
 
 class ReplayDocument:

@@ -52,7 +52,7 @@ def test_a_live_run_is_identical(kafka: KafkaBroker, tmp_path: Path) -> None:
     assert not [one for one in said["findings"] if one["severity"] == "alarm"]
     assert code == 0
     assert said["proven"]
-    document = json.loads((tmp_path / "out" / "replay.json").read_text())
+    document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(document["windows"]) == len(outputs)
     assert {(one["domain"], one["window_start_ms"], one["revision"]) for one in document["windows"]} == set(outputs)
     assert {one["verdict"] for one in document["windows"]} == {"identical"}
