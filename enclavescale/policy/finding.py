@@ -29,7 +29,7 @@ CODES: dict[str, str] = {
     "POLICY_DOMAIN_EMPTY": "Enrol hosts in the domain, or take it out.",
     "POLICY_PARTITION": "Give each domain a partition of its own that the reports topic has.",
     "POLICY_WINDOW": "Take a window that divides a day, or windows begin at another time each day.",
-    "POLICY_TIMING": "Let max_idle_ms exceed window and grace, lateness_ms the window, the window the skew.",
+    "POLICY_TIMING": "Let max_idle_ms exceed window and grace, lateness_ms and beacons the window, it the skew.",
     "POLICY_K_MIN": "Lower k_min, or enrol more: figures of fewer hosts or tenants are withheld.",
     "POLICY_K_MIN_LOW": "Raise k_min_hosts: figures of single hosts are published.",
     "POLICY_LIMIT": "Check limit_w: below what is enrolled it would bind, as it is it never does.",

@@ -36,6 +36,10 @@ def lint_fleet(policy: Policy, partitions: int | None) -> Iterator[Finding]:
     yield from _partitions(policy.domains, partitions)
     for number, rule in enumerate(policy.domains):
         yield from _domain(policy, f"domains[{number}]", rule, members[rule.domain])
+    for name in ("max_beacon_age_ms", "max_collateral_age_ms"):
+        age_ms = getattr(policy.limits, name)
+        if age_ms is not None and age_ms <= 0:
+            yield fault("POLICY_TIMING", f"limits.{name}", f"{age_ms} ms: all evidence is too old")
     if policy.limits.max_epsilon_micro > MAX_EPSILON_MICRO:
         epsilon = policy.limits.max_epsilon_micro / 1_000_000
         yield caution("POLICY_EPSILON", "limits.max_epsilon_micro", f"ε up to {epsilon:g} per window")
@@ -97,6 +101,10 @@ def _domain(policy: Policy, where: str, rule: DomainRule, hosts: list[HostEnrolm
     if limits.clock_skew_tolerance_ms >= rule.window_ms:
         found = f"{limits.clock_skew_tolerance_ms} ms: windows of {name} may be reported before they begin"
         yield caution("POLICY_TIMING", "limits.clock_skew_tolerance_ms", found)
+    beacon_ms = limits.max_beacon_age_ms
+    if beacon_ms is not None and 0 < beacon_ms < 2 * rule.window_ms:
+        found = f"{beacon_ms} ms; a host of {name} takes up to two windows to answer a beacon"
+        yield caution("POLICY_TIMING", "limits.max_beacon_age_ms", found)
     if rule.quorum_ppm < HALF_PPM:
         yield caution("POLICY_QUORUM", f"{where}.quorum_ppm", f"{rule.quorum_ppm / 10_000:g} % of the capacity will do")
     if rule.max_colluding_ppm >= HALF_PPM:
