@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
-from schemas.codec import decode_collateral, decode_signed_beacon, record_digest
+from schemas.codec import decode_collateral, decode_signed_beacon
+from schemas.collateral import collateral_key
 from schemas.errors import EnclaveScaleError
 from stream_jobs.log_record import LogRecord
 from stream_jobs.replay.desk import ReplayRequest
@@ -15,6 +16,10 @@ from stream_jobs.replay.verdicts import Finding, Severity
 from verifier.signature import load_session_key, verify_record_signature
 
 NONCE_BYTES = 32
+
+VALUE_DIGEST = "enclavescale.value.sha256"
+"""Header of an item of collateral: SHA-256 of the record's value, in hexadecimal. Its key leaves out what stands beside
+the item, such as when it was fetched."""
 
 Said = Callable[[Finding], None]
 
@@ -66,12 +71,11 @@ def check_collateral(source: RecordSource, request: ReplayRequest, said: Said) -
         except EnclaveScaleError as error:
             said(_finding("COLLATERAL_REFUSED", Severity.ALARM, record, f"{error.code}: {error}"))
             continue
-        digests = {hashlib.sha256(value).hexdigest(), record_digest(value[request.framing.unframe(value)[1] :]).hex()}
-        if (record.key or b"").decode("utf-8", "replace") not in {f"{item.kind}/{item.id}/{one}" for one in digests}:
-            text = f"the key is not {item.kind}/{item.id}/ and the item's digest"
+        if record.key != collateral_key(item):
+            text = "the key is not kind, id and digest of the item"
             said(_finding("COLLATERAL_REFUSED", Severity.ALARM, record, text))
-        if record.headers:
-            said(_finding("ENVELOPE_DIFFERS", Severity.ALARM, record, f"header {record.headers[0][0]!r}"))
+        if record.headers not in ((), ((VALUE_DIGEST, hashlib.sha256(value).hexdigest().encode()),)):
+            said(_finding("ENVELOPE_DIFFERS", Severity.ALARM, record, "headers are not the value's digest"))
         if request.as_of_ms is not None and item.next_update_ms is not None and item.next_update_ms < request.as_of_ms:
             text = f"{item.kind} {item.id}: its next update was due {_ago(request.as_of_ms - item.next_update_ms)}"
             said(_finding("COLLATERAL_ENDED", Severity.NOTICE, record, text))
