@@ -12,9 +12,10 @@ from prometheus_client import Counter as Metric
 from schemas.codec import Framing
 from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
+from stream_jobs.collateral_store import CollateralStore
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import START_METADATA, LogRecord
 from stream_jobs.output import OutputPublisher
@@ -25,7 +26,7 @@ from stream_jobs.tail import Published, TailReader
 logger = logging.getLogger(__name__)
 
 REFRESH_MS = 5_000
-"""How often the policy topic is asked for news while caught up, ms."""
+"""How often the topics of policies and collateral are asked for news while caught up, ms."""
 
 REPEAT_MS = 10_000
 """A control record that was written but not yet met in the log is written again after this, ms."""
@@ -55,7 +56,8 @@ class LogRemade(EnclaveScaleError):
 
 
 class _Unreadable(Exception):
-    """The policy topic could not be read just now. None of our errors: those the core turns into rejections."""
+    """A topic with what control records name could not be read just now. None of our errors: those the core turns into
+    rejections."""
 
 
 class JobMetrics:
@@ -77,6 +79,7 @@ class JobContext:
     verify: SessionVerifier
     publisher: OutputPublisher
     tail: TailReader
+    collateral: CollateralStore | None = None
     metrics: JobMetrics = field(default_factory=JobMetrics)
 
     def make_job(
@@ -104,7 +107,9 @@ class DomainJob:
                 raise LogRemade(
                     f"outputs up to offset {self._published.last_close} are published, the log ends at {end}"
                 )
-        config = CoreConfig(topic, partition, self._lookup, context.verify, context.framing)
+        config = CoreConfig(
+            topic, partition, self._lookup, context.verify, context.framing, collateral=self._collateral_named
+        )
         self._core = PartitionCore(config, self._published.digests)
         self._done = start - 1
         self._touched: set[str] = set()
@@ -138,6 +143,14 @@ class DomainJob:
         except ReadFailed as error:  # as a refusal it would decide by the weather: stop, and decide after a restart
             raise _Unreadable from error
 
+    def _collateral_named(self, digest: bytes) -> CollateralView | None:
+        if self._context.collateral is None:
+            return None
+        try:
+            return self._context.collateral.lookup(digest)
+        except ReadFailed as error:
+            raise _Unreadable from error
+
     @property
     def _warm(self) -> int:
         """Offset up to which everything was published before."""
@@ -163,7 +176,7 @@ class DomainJob:
         try:
             effects = self._core.process(record)
         except _Unreadable as error:
-            raise ReadFailed(f"no policy could be looked up for offset {record.offset}: {error.__cause__}") from error
+            raise ReadFailed(f"nothing could be looked up for offset {record.offset}: {error.__cause__}") from error
         refused = False
         for effect in effects:
             if isinstance(effect, Rejection):
@@ -214,20 +227,28 @@ class DomainJob:
         if not caught_up or self._done < self._warm:
             return
         self._context.publisher.settle()  # rejections do not wait for the next output
-        if now_ms - self._refreshed_ms >= REFRESH_MS:
-            self._refreshed_ms = now_ms
-            try:
-                self._context.policies.refresh()
-            except ReadFailed as error:  # a broker being elected; what is known still holds until its not_after
-                logger.warning("policies not refreshed: %s", error)
+        self._refresh(now_ms)
         newest = self._context.policies.newest
         if newest is None:
             return
-        for wanted in self._core.wanted(newest, now_ms, self._idle_since):
+        collateral = None if self._context.collateral is None else self._context.collateral.newest(now_ms)
+        for wanted in self._core.wanted(newest, now_ms, self._idle_since, collateral):
             if now_ms - self._written.get(wanted, -REPEAT_MS) >= REPEAT_MS:
                 self._context.publisher.control(wanted, self._partition)
                 self._written = {one: at for one, at in self._written.items() if now_ms - at < REPEAT_MS}
                 self._written[wanted] = now_ms
+
+    def _refresh(self, now_ms: int) -> None:
+        """Ask now and then for newer policies and collateral; what is known still holds until it ends."""
+        if now_ms - self._refreshed_ms < REFRESH_MS:
+            return
+        self._refreshed_ms = now_ms
+        try:
+            self._context.policies.refresh()
+            if self._context.collateral is not None:
+                self._context.collateral.refresh()
+        except ReadFailed as error:  # a broker being elected
+            logger.warning("not refreshed: %s", error)
 
     def close(self) -> None:
         """Nothing is held beyond the shared context."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from schemas.codec import Framing, decode_signed_output, encode_binding, record_
 from schemas.errors import EnclaveScaleError
 from schemas.records import SignedFleetPower
 from stream_jobs.core.partition import OutputKey
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.reading import backwards, watermarks
 from verifier.errors import EvidenceMissing
@@ -54,8 +54,13 @@ def verify_output(
     preimage: bytes,
     view: PolicyView,
     verify: SessionVerifier,
+    sets: Sequence[CollateralView] = (),
 ) -> None:
-    """An output is an attested aggregator's, under `view`, as of its window. Raises our errors."""
+    """An output is an attested aggregator's, under `view`. Raises our errors.
+
+    Its evidence is judged as of when its session was bound; under collateral, of which one of `sets` must do, as of
+    its window where that is later: a set that is in force need not hold what was current before.
+    """
     evidence = signed.worker.evidence
     if evidence is None:
         raise EvidenceMissing("the output carries no evidence of its worker")
@@ -64,19 +69,35 @@ def verify_output(
     binding_bytes = encode_binding(evidence.binding)
     key = load_session_key(evidence.binding.session_public_key)
     verify_record_signature(key, preimage, signed.signature)
-    verify_evidence(
-        verify,
-        evidence,
-        binding_bytes,
-        session_id=session_id_of(binding_bytes),
-        view=view,
-        role="aggregator",
-        now_ms=evidence.binding.created_at_ms,
-    )
+    created_ms = evidence.binding.created_at_ms
+    failure: EnclaveScaleError | None = None
+    for collateral in sets or (None,):
+        try:
+            verify_evidence(
+                verify,
+                evidence,
+                binding_bytes,
+                session_id=session_id_of(binding_bytes),
+                view=view,
+                role="aggregator",
+                now_ms=created_ms if collateral is None else max(created_ms, signed.output.window_end_ms),
+                collateral=collateral,
+            )
+            return
+        except EnclaveScaleError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def no_sets(_digest: bytes | None) -> Sequence[CollateralView]:
+    """Of a reader without a collateral topic."""
+    return ()
 
 
 class TailReader:
-    """Reads tails for one worker. `policies` looks up a policy by digest."""
+    """Reads tails for one worker. `policies` looks up a policy by digest, `sets` the collateral by which a worker's
+    evidence may be judged, given the digest that its output names."""
 
     def __init__(
         self,
@@ -85,10 +106,11 @@ class TailReader:
         framing: Framing,
         verify: SessionVerifier,
         policies: Callable[[bytes], PolicyView | None],
+        sets: Callable[[bytes | None], Sequence[CollateralView]] = no_sets,
         timeout_s: float = 20.0,
     ):
         self._consumer, self._framing, self._verify = consumer, framing, verify
-        self._policies, self._timeout_s = policies, timeout_s
+        self._policies, self._sets, self._timeout_s = policies, sets, timeout_s
 
     def outputs(self, topic: str, source: tuple[str, int], since_offset: int) -> Published:
         """Outputs of source (topic, partition) that closed at or after `since_offset`. Forged ones are left out."""
@@ -109,7 +131,7 @@ class TailReader:
             view = self._policies(output.policy_digest)
             if view is None or (output.source.topic, output.source.partition) != source:
                 raise ForeignOutput("an output of another policy or source")
-            verify_output(signed, preimage, view, self._verify)
+            verify_output(signed, preimage, view, self._verify, self._sets(output.collateral_digest))
         except EnclaveScaleError as error:
             logger.warning("output at offset %s ignored: %s %s", message.offset(), error.code, error)
             return None

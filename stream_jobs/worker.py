@@ -19,11 +19,12 @@ from schemas.errors import ConfigError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
 from stream_jobs.agents import LogWorker
+from stream_jobs.collateral_store import CollateralMetrics, CollateralStore
 from stream_jobs.collector import tune_collector
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.job import JobContext, JobMetrics
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
-from stream_jobs.policy_store import PolicyStore, PolicyTrust
+from stream_jobs.policy_store import PolicyMetrics, PolicyStore, PolicyTrust
 from stream_jobs.reading import ReadFailed, open_reader
 from stream_jobs.settings import LogSettings
 from stream_jobs.tail import TailReader
@@ -120,6 +121,9 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
     if session.simulated:
         logger.warning("SIMULATED TEE: this worker's session proves nothing; for demonstrations only")
     store = PolicyStore(config.kafka, config.topics.policy, config.trust, framing=config.framing)
+    collateral = CollateralStore(config.kafka, config.topics.collateral, framing=config.framing)
+    registry.register(PolicyMetrics(store))
+    registry.register(CollateralMetrics(collateral))
     policy = wait_for_policy(store, config.policy_wait_s)
     settings = config.settings
     if policy.policy.unsafe_allow_create_time and not settings.unsafe_allow_create_time:
@@ -134,7 +138,10 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         policies=store,
         verify=verify,
         publisher=publisher,
-        tail=TailReader(reader, framing=config.framing, verify=verify, policies=store.lookup),
+        tail=TailReader(
+            reader, framing=config.framing, verify=verify, policies=store.lookup, sets=collateral.candidates
+        ),
+        collateral=collateral,
         metrics=JobMetrics(registry),
     )
     if config.metrics_address is not None:
@@ -153,5 +160,6 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
     if worker.failure is not None:
         logger.critical("%s: %s. %s", worker.failure.code, worker.failure, worker.failure.remedy)
     store.close()
+    collateral.close()
     reader.close()
     return code
