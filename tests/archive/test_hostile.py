@@ -27,8 +27,8 @@ from stream_jobs.archive import (
     open_archive,
 )
 from stream_jobs.archive.index import INDEX, UNFINISHED, Index, index_digest, parse_index, render_index
-from stream_jobs.archive.records import encode_bytes, encode_long, encode_record
-from stream_jobs.archive.segment import MAX_CONTENT_BYTES, Limits, _header, _sync
+from stream_jobs.archive.records import NotARecord, decode_records, encode_bytes, encode_long, encode_record
+from stream_jobs.archive.segment import MAX_CONTENT_BYTES, Limits, _header, _sync, pack, read_segment, records_of
 from stream_jobs.log_record import LogRecord
 from stream_jobs.reading import ReadFailed
 from tests.archive.memory import NAMES, SMALL, MemorySource, contents, export, record, small_cluster
@@ -337,6 +337,32 @@ def test_records_that_nobody_exports_are_refused(tmp_path: Path, records: list[b
     with pytest.raises(ArchiveDamaged, match=what) as caught:
         check(tmp_path)
     assert FILE in str(caught.value)
+
+
+@settings(max_examples=150 if TIER == "test" else 20_000, deadline=None)
+@given(data=st.data())
+def test_any_bytes_give_records_or_a_refusal(data: st.DataObject) -> None:
+    head = _header(NAMES.reports, 0)
+    whole = pack([record(n, b"v" * n) for n in range(9)], NAMES.reports, 0, Limits(block_bytes=60))[0]
+    at, end = sorted((data.draw(st.integers(len(head), len(whole))), data.draw(st.integers(len(head), len(whole)))))
+    tried = whole[:at] + data.draw(st.binary(max_size=40)) + whole[end:]
+    try:
+        segment = read_segment(tried, FILE, NAMES.reports, 0)
+        found = list(records_of(segment, FILE, NAMES.reports, 0))
+    except ArchiveDamaged:
+        return
+    assert segment.content_sha256 == hashlib.sha256(b"".join(map(encode_record, found))).digest()
+
+
+@settings(max_examples=150 if TIER == "test" else 20_000, deadline=None)
+@given(block=st.binary(max_size=80) | st.lists(st.sampled_from(GOOD)).map(b"".join))
+def test_any_block_gives_records_or_a_refusal(block: bytes) -> None:
+    """What is read is what is written: no two encodings of one record."""
+    try:
+        found = [one for _, one in decode_records(block, NAMES.reports, 0)]
+    except NotARecord:
+        return
+    assert b"".join(map(encode_record, found)) == block
 
 
 @pytest.mark.parametrize("count", [-1, 0, 3, 5, 1 << 50])
