@@ -50,6 +50,9 @@ from verifier.policy.quote import QuotePolicy
 from verifier.trust.load import load_collateral, load_endorsements, load_rims
 from verifier.verdicts.shell import evidence_verdict
 
+MAX_COLLATERAL_BYTES = 64 << 20
+"""Of all items of one set, bytes."""
+
 _PATH = click.Path(exists=True, path_type=Path)
 
 _JUDGES: dict[str, Callable[[Inputs], dict[str, Any]]] = {
@@ -120,7 +123,8 @@ def _policy(context: click.Context, parameter: click.Parameter, value: str) -> Q
     "--collateral",
     multiple=True,
     type=_PATH,
-    help="What PCCS, KDS and NVIDIA publish: files or directories.",
+    help="What PCCS, KDS and NVIDIA publish: files or directories. For a worker's record: values of the collateral "
+    "topic.",
 )
 @click.option(
     "--endorsement",
@@ -186,7 +190,7 @@ def verify(
             data = read_evidence(evidence)
             record = record_kind(data) if kind == AUTO else kind if kind in RECORDS else None
             if record is not None:
-                _judge_record(record, data, policy, points(signers), output, as_json)
+                _judge_record(record, data, policy, points(signers), collateral, output, as_json)
             if isinstance(policy, bytes):
                 raise click.UsageError(
                     "--policy: a signed policy is for a worker's record; evidence needs a TOML file."
@@ -224,11 +228,20 @@ def verify(
     sys.exit(EXIT_REFUSED if verdict["errors"] else 0)
 
 
+def _values(paths: Sequence[Path]) -> list[bytes]:
+    """Values of the collateral topic, one per file, of files and directories."""
+    files = [one for path in paths for one in (sorted(path.rglob("*")) if path.is_dir() else [path]) if one.is_file()]
+    if sum(one.stat().st_size for one in files) > MAX_COLLATERAL_BYTES:
+        raise click.UsageError(f"--collateral: more than {MAX_COLLATERAL_BYTES >> 20} MiB.")
+    return [one.read_bytes() for one in files]
+
+
 def _judge_record(
     kind: str,
     data: bytes,
     policy: QuotePolicy | bytes,
     signers: tuple[bytes, ...],
+    collateral: Sequence[Path],
     output: IO[bytes] | None,
     as_json: bool,
 ) -> NoReturn:
@@ -239,10 +252,12 @@ def _judge_record(
         raise click.UsageError("--policy-signer: say whose policies are trusted.")
     if (output is None) == (kind == MANIFEST):
         raise click.UsageError("--output: a manifest is judged with the output that it stands beside, nothing else is.")
+    items = _values(collateral)
     if output is None:
-        verdict = judge_output(data, policy=policy, signers=signers)
+        verdict = judge_output(data, policy=policy, signers=signers, collateral=items)
     else:
-        verdict = judge_manifest(data, output=read_evidence(output), policy=policy, signers=signers)
+        beside = read_evidence(output)
+        verdict = judge_manifest(data, output=beside, policy=policy, signers=signers, collateral=items)
     if as_json:
         say(verdict)
     else:

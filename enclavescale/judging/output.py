@@ -14,7 +14,15 @@ from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import EnclaveScaleError
 from schemas.mapping import to_jsonable
 from schemas.records import FleetPower, Policy, SessionEvidence
-from stream_jobs.audit.outputs import STAGES, CheckedManifest, CheckedOutput, check_manifest, check_output, read_output
+from stream_jobs.audit.outputs import (
+    STAGES,
+    CheckedManifest,
+    CheckedOutput,
+    check_manifest,
+    check_output,
+    collateral_of,
+    read_output,
+)
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from verifier.errors import VerificationError
 from verifier.session import VerifiedSession, verify_session
@@ -44,36 +52,50 @@ def is_signed_policy(data: bytes, framing: Framing = SINGLE_OBJECT) -> bool:
 
 
 def judge_output(
-    value: bytes, *, policy: bytes, signers: Sequence[bytes], framing: Framing = SINGLE_OBJECT
+    value: bytes,
+    *,
+    policy: bytes,
+    signers: Sequence[bytes],
+    collateral: Sequence[bytes] = (),
+    framing: Framing = SINGLE_OBJECT,
 ) -> dict[str, Any]:
     """The verdict on one value of the output topic, EAR-shaped as those on evidence.
 
     `policy`: the signed policy that the output names, framed bytes as on the policy topic; `signers`: trusted policy
-    signers, P-256 points of 65 bytes. Holds no state. Raises nothing on account of what the bytes hold: `accepted` is
-    False then and `errors` says why, with a stable code.
+    signers, P-256 points of 65 bytes; `collateral`: items of the set that the output names, framed bytes as on the
+    collateral topic, none if it names none. Holds no state. Raises nothing on account of what the bytes hold:
+    `accepted` is False then and `errors` says why, with a stable code.
     """
     try:
-        checked = _checked(value, policy, signers, framing)
+        checked = _checked(value, policy, signers, collateral, framing)
     except EnclaveScaleError as error:
         return _refused(OUTPUT, error, _at_of(value, framing))
     return _verdict(OUTPUT, checked, _output_claims(checked))
 
 
 def judge_manifest(
-    value: bytes, *, output: bytes, policy: bytes, signers: Sequence[bytes], framing: Framing = SINGLE_OBJECT
+    value: bytes,
+    *,
+    output: bytes,
+    policy: bytes,
+    signers: Sequence[bytes],
+    collateral: Sequence[bytes] = (),
+    framing: Framing = SINGLE_OBJECT,
 ) -> dict[str, Any]:
     """The verdict on one value of the manifests topic beside the output it is for, which carries the evidence."""
     try:
-        checked = _checked(output, policy, signers, framing)
+        checked = _checked(output, policy, signers, collateral, framing)
         manifest = check_manifest(value, checked, framing)
     except EnclaveScaleError as error:
         return _refused(MANIFEST, error, _at_of(output, framing))
     return _verdict(MANIFEST, checked, _manifest_claims(manifest))
 
 
-def _checked(value: bytes, policy: bytes, signers: Sequence[bytes], framing: Framing) -> CheckedOutput:
+def _checked(
+    value: bytes, policy: bytes, signers: Sequence[bytes], collateral: Sequence[bytes], framing: Framing
+) -> CheckedOutput:
     view = open_policy(policy, PolicyTrust(tuple(signers)), framing)
-    return check_output(value, view, _verify, framing)
+    return check_output(value, view, _verify, framing, collateral=collateral_of(collateral, framing))
 
 
 def _verify(
@@ -213,6 +235,7 @@ def _output_claims(checked: CheckedOutput) -> dict[str, Any]:
         "core_version": output.core_version,
         "policy_counter": output.policy_counter,
         "policy_digest": output.policy_digest.hex(),
+        "collateral_digest": to_jsonable(output.collateral_digest),
     }
 
 

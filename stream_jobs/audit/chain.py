@@ -6,6 +6,7 @@ Digests alone would say that the chain is whole; every output on the way is veri
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,13 +14,17 @@ from schemas.codec import decode_signed_record
 from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord
 from stream_jobs.audit.errors import UNSOUND, ChainBroken, ChainRestartUnexplained, RecordNotFound, RevisionBroken
-from stream_jobs.audit.outputs import CheckedOutput, PolicyOpener, check_output
+from stream_jobs.audit.outputs import CheckedOutput, PolicyOpener, check_output, collateral_of
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.core.control import check_author
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LogRecord
+from verifier.errors import VerificationError
+
+MAX_SETS = 8
+"""Sets of collateral kept parsed."""
 
 REPEATED = 64
 """Outputs looked at before a chain that begins anew."""
@@ -121,6 +126,7 @@ class ChainWalker:
     def __init__(self, topics: AuditTopics, open_policy: PolicyOpener, verify: SessionVerifier):
         self._topics, self._open_policy, self._verify = topics, open_policy, verify
         self._views: dict[bytes, PolicyView] = {}
+        self._sets: dict[bytes | None, list[CollateralView | None]] = {}
 
     def view(self, digest: bytes) -> PolicyView:
         """The trusted policy of a digest. Raises RecordNotFound, or why none on the topic is trusted."""
@@ -139,7 +145,20 @@ class ChainWalker:
     def check(self, found: OutputRecord) -> CheckedOutput:
         """Verify an output under the policy it names. Raises our errors."""
         view = self.view(found.output.policy_digest)
-        return check_output(found.value, view, self._verify, self._topics.framing)
+        *others, last = self._collateral(found.output.collateral_digest)
+        for collateral in others:
+            with contextlib.suppress(VerificationError):
+                return check_output(found.value, view, self._verify, self._topics.framing, collateral=collateral)
+        return check_output(found.value, view, self._verify, self._topics.framing, collateral=last)
+
+    def _collateral(self, digest: bytes | None) -> list[CollateralView | None]:
+        """Sets by which a worker's evidence may be judged (`AuditTopics.collateral`). Raises RecordNotFound."""
+        if digest not in self._sets:
+            if len(self._sets) >= MAX_SETS:
+                self._sets.clear()
+            found = self._topics.collateral(digest)
+            self._sets[digest] = [collateral_of(values, self._topics.framing) for values in found]
+        return self._sets[digest]
 
     def walk(
         self, newest: OutputRecord, oldest: OutputRecord | None = None, step: Callable[[int], None] = lambda count: None
@@ -272,7 +291,8 @@ class ChainWalker:
                 decoded = decode_signed_record(record.value or b"", self._topics.framing)
                 body = decoded.body
                 if isinstance(body, ControlRecord) and (body.kind, body.domain) == ("IDLE_CLOSE", at.output.domain):
-                    check_author(self._verify, decoded, body, self.view(body.policy_digest), record.timestamp_ms)
+                    view, held = self.view(body.policy_digest), self._collateral(body.collateral_digest)[0]
+                    check_author(self._verify, decoded, body, view, record.timestamp_ms, held)
                     last = record.offset
             except (*UNSOUND, Refused):
                 continue

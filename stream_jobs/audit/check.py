@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_record
+from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, decode_signed_record
 from schemas.mapping import to_jsonable
 from schemas.records import FleetPower, Interval, WindowReport
 from stream_jobs.audit.document import ACCEPTED, OUTPUTS, EquivocationProof, Path, Proof, ReportProof, Said
 from stream_jobs.audit.errors import InclusionInvalid, NotEquivocation, PolicySignerNeeded, ProofMismatch
-from stream_jobs.audit.outputs import CheckedManifest, CheckedOutput, PolicyOpener, check_manifest, check_output
+from stream_jobs.audit.outputs import (
+    CheckedManifest,
+    CheckedOutput,
+    PolicyOpener,
+    check_manifest,
+    check_output,
+    collateral_of,
+)
 from stream_jobs.core.emit import MANIFEST_CHUNK_DIGESTS
 from stream_jobs.core.merkle import is_included, path_root
 from stream_jobs.core.sessions import SessionVerifier
@@ -42,6 +49,7 @@ class Published:
     policy_counter: int
     policy_digest: bytes
     policy_signer: bytes
+    collateral_digest: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +92,18 @@ class Checker:
             return self._report(proof)
         return self._equivocation(proof)
 
-    def _output(self, value: bytes, policy: bytes, signer: bytes) -> CheckedOutput:
+    def _output(self, proof: ReportProof | Said) -> CheckedOutput:
         if self.open_policy is None:
-            raise PolicySignerNeeded(f"the proof rests on policies of signer {signer.hex()}", field="policy_signer")
-        return check_output(value, self.open_policy(policy), self.verify, self.framing)
+            signer = proof.policy_signer.hex()
+            raise PolicySignerNeeded(f"the proof rests on policies of signer {signer}", field="policy_signer")
+        view = self.open_policy(proof.policy)
+        if decode_signed_policy(proof.policy, self.framing)[0].signer_public_key != proof.policy_signer:
+            raise ProofMismatch("the policy is signed by another key than the proof says", field="policy_signer")
+        collateral = collateral_of(proof.collateral, self.framing)
+        return check_output(proof.output, view, self.verify, self.framing, collateral=collateral)
 
     def _report(self, proof: ReportProof) -> ReportStatement:
-        output = self._output(proof.output, proof.policy, proof.policy_signer)
+        output = self._output(proof)
         manifest = check_manifest(proof.manifest, output, self.framing)
         if proof.verdict == ACCEPTED:
             _check_accepted(proof, manifest)
@@ -122,7 +135,7 @@ class Checker:
         return body
 
     def _equivocation(self, proof: EquivocationProof) -> EquivocationStatement:
-        one, other = (self._output(said.output, said.policy, said.policy_signer) for said in proof.said)
+        one, other = (self._output(said) for said in proof.said)
         key, other_key = (_key(checked.output) for checked in (one, other))
         if key != other_key:
             raise NotEquivocation("the outputs are of different domains, windows or revisions", field="said")
@@ -211,6 +224,7 @@ def published_of(checked: CheckedOutput, policy_signer: bytes) -> Published:
         policy_counter=output.policy_counter,
         policy_digest=output.policy_digest,
         policy_signer=policy_signer,
+        collateral_digest=output.collateral_digest,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from schemas.codec import MAX_POLICY_BYTES, MAX_VALUE_BYTES
+from schemas.collateral import MAX_SET_ITEMS
 from stream_jobs.audit.errors import ProofMalformed, ProofVersion
 
 FORMAT, VERSION = "enclavescale-proof", 1
@@ -20,8 +21,8 @@ REPORT, EQUIVOCATION = "report", "equivocation"
 ACCEPTED, REFUSED = "accepted", "refused"
 OUTPUTS, MANIFESTS = "outputs", "manifests"
 
-MAX_DOCUMENT_BYTES = 64 << 20
-"""Largest document read, bytes: two of the largest policies and some records, in base64, with room to spare."""
+MAX_DOCUMENT_BYTES = 128 << 20
+"""Largest document read, bytes: two of the largest policies and large sets of collateral, in base64."""
 
 MAX_PATH = 64
 """Hashes in a path: more than any tree that could be counted needs."""
@@ -42,7 +43,8 @@ class Path:
 class ReportProof:
     """That the record of `digest` (32 bytes) was accepted or refused in the window of `output`.
 
-    `output`, `manifest`, `policy`: framed bytes as on their topics. `path`: in the tree of accepted or of refused
+    `output`, `manifest`, `policy`, `collateral`: framed bytes as on their topics, the latter every item of the set that
+    the output names, if it names one. `path`: in the tree of accepted or of refused
     records. `outer`: only for a record that was refused before its domain was known: it stands in a tree of such
     records, whose root is an entry of the tree of refused ones. `report`: its own framed bytes, or None.
     """
@@ -55,6 +57,7 @@ class ReportProof:
     manifest: bytes
     policy: bytes
     policy_signer: bytes
+    collateral: tuple[bytes, ...] = ()
     report: bytes | None = None
 
 
@@ -66,6 +69,7 @@ class Said:
     manifest: bytes | None
     policy: bytes
     policy_signer: bytes
+    collateral: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,7 @@ def proof_text(proof: Proof) -> str:
             "manifest": _text(proof.manifest),
             "policy": _text(proof.policy),
             "policy_signer": proof.policy_signer.hex(),
+            "collateral": [_text(one) for one in proof.collateral],
             "report": None if proof.report is None else _text(proof.report),
         }
     else:
@@ -105,6 +110,7 @@ def proof_text(proof: Proof) -> str:
                     "manifest": None if one.manifest is None else _text(one.manifest),
                     "policy": _text(one.policy),
                     "policy_signer": one.policy_signer.hex(),
+                    "collateral": [_text(item) for item in one.collateral],
                 }
                 for one in proof.said
             ],
@@ -142,6 +148,7 @@ def _report(fields: _Fields) -> ReportProof:
         manifest=fields.record("manifest"),
         policy=fields.record("policy", MAX_POLICY_BYTES),
         policy_signer=fields.point("policy_signer"),
+        collateral=fields.records("collateral"),
         report=fields.optional("report", lambda value: _record(value, "report", MAX_VALUE_BYTES)),
     )
     fields.end()
@@ -165,6 +172,7 @@ def _said(value: Any, where: str, records: str) -> Said:
         manifest=fields.optional("manifest", lambda one: _record(one, f"{where}manifest", MAX_VALUE_BYTES)),
         policy=fields.record("policy", MAX_POLICY_BYTES),
         policy_signer=fields.point("policy_signer"),
+        collateral=fields.records("collateral"),
     )
     fields.end()
     if (said.manifest is not None) != (records == MANIFESTS):
@@ -210,6 +218,13 @@ class _Fields:
     def record(self, name: str, limit: int = MAX_VALUE_BYTES) -> bytes:
         """Bytes in base64."""
         return _record(self.take(name), self._where + name, limit)
+
+    def records(self, name: str) -> tuple[bytes, ...]:
+        """A list of bytes in base64: items of a set of collateral."""
+        value, where = self.take(name), self._where + name
+        if not isinstance(value, list) or len(value) > MAX_SET_ITEMS:
+            raise ProofMalformed(f"{where}: a list of at most {MAX_SET_ITEMS}", field=where)
+        return tuple(_record(one, where, MAX_VALUE_BYTES) for one in value)
 
     def end(self) -> None:
         """Refuse what nobody took."""

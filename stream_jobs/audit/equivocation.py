@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 
 from schemas.codec import decode_signed_manifest, record_digest
 from schemas.errors import EnclaveScaleError, SchemaError
@@ -127,10 +127,17 @@ class EquivocationFinder:
             for output in outputs:
                 try:
                     policies = self._topics.policies(output.output.policy_digest)
+                    sets = self._topics.collateral(output.output.collateral_digest)
                 except UNSOUND:
                     continue
-                for policy, signer in policies:
-                    yield Said(output=output.value, manifest=manifest, policy=policy, policy_signer=signer)
+                for (policy, signer), collateral in product(policies, sets):
+                    yield Said(
+                        output=output.value,
+                        manifest=manifest,
+                        policy=policy,
+                        policy_signer=signer,
+                        collateral=collateral,
+                    )
 
     def _outputs_of(self, manifest: LogRecord, session_id: bytes) -> Iterator[OutputRecord]:
         """Outputs under the key of a manifest that its session signed."""

@@ -55,6 +55,13 @@ class PolicyOther(VerificationError):
     remedy = "Give the signed policy whose digest the output names; the policy topic holds it."
 
 
+class CollateralOther(VerificationError):
+    """An output that names another set of collateral than the one at hand."""
+
+    code = "COLLATERAL_OTHER"
+    remedy = "Give every item of the set whose digest the output names; the collateral topic holds them."
+
+
 class PolicyNotInForce(VerificationError):
     """An output for a window in which its policy was not valid."""
 

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from schemas.codec import (
     SINGLE_OBJECT,
     Framing,
+    decode_collateral,
     decode_signed_manifest,
     decode_signed_output,
     encode_binding,
     record_digest,
     session_id_of,
 )
+from schemas.collateral import item_digest, set_digest
 from schemas.records import FleetPower, SignedFleetPower, SignedWindowManifest, WindowManifest
 from stream_jobs.audit.errors import (
     ChainFieldsInvalid,
+    CollateralOther,
     ManifestMismatch,
     PolicyNotInForce,
     PolicyOther,
     WorkerMismatch,
 )
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.core.windows import Verified
 from verifier.errors import EvidenceMissing, VerificationError
 from verifier.signature import load_session_key, verify_record_signature
+from verifier.trust.store import Collateral
 
 STAGES = ("format", "policy", "worker", "signature", "evidence", "chain")
 """Of the verification of an output, in order."""
@@ -58,22 +62,43 @@ def read_output(value: bytes, framing: Framing = SINGLE_OBJECT) -> tuple[SignedF
     return signed, record_digest(preimage)
 
 
+def collateral_of(values: Iterable[bytes], framing: Framing = SINGLE_OBJECT) -> CollateralView | None:
+    """The set of these items, framed bytes as on the collateral topic; None for none. Raises SchemaError, and
+    VerificationError for too many.
+    """
+    items = {item_digest(item): item for item in (decode_collateral(value, framing) for value in values)}
+    if not items:
+        return None
+    parts: list[bytes] = []
+    for _, item in sorted(items.items()):
+        parts += [item.data] if item.issuer_chain is None else [item.data, item.issuer_chain]
+    return CollateralView(set_digest(items), Collateral.of(parts))
+
+
 def check_output(
-    value: bytes, view: PolicyView, verify: SessionVerifier, framing: Framing = SINGLE_OBJECT
+    value: bytes,
+    view: PolicyView,
+    verify: SessionVerifier,
+    framing: Framing = SINGLE_OBJECT,
+    *,
+    collateral: CollateralView | None = None,
 ) -> CheckedOutput:
     """Verify an output, framed bytes as on the topic, under `view`. Raises SchemaError or VerificationError.
 
-    The evidence is judged as of when its session was bound, as workers judge it that take over (`stream_jobs.tail`).
+    `collateral`: the set that the output names; any, or none, if it names none. The evidence is judged as of when its
+    session was bound, under collateral as of the window's end where that is later, as workers judge it that take over
+    (`stream_jobs.tail`).
     """
     signed, preimage = decode_signed_output(value, framing)
     reached = ["format"]
     try:
         check_policy(signed.output, view)
+        check_collateral(signed.output, collateral)
         reached.append("policy")
         evidence = signed.worker.evidence
         if evidence is None:
             raise EvidenceMissing("the output carries no evidence of its worker", field="worker.evidence")
-        binding_bytes = encode_binding(evidence.binding)
+        binding_bytes, created_ms = encode_binding(evidence.binding), evidence.binding.created_at_ms
         session_id = session_id_of(binding_bytes)
         if evidence.binding.host_id != signed.worker.host_id:
             raise WorkerMismatch("the worker's host_id differs from its session binding", field="worker.host_id")
@@ -90,7 +115,8 @@ def check_output(
             session_id=session_id,
             view=view,
             role="aggregator",
-            now_ms=evidence.binding.created_at_ms,
+            now_ms=created_ms if collateral is None else max(created_ms, signed.output.window_end_ms),
+            collateral=collateral,
         )
         reached.append("evidence")
         check_chain_fields(signed.output)
@@ -98,6 +124,14 @@ def check_output(
         error.verified = tuple(reached)
         raise
     return CheckedOutput(signed=signed, digest=record_digest(preimage), view=view, worker=worker, session_id=session_id)
+
+
+def check_collateral(output: FleetPower, collateral: CollateralView | None) -> None:
+    """Where the output names a set of collateral, `collateral` is that set. `CollateralOther`."""
+    named = output.collateral_digest
+    if named is not None and (collateral is None or collateral.digest != named):
+        at_hand = "none" if collateral is None else collateral.digest.hex()
+        raise CollateralOther(f"the output names set {named.hex()}; this is {at_hand}", field="collateral_digest")
 
 
 def check_policy(output: FleetPower, view: PolicyView) -> None:

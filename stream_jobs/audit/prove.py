@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from schemas.codec import (
     decode_signed_manifest,
@@ -302,7 +303,9 @@ class Prover:
         manifest: LogRecord,
         report: bytes | None,
     ) -> Iterator[ReportProof]:
-        for policy, signer in self._topics.policies(output.output.policy_digest):
+        policies = self._topics.policies(output.output.policy_digest)
+        sets = self._topics.collateral(output.output.collateral_digest)
+        for (policy, signer), collateral in product(policies, sets):
             yield ReportProof(
                 digest=digest,
                 verdict=verdict,
@@ -312,6 +315,7 @@ class Prover:
                 manifest=manifest.value or b"",
                 policy=policy,
                 policy_signer=signer,
+                collateral=collateral,
                 report=report,
             )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
+from schemas.codec import SINGLE_OBJECT, Framing, decode_collateral, decode_signed_policy, record_digest
+from schemas.collateral import SET, item_digest, set_digest, set_members
 from schemas.errors import SchemaError
 from schemas.records import FleetPower, SignedFleetPower
 from schemas.topics import TopicNames
@@ -45,6 +46,8 @@ class AuditTopics:
     def __init__(self, source: RecordSource, names: TopicNames, framing: Framing = SINGLE_OBJECT):
         self.source, self.names, self.framing = source, names, framing
         self._policies: dict[bytes, list[tuple[bytes, bytes]]] | None = None
+        self._items: dict[bytes, bytes] = {}
+        self._sets: dict[bytes, tuple[bytes, ...]] | None = None
 
     def all_of(self, topic: str) -> Iterator[LogRecord]:
         """Every record of a topic, partition by partition."""
@@ -130,3 +133,33 @@ class AuditTopics:
         if digest not in self._policies:
             raise RecordNotFound(f"the policy topic has no policy {digest.hex()}")
         return self._policies[digest]
+
+    def collateral(self, digest: bytes | None) -> list[tuple[bytes, ...]]:
+        """Sets of collateral by which a worker's evidence may be judged: items of each, framed bytes.
+
+        `digest`: of the set that its output names. Where it names none, none, and the last complete one on the topic.
+        Raises RecordNotFound where the set named is not there as a whole.
+        """
+        if self._sets is None:
+            self._sets = self._read_sets()
+        if digest is None:
+            complete = [one for one in reversed(self._sets.values()) if all(item in self._items for item in one)]
+            return [(), *(tuple(self._items[item] for item in one) for one in complete[:1])]
+        members = self._sets.get(digest, ())
+        if not members or any(one not in self._items for one in members):
+            raise RecordNotFound(f"the collateral topic has no complete set {digest.hex()}")
+        return [tuple(self._items[one] for one in members)]
+
+    def _read_sets(self) -> dict[bytes, tuple[bytes, ...]]:
+        found: dict[bytes, tuple[bytes, ...]] = {}
+        for record in self.all_of(self.names.collateral):
+            try:
+                item = decode_collateral(record.value or b"", self.framing)
+                if item.kind == SET:
+                    members = set_members(item)
+                    found[set_digest(members)] = members
+                else:
+                    self._items[item_digest(item)] = record.value or b""
+            except SchemaError:
+                continue
+        return found

@@ -125,14 +125,17 @@ def test_a_policy_that_is_gone_or_untrusted_breaks_the_chain() -> None:
     assert chain.broken.code == "POLICY_UNTRUSTED"
 
 
-def relinked(site: Site, changes: dict[int, Callable[[FleetPower], FleetPower]]) -> Site:
-    """Outputs changed by a worker that links those above to them again."""
+def relinked(site: Site, changes: dict[int, Callable[[FleetPower], FleetPower]], *, revisions: bool = False) -> Site:
+    """Outputs changed by a worker that links those above to them again, with `revisions` also these."""
     held = site.topics.records[NAMES.output, 0]
     renamed: dict[bytes, bytes] = {}
 
     def linked(made: FleetPower) -> FleetPower:
-        before = made.prev_output_digest
-        return replace(made, prev_output_digest=None if before is None else renamed.get(before, before))
+        before, replaced = made.prev_output_digest, made.prev_revision_digest
+        made = replace(made, prev_output_digest=None if before is None else renamed.get(before, before))
+        if revisions and replaced is not None:
+            made = replace(made, prev_revision_digest=renamed.get(replaced, replaced))
+        return made
 
     for record in list(held):
         found = site.audit.as_output(record)
