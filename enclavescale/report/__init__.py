@@ -8,16 +8,17 @@ from typing import Any
 
 from enclavescale.report.facts import Made, report_facts
 from enclavescale.report.gather import Gathered
-from enclavescale.report.page import render_page
 from schemas.errors import ConfigError
 
 PAGE = "report.html"
 
-__all__ = ["PAGE", "Gathered", "Made", "render_page", "report_facts", "write_page"]
+__all__ = ["PAGE", "Gathered", "Made", "report_facts", "write_page"]
 
 
 def write_page(directory: Path, facts: Mapping[str, Any]) -> Path:
     """Write report.html from `report_facts` into `directory`, whole or not at all. Raises ConfigError."""
+    from enclavescale.report.page import render_page  # noqa: PLC0415  half a second, for a report only
+
     path, unfinished = directory / PAGE, directory / f".{PAGE}.part"
     text = render_page(facts)
     try:

@@ -26,7 +26,7 @@ RUN_OUTPUTS = 100
 """Outputs of one row of identical ones."""
 
 REMEMBERED = 4_096
-"""Windows whose privacy loss is remembered, for their revisions."""
+"""Windows whose counts are remembered, for their revisions."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class DomainStory:
     policies: Counter[int] = field(default_factory=Counter)
     collateral: Counter[str] = field(default_factory=Counter)
     open_run: bool = False
-    _epsilon: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    _counted: OrderedDict[int, tuple[int, int, int]] = field(default_factory=OrderedDict)
 
     def take(self, verdict: WindowVerdict, start_ms: int) -> None:
         """Take a verdict."""
@@ -141,7 +141,7 @@ class DomainStory:
         self.open_run = identical
         if believed is not None:
             self._count(believed)
-            self._privacy(start_ms, believed)
+            self._window(start_ms, believed)
 
     def _run(self, verdict: WindowVerdict, start_ms: int, figures: Figures) -> None:
         if not self.open_run or not self.runs or self.runs[-1].outputs >= RUN_OUTPUTS:
@@ -157,8 +157,6 @@ class DomainStory:
         for code, count in figures.refused:
             self.refused[code if code in self.refused or len(self.refused) < MAX_CODES else "OTHER"] += count
         self.dilution.take(figures)
-        self.accepted += figures.accepted
-        self.late_accepted += figures.late_accepted
         self.below_quorum += not figures.quorum_met
         self.simulated += figures.simulated_w != 0
         if figures.mean_w is None and len(self.without_mean) < MAX_CODES:
@@ -169,16 +167,24 @@ class DomainStory:
         if digest is not None and (len(self.collateral) < MAX_CODES or digest in self.collateral):
             self.collateral[digest] += 1
 
-    def _privacy(self, start_ms: int, figures: Figures) -> None:
-        known = self._epsilon.get(start_ms)
-        self._epsilon[start_ms] = figures.epsilon_micro
-        if len(self._epsilon) > REMEMBERED:
-            self._epsilon.popitem(last=False)
-        self.epsilon_sum_micro += max(0, figures.epsilon_micro - (known or 0))
+    def _window(self, start_ms: int, figures: Figures) -> None:
+        """What a window's revision says of the whole window counts once."""
+        now = figures.epsilon_micro, figures.accepted, figures.late_accepted
+        before = self._counted.get(start_ms)
+        self._counted[start_ms] = now
+        if len(self._counted) > REMEMBERED:
+            self._counted.popitem(last=False)
+        more = [max(0, one - other) for one, other in zip(now, before or (0, 0, 0), strict=True)]
+        self.epsilon_sum_micro += more[0]
+        self.accepted += more[1]
+        self.late_accepted += more[2]
+        self._privacy(start_ms, figures, revised=before is not None)
+
+    def _privacy(self, start_ms: int, figures: Figures, *, revised: bool) -> None:
         stated = figures.privacy_mode, figures.epsilon_micro, figures.w_event_windows, figures.w_event_epsilon_micro
         last = self.privacy[-1] if self.privacy else None
         if last and stated == (last.mode, last.epsilon_micro, last.w_event_windows, last.w_event_epsilon_micro):
-            last.windows += known is None
+            last.windows += not revised
             last.last_end_ms = max(last.last_end_ms, figures.window_end_ms)
         elif len(self.privacy) >= MAX_RUNS:
             self.privacy_left_out += 1

@@ -20,9 +20,13 @@ from stream_jobs.replay.verdicts import Verdict
 Columns = Mapping[str, Any]
 Paint = Callable[[Axes, Columns], None]
 Legend = tuple[tuple[str, str], ...]
+Edges = tuple[float, float]
 
 WIDE, NARROW = 760.0, 360.0
 """Widths of a plot on a screen and on a telephone, CSS pixels at most."""
+
+LEFT = 66.0
+"""Room for labels left of a plot, pixels."""
 
 MAX_MARKS = 160
 """Columns drawn as a mark each; beyond, neighbours that are identical are one bar."""
@@ -121,8 +125,9 @@ def _draw(
             mpl.rcdefaults()
             mpl.rcParams.update(SETTINGS)
             figure = Figure(figsize=(width / 72, height / 72), facecolor="none")
-            left = 52.0 if heading != "Verdicts" else 64.0
-            axis = figure.add_axes((left / width, 22 / height, (width - left - 8) / width, (height - 30) / height))
+            bottom = 26.0  # the same edges in every plot of a domain, so that their times stand in line
+            size = (width - LEFT - 10) / width, (height - bottom - 8) / height
+            axis = figure.add_axes((LEFT / width, bottom / height, *size))
             axis.patch.set_visible(False)
             _dress(axis)
             paint(axis, columns)
@@ -134,7 +139,8 @@ def _draw(
 def _dress(axis: Axes) -> None:
     axis.grid(True, axis="y", color=COLOURS["grid"], linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.tick_params(colors=COLOURS["soft"], labelsize=9.5, length=0, pad=4)
+    axis.tick_params(colors=COLOURS["soft"], labelsize=9.5, length=0, pad=5)
+    axis.tick_params(axis="x", pad=9)
     for place, spine in axis.spines.items():
         spine.set_visible(place == "bottom")
         spine.set_color(COLOURS["grid"])
@@ -160,49 +166,40 @@ def _tick(at_s: int, step_s: int) -> str:
     return text[5:10] if step_s >= 86_400 else text[11:16] if step_s >= 60 else text[11:19]
 
 
-def _steps(columns: Columns, lows: Sequence[float | None], highs: Sequence[float | None]) -> tuple[list[float], ...]:
-    """x (s since the first window), low and high of a stepped band; NaN where there is nothing or time is left out."""
+def _steps(columns: Columns, values: Sequence[Edges | None]) -> tuple[list[float], list[float], list[float]]:
+    """x (s since the first window), low and high of a stepped band; broken where nothing is or time is left out."""
     begin_ms = min(columns["start_ms"])
     x: list[float] = []
     low: list[float] = []
     high: list[float] = []
-    for number, (start_ms, end_ms) in enumerate(zip(columns["start_ms"], columns["end_ms"], strict=True)):
-        one, other = lows[number], highs[number]
-        x.append((start_ms - begin_ms) / 1000)
-        low.append(math.nan if one is None else one)
-        high.append(math.nan if other is None else other)
-        following = columns["start_ms"][number + 1] if number + 1 < len(lows) else None
-        if following is None or following > end_ms:
-            x.append((end_ms - begin_ms) / 1000)
-            low.append(low[-1])
-            high.append(high[-1])
-            if following is not None:
-                x.append((end_ms - begin_ms) / 1000)
-                low.append(math.nan)
-                high.append(math.nan)
+    last_ms = begin_ms
+    for start_ms, end_ms, value in zip(columns["start_ms"], columns["end_ms"], values, strict=True):
+        if value is None or start_ms > last_ms:
+            x.append((start_ms - begin_ms) / 1000)
+            low.append(math.nan)
+            high.append(math.nan)
+        if value is not None:
+            x += [(start_ms - begin_ms) / 1000, (end_ms - begin_ms) / 1000]
+            low += [value[0]] * 2
+            high += [value[1]] * 2
+        last_ms = end_ms
     return x, low, high
 
 
-def _line(axis: Axes, columns: Columns, values: Sequence[tuple[float, float] | None], ink: str, **style: Any) -> None:
+def _line(axis: Axes, columns: Columns, values: Sequence[Edges | None], ink: str, **style: Any) -> None:
     """Least and most of every column; one line where they are the same."""
-    x, low, high = _steps(
-        columns,
-        [None if one is None else one[0] for one in values],
-        [None if one is None else one[1] for one in values],
-    )
-    if any(one is not None and one[0] != one[1] for one in values):
-        axis.fill_between(x, low, high, step="post", facecolor=COLOURS[ink], alpha=0.55, linewidth=0)
-    for line in (low,) if low == high else (low, high):
-        axis.plot(x, line, color=COLOURS[ink], drawstyle="steps-post", **{"linewidth": 1.5, **style})
+    x, low, high = _steps(columns, values)
+    apart = any(one is not None and one[0] != one[1] for one in values)
+    if apart:
+        axis.fill_between(x, low, high, facecolor=COLOURS[ink], alpha=0.55, linewidth=0)
+    for line in (low, high) if apart else (low,):
+        axis.plot(x, line, color=COLOURS[ink], **{"linewidth": 1.5, **style})
 
 
 def _band(axis: Axes, columns: Columns, spans: Sequence[Sequence[int] | None], unit: tuple[float, str]) -> None:
-    x, low, high = _steps(
-        columns,
-        [None if one is None else one[2] / unit[0] for one in spans],
-        [None if one is None else one[3] / unit[0] for one in spans],
-    )
-    axis.fill_between(x, low, high, step="post", facecolor=COLOURS["band"], alpha=0.25, linewidth=0)
+    edges = [None if one is None else (one[2] / unit[0], one[3] / unit[0]) for one in spans]
+    x, low, high = _steps(columns, edges)
+    axis.fill_between(x, low, high, facecolor=COLOURS["band"], alpha=0.25, linewidth=0)
     lines = [None if one is None else (one[0] / unit[0], one[1] / unit[0]) for one in spans]
     _line(axis, columns, lines, "power")
 
@@ -243,8 +240,8 @@ def _refusals(axis: Axes, columns: Columns, codes: Sequence[str]) -> None:
         top = [below + count for below, count in zip(floor, layer, strict=True)]
         if any(layer):
             ink = f"c{number if number < len(codes) else MAX_REFUSAL_CODES}"
-            x, low, high = _steps(columns, floor, top)
-            axis.fill_between(x, low, high, step="post", facecolor=COLOURS[ink], linewidth=0)
+            x, low, high = _steps(columns, list(zip(floor, top, strict=True)))
+            axis.fill_between(x, low, high, facecolor=COLOURS[ink], linewidth=0)
         floor = top
     axis.set_ylim(0, max(1.0, 1.08 * max(floor, default=0.0)))
     axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
@@ -259,16 +256,12 @@ def _kinds(columns: Columns) -> list[Verdict]:
 
 
 def _verdict_height(columns: Columns) -> float:
-    return 34.0 + 17.0 * len(_kinds(columns))
+    return 38.0 + 17.0 * len(_kinds(columns))
 
 
 def _marks_note(columns: Columns) -> str:
     merged = any(sum(counts.values()) > 1 for counts in columns["verdicts"])
-    return (
-        " Where marks would touch, a bar stands for neighbours; a window that was revised has one mark."
-        if merged
-        else ""
-    )
+    return " A window that was revised, or a column of several, has one mark of each kind." if merged else ""
 
 
 def _verdicts(axis: Axes, columns: Columns) -> None:
