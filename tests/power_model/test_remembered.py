@@ -84,6 +84,10 @@ def test_who_was_with_two_jobs_does_not_join_them() -> None:
     free = np.ones(12, np.bool_)
     groups = with_past([], past, free)
     assert [before.tolist() for _, before in groups] == [list(range(6)), list(range(6, 12))]
+    # Nor does a window in which both were taken for one: who is not found now is not given to either.
+    merged = np.zeros((12, 1), np.int8)
+    apart = with_past([np.arange(4), np.arange(6, 10)], merged, free)
+    assert [(now.size, before.size) for now, before in apart] == [(4, 0), (4, 0)]
     ((_, first), (_, second)) = with_past([np.array([5, 6, 7, 8])], past, free)
     assert (first.tolist(), second.tolist()) == ([9, 10, 11], [0, 1, 2, 3, 4])
 
@@ -120,9 +124,11 @@ def test_hosts_that_do_not_follow_what_is_found_are_left_out() -> None:
     series[:8] += swing_w
     series[9] -= swing_w
     series[10] += 10 * swing_w
+    series[12] += swing_w + 600 * np.cos(0.3 * np.arange(PANES))
     series[11] += swing_w
-    kept = still_in_step(series, NOISE, np.arange(6), np.arange(6, 12))
-    assert kept.tolist() == [6, 7, 11]  # not the one that stands still, nor against the others, nor ten times as far
+    kept = still_in_step(series, NOISE, np.arange(6), np.arange(6, 13))
+    # Not the one that stands still, nor against the others, nor ten times as far, nor who does other things beside.
+    assert kept.tolist() == [6, 7, 11]
 
 
 @pytest.mark.parametrize("against_w", [-100_000.0, -1_000.0, -300.0, 300.0, 100_000.0])
