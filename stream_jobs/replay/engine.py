@@ -21,11 +21,12 @@ from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LOG_APPEND_TIME, LogRecord
 from stream_jobs.replay.ahead import PROBE, begin_at
 from stream_jobs.replay.desk import Desk, ReplayRequest
-from stream_jobs.replay.evidence import PLAIN_END, EvidenceWatch
+from stream_jobs.replay.evidence import PLAIN_END, Basis, EvidenceWatch
 from stream_jobs.replay.exact import Exactness
 from stream_jobs.replay.judge import Judge, key_of
 from stream_jobs.replay.letters import LetterSide
 from stream_jobs.replay.published import ManifestSide, OutputSide, manifest_place, output_place
+from stream_jobs.replay.sets import CollateralSets
 from stream_jobs.replay.source import Extent, RecordSource
 from stream_jobs.replay.trusted import Reach, TrustedPolicies
 from stream_jobs.replay.verdicts import Finding, PartitionResult, Severity, Verdict, WindowVerdict
@@ -75,6 +76,7 @@ class PartitionReplay:
         request: ReplayRequest,
         partition: int,
         policies: TrustedPolicies,
+        sets: CollateralSets,
         verify: SessionVerifier,
         *,
         on_verdict: Callable[[WindowVerdict], None],
@@ -82,7 +84,7 @@ class PartitionReplay:
         progress: Progress = lambda _partition, _done, _total: None,
     ):
         self.source, self.request, self.partition = source, request, partition
-        self.policies, self.verify, self.progress = policies, verify, progress
+        self.policies, self.sets, self.verify, self.progress = policies, sets, verify, progress
         self._on_verdict, self._on_finding = on_verdict, on_finding
         self.bounds = Bounds.of(source, request, partition)
 
@@ -159,15 +161,17 @@ class _Attempt:
         self._request, self._source = replay.request, replay.source
         self._bounds, partition, policies = replay.bounds, replay.partition, replay.policies
         log, request = self._bounds.reports, self._request
-        self._watch = EvidenceWatch(replay.verify, desk, request.as_of_ms)
-        self._outputs = OutputSide(request, partition, policies, replay.verify, desk, self._watch)
+        self._watch = EvidenceWatch(replay.verify, replay.sets, desk, request.as_of_ms)
+        self._outputs = OutputSide(request, partition, policies, replay.sets, replay.verify, desk, self._watch)
         self._manifests = ManifestSide(request, desk)
         self._letters = LetterSide(request, partition, desk)
         self.judge = Judge(desk, log.topic)
         self._judges = tuple(judges)
         whole = begin == log.first == 0
         self._exact = Exactness(policies, partition, whole, request.clock_slack_ms)
-        config = CoreConfig(log.topic, partition, policies.lookup, replay.verify, request.framing)
+        config = CoreConfig(
+            log.topic, partition, policies.lookup, replay.verify, request.framing, collateral=replay.sets.lookup
+        )
         self._core = PartitionCore(config)
         self._core.published = self._outputs.chain
         self._moments = _Moments()
@@ -281,6 +285,10 @@ class _Attempt:
         return all(self._exact.is_exact(name) for name in known)
 
     def _accepted(self, record: LogRecord) -> None:
+        state = self._core.domains.get((record.key or b"").decode("utf-8", "replace"))
+        plain = state is not None and not record.headers and len(state.policies) == 1
+        if plain and state is not None and self._watch.repeats(record, Basis.of(state)):
+            return
         decoded = decode_signed_record(record.value or b"", self._request.framing)
         body = decoded.body
         if record.headers:
@@ -289,13 +297,12 @@ class _Attempt:
         if isinstance(body, ControlRecord):
             self._exact.control(self._core, record, body)
             if decoded.evidence is not None:
-                binding = decoded.evidence.binding
-                self._desk.result.sessions[body.session_id] = binding.session_public_key
-                self._watch.control(record, decoded, state.active)
+                self._desk.result.sessions[body.session_id] = decoded.evidence.binding.session_public_key
+                self._watch.control(record, decoded, Basis.of(state))
             return
         view = state.view_for(body.window_start_ms)
         if view is not None:
-            self._watch.report(record, decoded, view)
+            self._watch.report(record, decoded, Basis.of(state, view))
 
     # -- outputs -----------------------------------------------------------------------------------------------------
 
@@ -305,7 +312,7 @@ class _Attempt:
         certain = self._exact.counts_exactly(domain)
         for one in made:
             self._window(record, one, certain)
-        self._exact.published(domain, self._core.domains[domain], self._outputs.ends.get(record.offset))
+        self._exact.published(record, self._core.domains[domain], self._outputs.closes.get(record.offset))
         if self._exact.is_exact(domain):
             self._scope.exact_from.setdefault(domain, record.offset)
         self._outputs.settle(record.offset)

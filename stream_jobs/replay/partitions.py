@@ -15,6 +15,7 @@ from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.replay.beside import check_beacons, check_collateral, check_policies
 from stream_jobs.replay.desk import ReplayRequest
 from stream_jobs.replay.engine import PartitionReplay, Progress
+from stream_jobs.replay.sets import CollateralSets, TopicSets
 from stream_jobs.replay.source import RecordSource
 from stream_jobs.replay.trusted import TrustedPolicies
 from stream_jobs.replay.verdicts import Finding, PartitionResult, Severity, Verdict, WindowVerdict
@@ -82,26 +83,33 @@ def replay_source(
     source: RecordSource,
     request: ReplayRequest,
     verify: SessionVerifier | None = None,
+    sets: CollateralSets | None = None,
     *,
     on_verdict: OnVerdict,
     on_finding: OnFinding,
     progress: Progress = lambda _partition, _done, _total: None,
 ) -> ReplayResult:
-    """Replay everything from `source` in this process. Raises ReadFailed."""
+    """Replay everything from `source` in this process. Raises ReadFailed.
+
+    `verify`, `sets`: in place of a cache of one's own and of the collateral topic.
+    """
     tally = _Tally(on_finding)
     policies = check_policies(source, request, tally)
+    numbers = partitions_to_replay(source, request, policies)
+    verify, sets = verify or SessionCache().verify, sets or TopicSets.read(source, request)
     results = [
         PartitionReplay(
             source,
             request,
             number,
             policies,
-            verify or SessionCache().verify,
+            sets,
+            verify,
             on_verdict=on_verdict,
             on_finding=on_finding,
             progress=progress,
         ).run()
-        for number in partitions_to_replay(source, request, policies)
+        for number in numbers
     ]
     return _together(source, request, policies, results, tally)
 
@@ -119,6 +127,7 @@ def replay_parallel(
 
     Verdicts of one partition come in order, those of different ones as they are made.
     """
+    tune_collector()
     source = spec.open()
     try:
         policies = TrustedPolicies.read(source, request)
@@ -179,6 +188,7 @@ def _one_partition(spec: SourceSpec, request: ReplayRequest, number: int) -> Par
             request,
             number,
             policies,
+            TopicSets.read(source, request),
             SessionCache().verify,
             on_verdict=_QUEUE.put,
             on_finding=_QUEUE.put,

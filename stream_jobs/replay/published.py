@@ -21,7 +21,9 @@ from stream_jobs.log_record import LogRecord
 from stream_jobs.output import _cloud_event
 from stream_jobs.replay.ahead import Ahead, Place
 from stream_jobs.replay.desk import Desk, ReplayRequest
-from stream_jobs.replay.evidence import EvidenceWatch
+from stream_jobs.replay.evidence import Basis, EvidenceWatch
+from stream_jobs.replay.exact import Close
+from stream_jobs.replay.sets import CollateralSets
 from stream_jobs.replay.trusted import TrustedPolicies
 from stream_jobs.replay.verdicts import Verdict, WindowVerdict
 from stream_jobs.tail import ForeignOutput, verify_output
@@ -92,16 +94,17 @@ class OutputSide:
         request: ReplayRequest,
         partition: int,
         policies: TrustedPolicies,
+        sets: CollateralSets,
         verify: SessionVerifier,
         desk: Desk,
         watch: EvidenceWatch,
     ):
         self._request, self._partition, self._policies, self._verify = request, partition, policies, verify
-        self._desk, self._watch = desk, watch
+        self._sets, self._desk, self._watch = sets, desk, watch
         self.chain: dict[OutputKey, bytes] = {}
         self.windows: dict[OutputKey, list[PublishedOutput]] = {}
-        self.ends: dict[int, dict[str, int]] = {}
-        """Close offset -> domain -> earliest window end published there."""
+        self.closes: dict[int, dict[str, Close]] = {}
+        """Close offset -> domain -> what was published there."""
         self.stragglers: list[PublishedOutput] = []
         self.last_close = -1
         self.first_close: int | None = None
@@ -129,8 +132,8 @@ class OutputSide:
             for one in self.windows.pop(key):
                 self._late(one)
             self.chain.pop(key, None)
-        for close in [close for close in self.ends if close < position]:
-            del self.ends[close]
+        for close in [close for close in self.closes if close < position]:
+            del self.closes[close]
 
     def rest(self) -> int:
         """Read to the topic's end: only windows that were asked for still count. Returns their highest close offset."""
@@ -159,8 +162,10 @@ class OutputSide:
         close = one.close_offset
         self.first_close = close if self.first_close is None else min(self.first_close, close)
         self.last_close = max(self.last_close, close)
-        ends = self.ends.setdefault(close, {})
-        ends[output.domain] = min(ends.get(output.domain, output.window_end_ms), output.window_end_ms)
+        closes = self.closes.setdefault(close, {})
+        known = closes.get(output.domain)
+        end_ms = output.window_end_ms if known is None else min(known.end_ms, output.window_end_ms)
+        closes[output.domain] = Close(end_ms, output.collateral_digest)
         if self._request.wants(*one.key[:2]):
             check_envelope(self._desk, record, manifest_key(one.key), output_headers(one))
         if close < self._now:
@@ -178,11 +183,12 @@ class OutputSide:
         view = self._policies.lookup(output.policy_digest)
         if view is None:
             raise ForeignOutput("an output of a policy that is not on the policy topic, or not trusted")
-        verify_output(signed, preimage, view, self._verify)
+        verify_output(signed, preimage, view, self._verify, self._sets.judging(output.collateral_digest))
         if evidence is None or session_id_of(encode_binding(evidence.binding)) != signed.worker.session_id:
             raise ForeignOutput("the worker's session_id differs from its session binding")
         self._desk.result.sessions[signed.worker.session_id] = evidence.binding.session_public_key
-        self._watch.worker(record, evidence, view)
+        digest = output.collateral_digest
+        self._watch.worker(record, evidence, Basis(view, None if digest is None else self._sets.lookup(digest)))
         return PublishedOutput(record, signed, record_digest(preimage))
 
     def _refuse(self, record: LogRecord, named: tuple[str, int] | None, message: str) -> None:

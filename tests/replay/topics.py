@@ -16,7 +16,7 @@ from enclavescale.fleet import sign_policy
 from schemas.codec import SINGLE_OBJECT
 from schemas.topics import TopicNames
 from stream_jobs.core.effects import Emission, Rejection
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.log_record import LogRecord
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.policy_store import PolicyTrust, open_policy
@@ -26,6 +26,7 @@ from stream_jobs.replay.source import Extent
 from stream_jobs.replay.verdicts import Finding, WindowVerdict
 from tests.core.fleet import AGGREGATORS, PARTITION, session_of
 from tests.core.replay import CACHE, Run
+from tests.core.sets import SETS, judging
 
 NAMES = TopicNames()
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -117,6 +118,19 @@ class _Producer:
         return 0
 
 
+class ToySets:
+    """The sets that toy fleets are judged under, in place of a topic."""
+
+    def lookup(self, digest: bytes) -> CollateralView | None:
+        return SETS.get(digest)
+
+    def judging(self, digest: bytes | None) -> Sequence[CollateralView]:
+        return tuple(SETS.values()) if digest is not None else ()
+
+    def current(self, now_ms: int) -> CollateralView | None:
+        return None
+
+
 @dataclass
 class Published:
     """A run of the core as the topics show it. `outputs`: how many there are."""
@@ -133,7 +147,12 @@ class Published:
         verdicts: list[WindowVerdict] = []
         findings: list[Finding] = []
         result = replay_source(
-            source or self.source, request, CACHE.verify, on_verdict=verdicts.append, on_finding=findings.append
+            source or self.source,
+            request,
+            judging(CACHE.verify),
+            ToySets(),
+            on_verdict=verdicts.append,
+            on_finding=findings.append,
         )
         return Said(result, verdicts, findings)
 
