@@ -10,7 +10,7 @@ import pytest
 from power_model.groups import synchronised_groups
 from power_model.interpolation import pane_means
 from power_model.pooled import pooled_quantiles
-from power_model.swing import LEAST_IN_STEP, _course, _spread, swing_of
+from power_model.swing import LEAST_IN_STEP, _course, _shares, _spread, swing_of
 from tests.power_model.test_swing import GPUS, PANES, TICKS, TICKS_PER_PANE, fleet, rows_of, square
 
 
@@ -78,3 +78,17 @@ def test_steps_of_the_chain_are_no_larger_than_the_readings_spread() -> None:
     swing = swing_of([replace(rows, step_w2=60.0**2)], TICKS_PER_PANE)
     assert swing.independent_w < 15 * np.sqrt(6 * GPUS)
     assert swing.independent_w > 2 * np.sqrt(6 * GPUS)
+
+
+def test_a_swing_may_hide_in_the_noise_of_its_panes() -> None:
+    """Its panes moved by 1 W^2 as far as one can see, by up to 4 W^2 as far as noise can hide: twice as far, then."""
+    course = np.sin(0.7 * np.arange(PANES))[np.newaxis] * 50.0
+    seen = 2.0 * course[0]
+    for most_w2, far in ((1.0, 1.0), (4.0, 2.0)):
+        least, most = _shares(course, seen, 100.0, 100.0 * most_w2)
+        assert most == pytest.approx(far * _shares(course, seen, 100.0, 100.0)[1])
+        assert least == _shares(course, seen, 100.0, 100.0)[0]
+    rows = rows_of(square(10, 200, 500)[np.newaxis, np.newaxis] * np.ones((1, GPUS, 1)), None)
+    panes = rows.panes_w[0] + 400 * np.sin(2.9 * np.arange(PANES))
+    doubts = [_course(rows, np.arange(1), panes, noise_w2, TICKS_PER_PANE, 0)[1] for noise_w2 in (0.0, 60_000.0)]
+    assert doubts[1] > 1.2 * doubts[0]
