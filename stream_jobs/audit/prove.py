@@ -6,7 +6,7 @@ Nothing on the topics is believed: what does not hold when checked is passed ove
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from schemas.codec import (
@@ -19,6 +19,7 @@ from stream_jobs.audit.document import ACCEPTED, REFUSED, Path, ReportProof
 from stream_jobs.audit.errors import UNSOUND, RecordNotFound, RefusedTreeUnproven
 from stream_jobs.audit.refused import RefusedRecord, refused_tree
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
+from stream_jobs.core.log_digest import MAX_WITNESSES, record_witness
 from stream_jobs.core.merkle import inclusion_path
 from stream_jobs.log_record import LogRecord
 
@@ -27,6 +28,9 @@ SLACK_MS = 2 * 3600 * 1000
 
 NEAR = 512
 """Chunks of one manifest stand together, in between at most those of a second worker: offsets looked at each way."""
+
+MAX_LETTERS = 16
+"""Dead letters of one record that are tried: it may have been refused again and again."""
 
 _DIGEST = "enclavescale.record.digest"
 _PLACE = "__connect.errors.offset"
@@ -189,16 +193,15 @@ class Prover:
     # -- refused -----------------------------------------------------------------------------------------------
 
     def _refused(self, digest: bytes, revision: int | None, report: bytes | None) -> Iterator[ReportProof]:
-        found, unproven = self._letters_of(digest), None
-        for letter in found[:1]:  # its first refusal; those after it are copies
+        unproven = None
+        for letter in self._letters_of(digest)[:MAX_LETTERS]:
             for output, closes, after in self._outputs_after(letter):
-                made = output.output
-                if revision is not None and made.revision != revision:
+                if revision is not None and output.output.revision != revision:
                     continue
                 manifest = self._first_chunk(output, letter.record.partition, letter.record.timestamp_ms)
                 if manifest is None or manifest.manifest.refused_count == 0:
                     continue
-                letters = self._letters(letter.record.partition, after, made.source.close_offset)
+                letters = self._letters(letter.record.partition, manifest.manifest, after)
                 try:
                     paths = refused_tree(manifest.manifest, letters, closes).path_of(digest)
                 except RefusedTreeUnproven as error:
@@ -232,20 +235,35 @@ class Prover:
         except ValueError:
             return None
 
-    def _letters(self, partition: int, after: int, before: int) -> dict[int, RefusedRecord]:
-        """Dead letters whose originals stand at offsets between two, by source offset; the first of copies."""
+    def _letters(self, partition: int, manifest: WindowManifest, after: int) -> dict[int, RefusedRecord]:
+        """Dead letters that a manifest may count, by source offset: those it names, else all since offset `after`.
+
+        Of copies the first counts, but one that is as the manifest says before any other.
+        """
+        named = {one.offset: one.digest for one in manifest.witnesses}
+        flood = len(named) >= MAX_WITNESSES
         found: dict[int, RefusedRecord] = {}
         for record in self._topics.between(self._names.rejections, partition, 0):
             letter = self._letter(record)
-            if letter is None or not after < letter.offset < before or letter.offset in found:
+            if letter is None or not (
+                after < letter.offset < manifest.close_offset if flood else letter.offset in named
+            ):
                 continue
-            try:
-                body = decode_signed_record(record.value or b"", self._framing).body
-            except SchemaError:
+            # Headers of the original are not in its dead letter; hardly any record has some.
+            exact = named.get(letter.offset) == record_witness(replace(record, headers=()))
+            if letter.offset in found and not exact:
                 continue
-            stray = isinstance(body, ControlRecord) or letter.code == "NO_POLICY"
-            found[letter.offset] = RefusedRecord(letter.offset, letter.digest, body.domain, stray)
+            domain, stray = self._whose(letter) if flood else ("", False)
+            found[letter.offset] = RefusedRecord(letter.offset, letter.digest, domain, stray)
         return found
+
+    def _whose(self, letter: _Letter) -> tuple[str, bool]:
+        """Domain of a dead letter, and whether it may have been of no domain; of none for what cannot be decoded."""
+        try:
+            body = decode_signed_record(letter.record.value or b"", self._framing).body
+        except SchemaError:
+            return "", False
+        return body.domain, isinstance(body, ControlRecord) or letter.code == "NO_POLICY"
 
     def _outputs_after(self, letter: _Letter) -> Iterator[tuple[OutputRecord, list[int], int]]:
         """Outputs that may count a dead letter: those closed next after it, its domain's first.
@@ -253,10 +271,7 @@ class Prover:
         With the closes before, and the close of the same domain's output before, -1 if that is not known.
         """
         partition = letter.record.partition
-        try:
-            domain = decode_signed_record(letter.record.value or b"", self._framing).body.domain
-        except SchemaError:
-            domain = ""
+        domain, _ = self._whose(letter)
         outputs = [
             one
             for one in self._outputs(partition, letter.record.timestamp_ms)

@@ -256,6 +256,27 @@ def test_dead_letters_that_came_twice_count_once() -> None:
         assert prove(site, letter.digest or b"", verdict=REFUSED)[1].verdict == REFUSED
 
 
+def test_forged_dead_letters_do_not_stand_for_the_genuine_ones() -> None:
+    """In front of them, at the same offsets, with digests of their own: the manifest names what each letter holds."""
+    site = fresh()
+    letters = [one for one in site.story.run.rejections if one.digest is not None]
+    held = site.topics.records[NAMES.rejections, 0]
+    forged = [
+        replace(
+            one,
+            value=(one.value or b"") + b"x",
+            headers=tuple(
+                (name, b"00" * 32 if name.endswith("record.digest") else value) for name, value in one.headers
+            ),
+        )
+        for one in held
+    ]
+    site.topics.records[NAMES.rejections, 0] = [
+        replace(one, offset=number) for number, one in enumerate([*forged, *held])
+    ]
+    assert prove(site, letters[3].digest or b"", verdict=REFUSED)[1].verdict == REFUSED
+
+
 # -- the document ------------------------------------------------------------------------------------------------
 
 
