@@ -128,9 +128,7 @@ def _under_its_own_signer(value: bytes) -> PolicyView:
 
 @audit_group.command(epilog=EXIT_CODES)
 @click.argument("digest", required=False)
-@click.option(
-    "--report", type=click.File("rb"), help="The report itself, its value as on the topic; goes into the proof."
-)
+@click.option("--report", type=click.File("rb"), help="The report itself, its value as on the topic.")
 @click.option("--host", metavar="HOST", help="With --window: the host's report of that window.")
 @click.option("--window", metavar="T", help="The window's begin.")
 @click.option("--verdict", type=click.Choice([ACCEPTED, REFUSED]), help="What to prove; without it what there is.")

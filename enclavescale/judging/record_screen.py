@@ -146,6 +146,7 @@ def _published_blocks(made: Published) -> Iterator[RenderableType]:
             ("log", Text(f"{made.topic}[{made.partition}], closed at offset {made.close_offset}")),
             ("digest", hexadecimal(made.digest.hex(), _HEX_COLUMNS)),
             ("worker", Text(f"{made.worker}, core {made.core_version}")),
+            ("session", hexadecimal(made.session_id.hex(), _HEX_COLUMNS)),
             ("root", Text(made.root + simulated, BAD if made.simulated else "")),
             ("policy", Text(f"counter {made.policy_counter}, {made.policy_digest.hex()}", overflow="fold")),
             ("signer", Text(made.policy_signer.hex(), overflow="fold")),
