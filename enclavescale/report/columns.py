@@ -8,7 +8,7 @@ from typing import Any
 
 from stream_jobs.replay.verdicts import Figures
 
-MAX_COLUMNS = 480
+MAX_COLUMNS = 400
 """Columns kept of a domain. Beyond, two neighbours become one that spans both."""
 
 

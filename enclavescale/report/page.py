@@ -7,6 +7,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def render_page(facts: Mapping[str, Any]) -> str:
         meanings={one.value: text for one, text in MEANINGS.items()},
         records=sum(one["records"] for one in result["partitions"]),
         different=sum(result["verdicts"].values()) - result["verdicts"].get(Verdict.IDENTICAL.value, 0),
-        drawn=[_drawn(one["columns"], number) for number, one in enumerate(facts["domains"][:MAX_PLOTTED])],
+        drawn=[_drawn(one["columns"], number) for number, one in enumerate(facts["domains"])],
+        most_plotted=MAX_PLOTTED,
         tcb=_tcb(facts["sessions"]),
         warnings=_warnings(facts["sessions"]),
     )
@@ -78,7 +80,8 @@ def render_page(facts: Mapping[str, Any]) -> str:
 
 
 def _drawn(columns: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
-    plots: Sequence[Plot] = domain_plots(columns, f"d{number}") if columns["start_ms"] else ()
+    wanted = number < MAX_PLOTTED and columns["start_ms"]
+    plots: Sequence[Plot] = domain_plots(columns, f"d{number}") if wanted else ()
     return [
         {
             "heading": one.heading,
@@ -109,6 +112,7 @@ def _warnings(sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
     return sorted(counts.items())
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -81,7 +81,8 @@ def clean_svg(figure: Figure, name: str, title: str, description: str) -> str:
         _identity(element, name, used)
         for key in ("d", "transform", "points", "x", "y", "width", "height"):
             if key in element.attrib:
-                element.set(key, _NUMBER.sub(_shorter, " ".join(element.get(key, "").split())))
+                text = " ".join(element.get(key, "").split())
+                element.set(key, _NUMBER.sub(_tenths if key == "d" else _hundredths, text))
     for empty in root.xpath("//*[local-name()='defs'][not(*)]"):
         empty.getparent().remove(empty)
     for key in ("width", "height", "version"):
@@ -93,8 +94,8 @@ def clean_svg(figure: Figure, name: str, title: str, description: str) -> str:
         element.text = label
         root.insert(position, element)
     etree.cleanup_namespaces(root)
-    text: str = etree.tostring(root, encoding="unicode")
-    return text.replace("\n", "")
+    made: str = etree.tostring(root, encoding="unicode")
+    return made.replace("\n", "")
 
 
 def _references(root: etree._Element) -> Iterator[str]:
@@ -137,5 +138,9 @@ def _style(element: etree._Element) -> None:
         element.set("class", " ".join(classes))
 
 
-def _shorter(number: re.Match[str]) -> str:
+def _tenths(number: re.Match[str]) -> str:
+    return f"{float(number.group()):.1f}".removesuffix(".0")
+
+
+def _hundredths(number: re.Match[str]) -> str:
     return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")
