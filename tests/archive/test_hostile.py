@@ -269,7 +269,8 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(found for key, one in pairs for found in paths_of(one, (*path, key)))]
 
 
-@settings(max_examples=60 if TIER == "test" else 5000, deadline=None)
+@pytest.mark.every_tier
+@settings(max_examples=60 if TIER == "test" else 500, deadline=None)
 @given(data=st.data())
 def test_any_value_in_any_place_of_the_index(archive: Path, data: st.DataObject) -> None:
     content = json.loads((archive / INDEX).read_bytes())
@@ -339,7 +340,8 @@ def test_records_that_nobody_exports_are_refused(tmp_path: Path, records: list[b
     assert FILE in str(caught.value)
 
 
-@settings(max_examples=150 if TIER == "test" else 20_000, deadline=None)
+@pytest.mark.every_tier
+@settings(max_examples=150 if TIER == "test" else 5_000, deadline=None)
 @given(data=st.data())
 def test_any_bytes_give_records_or_a_refusal(data: st.DataObject) -> None:
     head = _header(NAMES.reports, 0)
@@ -354,7 +356,8 @@ def test_any_bytes_give_records_or_a_refusal(data: st.DataObject) -> None:
     assert segment.content_sha256 == hashlib.sha256(b"".join(map(encode_record, found))).digest()
 
 
-@settings(max_examples=150 if TIER == "test" else 20_000, deadline=None)
+@pytest.mark.every_tier
+@settings(max_examples=150 if TIER == "test" else 5_000, deadline=None)
 @given(block=st.binary(max_size=80) | st.lists(st.sampled_from(GOOD)).map(b"".join))
 def test_any_block_gives_records_or_a_refusal(block: bytes) -> None:
     """What is read is what is written: no two encodings of one record."""
@@ -398,6 +401,7 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
             check(tmp_path)
 
 
+@pytest.mark.every_tier
 def test_any_change_of_a_segment_that_the_index_agrees_with(tmp_path: Path) -> None:
     """Whoever changes a file and the index with it still has to give records: other contents never pass as these."""
     log = [record(n, b"v%d" % n, headers=(("h", None),)) for n in range(4)]
