@@ -77,9 +77,8 @@ def run_live(kafka: KafkaBroker, directory: Path, windows: int, hosts: int, seed
             wait_until(lambda mark=window: sum(side.ends(side.topics.output)) >= mark, "outputs")
             worker.kill()
             worker = WorkerProcess(side, f"{side.prefix}-w", directory / "again.log", index=rng.randrange(8))
-    wait_until(lambda: sum(side.ends(side.topics.output)) >= 2 * (windows - 6), "outputs", 120)
-    while len(side.read(side.topics.output)) < sum(side.ends(side.topics.output)):
-        time.sleep(0.5)
+    newest = {(domain, start_ms + (windows - 3) * WINDOW_MS) for domain in DOMAINS}
+    wait_until(lambda: newest <= {key[:2] for key in outputs_of(side.read(side.topics.output))}, "outputs", 300)
     time.sleep(2.5)  # two ticks: what was refused last is acknowledged by then
     assert worker.stop() == 0
     refused = Counter(header(message, "enclavescale.error.code") for message in side.read(side.topics.rejections))
