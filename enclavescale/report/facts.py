@@ -68,7 +68,7 @@ def report_facts(
         "sessions": jsonable(sessions),
         "policies": [_policy(one, gathered, made.at_ms) for one in policies],
         "collateral": [_collateral(one, made.at_ms) for one in collateral],
-        "collateral_sets": _sets(gathered),
+        "collateral_sets": _sets(gathered, collateral),
         "left_out": {"outputs_of_domains": gathered.domains_left_out, "evidence_of_sessions": left_out},
         "shown": {
             "windows": jsonable(windows[:MAX_SHOWN]),
@@ -158,8 +158,18 @@ def _collateral(item: CollateralFacts, at_ms: int) -> dict[str, Any]:
     return {**jsonable(item), "due": item.next_update_ms is not None and item.next_update_ms < at_ms}
 
 
-def _sets(gathered: Gathered) -> list[dict[str, Any]]:
+def _sets(gathered: Gathered, collateral: Sequence[CollateralFacts]) -> list[dict[str, Any]]:
+    """Sets that outputs name; what is on the topic of each."""
     counts: Counter[str] = Counter()
     for story in gathered.domains:
         counts += story.collateral
-    return [{"digest": digest, "outputs": count} for digest, count in sorted(counts.items())]
+    known = {one.digest: one for one in collateral if one.members is not None}
+    return [
+        {
+            "digest": digest,
+            "outputs": count,
+            "members": known[digest].members if digest in known else None,
+            "next_update_ms": known[digest].next_update_ms if digest in known else None,
+        }
+        for digest, count in sorted(counts.items())
+    ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 
-from schemas.codec import decode_collateral, decode_signed_policy, record_digest
+from schemas.codec import decode_collateral, decode_signed_policy
+from schemas.collateral import SET, item_digest, set_members
 from schemas.errors import EnclaveScaleError
 from schemas.records import Policy
 from stream_jobs.core.policies import PolicyView
@@ -78,7 +80,11 @@ def _policy(record: LogRecord, view: PolicyView, signer: bytes) -> PolicyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollateralFacts:
-    """An item on the collateral topic, or a set of them."""
+    """An item on the collateral topic, or a set of them (kind "set", whose id is its digest).
+
+    Of a set `members` says how many items it has, None for one that is not well formed; `missing` how many of them are
+    not on the topic, and `next_update_ms` when the first of the others is due. An item has neither.
+    """
 
     kind: str
     id: str
@@ -88,6 +94,8 @@ class CollateralFacts:
     next_update_ms: int | None
     partition: int
     offset: int
+    members: int | None = None
+    missing: int | None = None
 
 
 MAX_COLLATERAL = 5_000
@@ -100,26 +108,40 @@ def collateral_facts(source: RecordSource, request: ReplayRequest) -> tuple[Coll
     Raises ReadFailed.
     """
     found: dict[bytes, CollateralFacts] = {}
+    sets: dict[bytes, tuple[bytes, ...]] = {}
     for record in _records(source, request.topics.collateral):
         value = record.value or b""
         try:
             item = decode_collateral(value, request.framing)
         except EnclaveScaleError:
             continue  # a finding says so
-        digest = record_digest(value[request.framing.unframe(value)[1] :])
+        digest = item_digest(item)
         found.pop(digest, None)
         found[digest] = CollateralFacts(
             kind=item.kind,
             id=item.id,
-            digest=digest.hex(),
+            digest=item.id if item.kind == SET else digest.hex(),
             fetched_at_ms=item.fetched_at_ms,
             not_before_ms=item.not_before_ms,
             next_update_ms=item.next_update_ms,
             partition=record.partition,
             offset=record.offset,
         )
+        if item.kind == SET:
+            with suppress(EnclaveScaleError):
+                sets[digest] = set_members(item)
         if len(found) > MAX_COLLATERAL:
+            sets.pop(next(iter(found)), None)
             found.pop(next(iter(found)))
+    for digest, wanted in sets.items():
+        there = [found[one] for one in wanted if one in found]
+        due = [one.next_update_ms for one in there if one.next_update_ms is not None]
+        found[digest] = replace(
+            found[digest],
+            members=len(wanted),
+            missing=len(wanted) - len(there),
+            next_update_ms=min(due, default=None),
+        )
     return tuple(found.values())
 
 

@@ -179,7 +179,7 @@ def collateral_of(name: Naming = plain) -> list[CollateralFacts]:
         partition=0,
         offset=1,
     )
-    return [item, replace(item, kind="set", next_update_ms=None, not_before_ms=None, offset=2)]
+    return [item, replace(item, kind="set", digest="ab" * 32, not_before_ms=None, offset=2, members=3, missing=1)]
 
 
 def findings_of(name: Naming = plain) -> list[Finding]:

@@ -13,6 +13,9 @@ from enclavescale.report import Gathered, report_facts
 from enclavescale.report.explain import FOREIGN, explanations
 from enclavescale.report.facts import headline
 from enclavescale.report.gather import MAX_WINDOWS, RUN_OUTPUTS
+from schemas.codec import encode_collateral
+from schemas.collateral import collateral_key, item_digest, set_item
+from schemas.records import CollateralItem
 from stream_jobs.core.refusals import CODES as REFUSALS
 from stream_jobs.replay.beside_facts import collateral_facts, policy_facts
 from stream_jobs.replay.desk import ReplayRequest
@@ -20,7 +23,7 @@ from stream_jobs.replay.partitions import ReplayResult
 from stream_jobs.replay.verdicts import CODES as FINDINGS
 from stream_jobs.replay.verdicts import Severity, Verdict
 from tests.replay.logs import quiet
-from tests.replay.topics import NAMES, TRUST
+from tests.replay.topics import NAMES, TRUST, MemorySource
 from tests.report.samples import MADE, T0, W, facts_of, figures_at, findings_of, verdict_at, verdicts_of
 
 
@@ -142,3 +145,32 @@ def test_without_outputs_there_is_a_report_too() -> None:
     facts = facts_of([])
     assert facts["headline"]["state"] == "open"
     assert facts["domains"] == []
+
+
+def test_sets_of_collateral_say_what_is_there_and_what_is_due() -> None:
+    def item(number: int, due_ms: int | None) -> CollateralItem:
+        return CollateralItem(kind="crl", id=f"{number}", data=b"x", next_update_ms=due_ms, fetched_at_ms=T0,
+                              next_update_ms_absent_reason=None if due_ms else "none",
+                              issuer_chain_absent_reason="none", not_before_ms_absent_reason="none")  # fmt: skip
+
+    items = [item(0, T0 + 5), item(1, T0 + 2), item(2, None), item(3, T0 + 1)]
+    whole = set_item([item_digest(one) for one in items], T0)
+    source = MemorySource([])
+    for one in (*items[:3], whole, items[0], replace(whole, data=b"short")):
+        source.append(NAMES.collateral, encode_collateral(one), collateral_key(one))
+    source.append(NAMES.collateral, b"noise")
+    request = ReplayRequest(topics=NAMES, trust=TRUST, from_ms=0, to_ms=1)
+    found = collateral_facts(source, request)
+    assert [(one.kind, one.offset, one.members, one.missing, one.next_update_ms) for one in found] == [
+        ("crl", 1, None, None, T0 + 2),
+        ("crl", 2, None, None, None),
+        ("set", 3, 4, 1, T0 + 2),
+        ("crl", 4, None, None, T0 + 5),
+        ("set", 5, None, None, None),
+    ]
+    assert found[2].digest == whole.id
+    figures = figures_at(0, random.Random(0), collateral_digest=whole.id)
+    facts = facts_of([verdict_at(0, figures)])
+    assert facts["collateral_sets"] == [{"digest": whole.id, "outputs": 1, "members": None, "next_update_ms": None}]
+    sample = facts_of([verdict_at(0, figures_at(0, random.Random(0)))])
+    assert sample["collateral_sets"] == [{"digest": "ab" * 32, "outputs": 1, "members": 3, "next_update_ms": T0 + W}]
