@@ -34,11 +34,11 @@ def test_a_whole_archive_is_judged_as_the_topics_are(tmp_path: Path) -> None:
 
 def test_an_archive_has_what_a_replay_of_its_range_needs(tmp_path: Path) -> None:
     shorter = 0
-    for seed in (8, 13):
+    for seed in (8,):
         made = scenario(seed, WINDOWS)
         context_ms = GENEROUS * needed_context_ms(view.policy for view in made.policies)
         whole = made.source.topics[NAMES.reports, PARTITION]
-        for first in range(20, WINDOWS, 40):
+        for first in (20, 60):
             changes = {"from_ms": start_ms(first), "to_ms": start_ms(first + 12)}
             path = tmp_path / f"{seed}-{first}"
             said = archived(made, path, Request(changes["from_ms"], changes["to_ms"], context_ms, None), **changes)
