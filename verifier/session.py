@@ -52,6 +52,7 @@ from verifier.policy.default import (
 )
 from verifier.policy.enrolment import check_aggregators, enrolment_of
 from verifier.policy.grade import earned_grade
+from verifier.policy.subjects import Subject, subjects_of
 from verifier.signature import load_session_key
 from verifier.trust.roots import Root, anchor_of
 from verifier.trust.store import Collateral
@@ -63,7 +64,8 @@ class ProvenSession:
     """What is remembered of a session whose evidence passed: the verdict without the parsed evidence behind it.
 
     `public_key` verifies the session's records; `domain` is None for an aggregator; `first_mile` is the grade the
-    evidence earns; times are UTC milliseconds, inclusive; `warnings` lists what `unsafe_…` switches let pass.
+    evidence earns; times are UTC milliseconds, inclusive; `warnings` lists what `unsafe_…` switches let pass;
+    `subjects` is all by which a policy may revoke it.
     """
 
     session_id: bytes
@@ -79,6 +81,7 @@ class ProvenSession:
     valid_from_ms: int
     expires_ms: int
     warnings: tuple[str, ...]
+    subjects: frozenset[Subject]
 
     def valid_at(self, now_ms: int) -> bool:
         """Whether certificates and collateral behind this session are valid at `now_ms`, and no grace has ended."""
@@ -172,6 +175,7 @@ def verify_session(
             devices=claims.devices,
             key_digests=() if host is None else host.gpu_key_digests,
         ),
+        subjects=subjects_of(claims, policy, role, session_id),
     )
 
 

@@ -21,6 +21,7 @@ from stream_jobs.core.aside import Correction, JudgedClass
 from stream_jobs.core.columns import ClassSum, Ints
 from stream_jobs.core.rows import class_rows, histogram_sum, reconciled_mean
 from stream_jobs.core.windows import Verified, Window
+from verifier.policy.subjects import Subject
 
 
 def add_report(
@@ -45,8 +46,24 @@ def add_report(
         total.add(host_id, stated, label, scales)
     again = window.revision >= 0
     origin = report.source, verified.root_label, verified.simulated, report.first_mile
-    entries.add(host_id, digest, offset, origin, flags, again)
+    entries.add(host_id, digest, offset, origin, flags, again, (verified.subjects, report.privacy))
     window.dirty = again
+
+
+def remove_revoked(window: Window, denied: frozenset[Subject]) -> bool:
+    """Take back the reports that rest on something denied, as if they had never come; True if there were any.
+
+    What earlier windows tell of a host, in `history`, stays: it is of the first revisions, which nothing changes.
+    """
+    gone = window.entries.revoked(denied)
+    if not gone:
+        return False
+    window.entries = window.entries.without(gone)
+    for key in list(window.sums):
+        if not window.sums[key].remove(one for one in window.sums[key].host_ids if one in gone):
+            del window.sums[key]
+    window.dirty = window.revision >= 0
+    return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

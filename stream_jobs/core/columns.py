@@ -5,7 +5,7 @@ Admission is as short as it can be, and a window that is only kept for revisions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from schemas.records import GpuClass
 from stream_jobs.core.entries import Scales
+from stream_jobs.core.kept import KeptCounts
 from stream_jobs.core.roster import Roster, Value, coded
 
 Ints = npt.NDArray[np.int64]
@@ -38,6 +39,22 @@ class _Columns:
     counted: npt.NDArray[np.bool_]
     labels: list[str | None]
     scales: npt.NDArray[np.int16]
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> _Columns:
+        """The chosen hosts' reports."""
+        counted = self.counted[chosen]
+        return _Columns(
+            rows=self.rows[chosen],
+            gpus=self.gpus[chosen],
+            capacity_w=self.capacity_w[chosen],
+            effective_w=self.effective_w[chosen],
+            readings=self.readings[chosen],
+            panes=self.panes[chosen],
+            histograms=self.histograms[chosen] if self.histograms is not None and counted.any() else None,
+            counted=counted,
+            labels=[label for label, stays in zip(self.labels, chosen.tolist(), strict=True) if stays],
+            scales=self.scales[chosen],
+        )
 
     def ordered(self) -> _Columns:
         """The same by row."""
@@ -105,7 +122,7 @@ class ClassSum:
     host, not to be written to: `gpus_of`, `capacity_of_w`, `effective_of_w`, `readings_of` and what follows them.
     """
 
-    __slots__ = ("_columns", "_made", "_new", "_roster", "_transitions", "edges_w", "scales")
+    __slots__ = ("_columns", "_kept", "_made", "_new", "_roster", "_transitions", "edges_w", "scales")
 
     def __init__(self, edges_w: tuple[int, ...], roster: Roster) -> None:
         self.edges_w = edges_w
@@ -114,6 +131,7 @@ class ClassSum:
         self._roster = roster
         self._new: list[_Report] = []
         self._columns: _Columns | None = None
+        self._kept: list[KeptCounts] = []
         self._made: dict[str, Any] = {}
 
     @classmethod
@@ -165,13 +183,15 @@ class ClassSum:
 
     def _joined(self, before: _Columns | None, new: list[_Report]) -> _Columns:
         names, gpus, capacity, effective, readings, counts, panes, histograms, labels, scales = zip(*new, strict=True)
+        rows = self._roster.rows_of(names).astype(np.int32)
         for start in range(0, len(counts), BLOCK_ROWS):
             part = counts[start : start + BLOCK_ROWS]
-            summed = np.frombuffer(b"".join(part), "<i4").reshape(len(part), -1).sum(axis=0, dtype=np.int64)
-            self._transitions += summed.reshape(self._transitions.shape)
+            matrix = np.frombuffer(b"".join(part), "<i4").reshape(len(part), -1)
+            self._transitions += matrix.sum(axis=0, dtype=np.int64).reshape(self._transitions.shape)
+            self._kept.append(KeptCounts.of(rows[start : start + BLOCK_ROWS], matrix))
         self.scales, codes = coded(scales, self.scales)
         after = _Columns(
-            rows=self._roster.rows_of(names).astype(np.int32),
+            rows=rows,
             gpus=np.array(gpus, np.int64),
             capacity_w=np.array(capacity, np.int64),
             effective_w=np.array(effective, np.int64),
@@ -183,6 +203,19 @@ class ClassSum:
             scales=codes.astype(np.int16),
         )
         return after.ordered() if before is None else before.with_more(after).ordered()
+
+    def remove(self, hosts: Iterable[str]) -> bool:
+        """Take back the reports of these hosts, as if they had never come; False if none is left."""
+        gone = self._roster.rows_of(list(hosts)).astype(np.int32)
+        columns = self._settled()
+        for place, kept in enumerate(self._kept):
+            leaves = np.isin(kept.rows, gone)
+            if leaves.any():
+                self._transitions -= kept.sum_where(leaves).reshape(self._transitions.shape)
+                self._kept[place] = kept.where(~leaves)
+        self._columns = columns.where(~np.isin(columns.rows, gone))
+        self.rest()
+        return bool(self._columns.rows.size)
 
     def rest(self) -> None:
         """Let go of what is quickly made again: until the next revision, if there is one, only columns are kept."""

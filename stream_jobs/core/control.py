@@ -6,15 +6,18 @@ import math
 
 from schemas.codec import DecodedRecord, session_id_of
 from schemas.records import ControlRecord
+from stream_jobs.core.aggregate import remove_revoked
 from stream_jobs.core.policies import CORE_VERSION, CollateralView, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
-from stream_jobs.core.sessions import SessionVerifier, verify_evidence
-from stream_jobs.core.standing import Standing, adopt
+from stream_jobs.core.sessions import SessionVerifier, check_not_revoked, verify_evidence
+from stream_jobs.core.standing import Standing, adopt, beacons_of
 from stream_jobs.core.windows import ControlMark, DomainState, PolicyStart
 from verifier.errors import EvidenceMissing
+from verifier.policy.subjects import KINDS as REVOCABLE
+from verifier.policy.subjects import subject
 from verifier.signature import load_session_key, verify_record_signature
 
-KINDS = ("POLICY_SWITCH", "COLLATERAL_SWITCH", "IDLE_CLOSE")
+KINDS = ("POLICY_SWITCH", "COLLATERAL_SWITCH", "REVOCATION", "IDLE_CLOSE")
 """What this release acts on."""
 
 
@@ -23,8 +26,11 @@ def policy_named(body: ControlRecord, policies: PolicyLookup) -> PolicyView:
     if body.kind not in KINDS:
         raise Refused("CONTROL_UNSUPPORTED", f"control record of kind {body.kind[:40]}", field="kind")
     digest = body.content_digest if body.kind == "POLICY_SWITCH" else body.policy_digest
-    if digest is None or (body.kind == "IDLE_CLOSE" and body.closed_through_ms is None):
+    missing = {"IDLE_CLOSE": body.closed_through_ms, "REVOCATION": body.content_digest}
+    if digest is None or (body.kind in missing and missing[body.kind] is None):
         raise Refused("CONTROL_INVALID", f"{body.kind} without its content")
+    if body.kind == "REVOCATION" and body.content_digest != digest:
+        raise Refused("CONTROL_INVALID", "a revocation by another policy than the one in force", field="content_digest")
     view = policies(digest)
     if view is None:
         raise Refused("POLICY_UNTRUSTED", f"no trusted policy has digest {digest.hex()}", field="content_digest")
@@ -65,7 +71,7 @@ def check_author(
     check_signed(decoded, body, view, append_ms)
     if decoded.evidence is None or decoded.binding_bytes is None:
         raise EvidenceMissing("a control record carries its author's evidence")
-    verify_evidence(
+    author = verify_evidence(
         verify,
         decoded.evidence,
         decoded.binding_bytes,
@@ -75,6 +81,20 @@ def check_author(
         now_ms=append_ms,
         collateral=collateral,
     )
+    check_not_revoked(author.subjects, view.revoked)
+
+
+def apply_beacon(
+    verify: SessionVerifier, state: DomainState | None, decoded: DecodedRecord, body: ControlRecord, append_ms: int
+) -> None:
+    """Learn of a beacon, of whatever aggregator the policy in force enrols; nothing else rests on the record.
+
+    One aggregator issues for all domains, also for those that it knows nothing of. Raises our errors.
+    """
+    if state is None:
+        raise Refused("NO_POLICY", "no policy is in force in this domain")
+    check_author(verify, decoded, body, state.active, append_ms, state.collateral_view)
+    state.note_beacons(beacons_of(body, append_ms + state.active.policy.limits.max_control_age_ms))
 
 
 def apply_control(
@@ -95,6 +115,8 @@ def apply_control(
         state.policies.append(PolicyStart(start, view))
     elif state.active.digest != view.digest:
         _switch(state, body, view)
+    if body.kind == "REVOCATION":
+        _revoke(state, body)
     mark = ControlMark(offset, state.effective_from(view.digest), None, adopt(state, named))
     state.controls.append(mark)
     raised = False
@@ -107,6 +129,23 @@ def apply_control(
         state.control_watermark_ms = state.watermark_ms
     # A copy of an earlier close, or a second worker's, moves nothing and must not restart what is counted.
     return body.kind == "IDLE_CLOSE" and raised
+
+
+def _revoke(state: DomainState, body: ControlRecord) -> None:
+    """From here on what the policy in force revokes is denied in windows under older policies, too.
+
+    Those that may still be revised lose the reports that rest on it. It needs no repeating: who begins to read behind
+    it knows no older policy, or meets it again.
+    """
+    start = state.policies[-1]
+    named = {subject(one.kind, one.id) for one in body.subjects if one.kind in REVOCABLE}
+    if not start.view.revoked or not named <= start.view.revoked:
+        raise Refused("CONTROL_INVALID", "revokes what its policy does not", field="subjects")
+    start.revokes = True
+    for window in list(state.windows.values()):
+        removed = remove_revoked(window, state.denied(window.view))
+        if removed and window.revision < 0 and not len(window.entries):
+            del state.windows[window.start_ms]
 
 
 def begins_between(state: DomainState, body: ControlRecord, view: PolicyView) -> bool:

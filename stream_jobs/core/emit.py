@@ -270,6 +270,7 @@ def emission(
             topic=topic,
             partition=partition,
             first_offset=entries.first_offset(),
+            first_offset_absent_reason=None if len(entries) else "no report is left",
             close_offset=close_offset,
             close_reason=close_reason if window.revision == 0 else "revision",
             gap_ranges=tally.gap_ranges,

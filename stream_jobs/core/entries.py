@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.records import PrivacyParameters
 from stream_jobs.core.roster import coded
+from verifier.policy.subjects import Subject
 
 _DIGEST_BYTES = 32
 
 Origin = tuple[str, str, bool, str]
 """Source, label of the root of trust, whether that is simulated, and verified first-mile grade of a report."""
+
+Behind = tuple[frozenset[Subject], PrivacyParameters]
+"""All by which a policy may revoke a report's session, and what it states of its privacy."""
 
 Scales = tuple[int, int, int, int]
 """What a report states of its noise, millionths: scales of histogram, transitions and pane sums, epsilon of these."""
@@ -28,8 +32,10 @@ class Entries:
     """
 
     __slots__ = (
+        "_behind",
         "_codes",
         "_digests",
+        "_flags",
         "_ids",
         "_new",
         "_offsets",
@@ -46,6 +52,8 @@ class Entries:
 
     def __init__(self) -> None:
         self._new: dict[str, tuple[bytes, int, Origin]] = {}
+        self._behind: list[Behind] = []
+        self._flags: list[tuple[str, ...]] = []
         self._ids: list[str] = []
         self._digests = b""
         self._offsets = np.zeros(0, np.int64)
@@ -58,9 +66,20 @@ class Entries:
         self.flagged: Counter[str] = Counter()
         self.epsilon_micro = self.w_event_windows = self.w_event_epsilon_micro = 0
 
-    def add(self, host_id: str, digest: bytes, offset: int, origin: Origin, flags: tuple[str, ...], late: bool) -> None:
+    def add(
+        self,
+        host_id: str,
+        digest: bytes,
+        offset: int,
+        origin: Origin,
+        flags: tuple[str, ...],
+        late: bool,
+        behind: Behind,
+    ) -> None:
         """Take a host's report, its first."""
         self._new[host_id] = digest, offset, origin
+        self._behind.append(behind)
+        self._flags.append(flags)
         if flags:
             self.flagged.update(flags)
         if late:
@@ -115,6 +134,25 @@ class Entries:
         self._new = {}
         self._places = None
 
+    def revoked(self, denied: frozenset[Subject]) -> set[str]:
+        """Hosts whose reports rest on something denied."""
+        ids = self.host_ids()
+        return {host_id for host_id, (subjects, _) in zip(ids, self._behind, strict=True) if subjects & denied}
+
+    def without(self, gone: Container[str]) -> Entries:
+        """The same as if the reports of these hosts had never come."""
+        result = Entries()
+        ids, digests, on_time = self.host_ids(), self.digests(), len(self) - self.late
+        for place, host_id in enumerate(ids):
+            if host_id in gone:
+                continue
+            behind, origin = self._behind[place], self.origins[self._codes[place]]
+            result.scales_of(behind[1])
+            late = place >= on_time
+            offset = int(self._offsets[place])
+            result.add(host_id, digests[place], offset, origin, self._flags[place], late, behind)
+        return result
+
     def host_ids(self) -> list[str]:
         """Hosts, in log order."""
         self._settle()
@@ -126,10 +164,10 @@ class Entries:
         data = self._digests
         return [data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)]
 
-    def first_offset(self) -> int:
-        """The lowest offset."""
+    def first_offset(self) -> int | None:
+        """The lowest offset, None without a report."""
         self._settle()
-        return int(self._offsets.min())
+        return int(self._offsets.min()) if self._offsets.size else None
 
     def origin_codes(self) -> npt.NDArray[np.int16]:
         """For every report the place of its origin in `origins`."""

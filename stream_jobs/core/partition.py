@@ -35,17 +35,32 @@ from stream_jobs.core.checks import (
     numbers_hold,
     plan_classes,
 )
-from stream_jobs.core.control import apply_control, begins_between, check_author, check_signed, policy_named
+from stream_jobs.core.control import (
+    apply_beacon,
+    apply_control,
+    begins_between,
+    check_author,
+    check_signed,
+    policy_named,
+)
 from stream_jobs.core.effects import ControlWanted, Effect, Emission, Rejection
 from stream_jobs.core.emit import emission
 from stream_jobs.core.policies import CollateralLookup, CollateralView, PolicyLookup, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.routine import Routine
-from stream_jobs.core.sessions import CheckedSignature, SessionVerifier, check_ahead, link, prove_session
+from stream_jobs.core.sessions import (
+    CheckedSignature,
+    SessionVerifier,
+    check_ahead,
+    check_not_revoked,
+    link,
+    prove_session,
+)
 from stream_jobs.core.standing import CollateralOffer, standing_of
 from stream_jobs.core.wanted import wanted_controls
 from stream_jobs.core.windows import DomainState, Tally, Window
 from stream_jobs.log_record import LogRecord
+from verifier.policy.subjects import subject
 
 OutputKey = tuple[str, int, int]
 """Domain, window start (ms), revision."""
@@ -186,6 +201,8 @@ class PartitionCore:
         return rule
 
     def _control(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
+        if body.kind == "BEACON":
+            return self._beacon(decoded, body, record)
         view = policy_named(body, self.config.policies)
         self._place(record, body.domain, view)
         append_ms = record.timestamp_ms
@@ -209,6 +226,15 @@ class PartitionCore:
             self._routine.forget(state)
         return effects
 
+    def _beacon(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
+        state = self.domains.get(body.domain)
+        if state is not None:
+            self._place(record, body.domain, state.active)
+        apply_beacon(self.config.verify, state, decoded, body, record.timestamp_ms)
+        if state is not None:
+            state.tally.log.add(record, whole=True)
+        return []
+
     def _report(
         self, decoded: DecodedRecord, body: WindowReport, record: LogRecord, ahead: _Ahead | None
     ) -> list[Effect]:
@@ -226,6 +252,9 @@ class PartitionCore:
         host = view.hosts.get(body.host_id)  # (4)
         if host is None or host.domain != body.domain:
             raise Refused("HOST_NOT_ENROLLED", "the host is not enrolled in this domain", field="host_id")
+        denied = state.denied(view)
+        if denied:
+            check_not_revoked(frozenset({subject("host", body.host_id)}), denied)
         window = state.windows.get(body.window_start_ms)  # (5)
         earlier = window.entries.find(body.host_id) if window else None
         if earlier is not None and earlier[0] == decoded.digest:
@@ -302,6 +331,7 @@ class PartitionCore:
         now_ms: int,
         idle_since_ms: Mapping[str, int],
         collateral: CollateralOffer | None = None,
+        beacons: Mapping[bytes, int] | None = None,
     ) -> list[ControlWanted]:
         """Control records that a live worker, at the end of the log, should write now (`stream_jobs.core.wanted`)."""
         return wanted_controls(
@@ -311,6 +341,7 @@ class PartitionCore:
             now_ms=now_ms,
             idle_since_ms=idle_since_ms,
             collateral=collateral,
+            beacons=beacons or {},
         )
 
 

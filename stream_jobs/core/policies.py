@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from schemas.records import DomainRule, HostEnrolment, ModelRule, Policy
+from verifier.policy.subjects import Subject, revoked_by
 from verifier.trust.store import Collateral
 
 CORE_VERSION = "2"
@@ -22,12 +23,14 @@ class PolicyView:
     domains: dict[str, DomainRule] = field(init=False)
     models: dict[str, ModelRule] = field(init=False)
     members: dict[str, tuple[HostEnrolment, ...]] = field(init=False)
+    revoked: frozenset[Subject] = field(init=False)
 
     def __post_init__(self) -> None:
         policy = self.policy
         object.__setattr__(self, "hosts", {host.host_id: host for host in policy.hosts})
         object.__setattr__(self, "domains", {rule.domain: rule for rule in policy.domains})
         object.__setattr__(self, "models", {rule.model: rule for rule in policy.models})
+        object.__setattr__(self, "revoked", revoked_by(policy))
         members: dict[str, list[HostEnrolment]] = {rule.domain: [] for rule in policy.domains}
         for host in policy.hosts:
             members.setdefault(host.domain, []).append(host)

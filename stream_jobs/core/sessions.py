@@ -12,6 +12,7 @@ from schemas.records import Policy, SessionBinding, SessionEvidence, WindowRepor
 from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
+from verifier.policy.subjects import Subject
 from verifier.signature import load_session_key, verify_record_signature
 from verifier.trust.store import Collateral
 
@@ -137,6 +138,9 @@ def prove_session(
         _refresh(verify, state, session, view, decoded, body=body, now_ms=now_ms)
         state.seen(body.window_start_ms, offset)
     verified = _under(verify, state, session, view, body.session_id, now_ms)
+    denied = state.denied(view)
+    check_not_revoked(verified.subjects, denied)
+    check_beacon(state, view, session.evidence.binding, body.window_end_ms)
     if body.window_start_ms - session.evidence_window_ms > freshness:
         raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
     for other_id in state.by_host[body.host_id]:
@@ -145,6 +149,7 @@ def prove_session(
             other.order > session.order
             and body.window_start_ms - other.evidence_window_ms <= freshness
             and other.evidence_window_ms + freshness > closed_ms
+            and not (denied and _revoked(verify, state, view, other_id, now_ms, denied))
         ):
             raise Refused("SUPERSEDED_SESSION", "a newer session of this host replaced this one")
     return session, verified
@@ -240,6 +245,33 @@ def _certain(verified: Verified, now_ms: int) -> bool:
     return verified.valid_from_ms <= now_ms <= verified.expires_ms
 
 
+def check_not_revoked(subjects: frozenset[Subject], denied: frozenset[Subject]) -> None:
+    """Nothing of what a session is may be revoked. Raises Refused.
+
+    Asked for every record and not when evidence is met: a revocation changes no verdict on evidence, and sessions are
+    known, proven and forgotten as if there were none.
+    """
+    if denied and not denied.isdisjoint(subjects):
+        kind, identifier = min(denied & subjects)
+        raise Refused("REVOKED", f"{kind} {identifier} is revoked")
+
+
+def _revoked(
+    verify: SessionVerifier,
+    state: DomainState,
+    view: PolicyView,
+    session_id: bytes,
+    now_ms: int,
+    denied: frozenset[Subject],
+) -> bool:
+    """Whether a known session is revoked: it replaces no other then."""
+    try:
+        verified = _under(verify, state, state.sessions[session_id], view, session_id, now_ms)
+    except EnclaveScaleError:
+        return False
+    return not denied.isdisjoint(verified.subjects)
+
+
 def _basis(state: DomainState, view: PolicyView) -> bytes:
     """Names what a verdict rests on beside evidence and time: the policy, and the collateral in force."""
     in_force = state.collateral
@@ -258,6 +290,24 @@ def check_collateral_age(state: DomainState, view: PolicyView, now_ms: int) -> N
         raise Refused("COLLATERAL_STALE", "no collateral is in force")
     if now_ms - in_force.since_ms > limit_ms:
         raise Refused("COLLATERAL_STALE", f"the collateral is in force since {in_force.since_ms} ms")
+
+
+def check_beacon(state: DomainState, view: PolicyView, binding: SessionBinding, window_end_ms: int) -> None:
+    """Evidence counts while the beacon that it binds is fresh, where the policy demands one. Raises Refused.
+
+    Asked for every record, like revocations: that a beacon is not known yet leaves no trace in what is known of
+    sessions.
+    """
+    limit_ms = view.policy.limits.max_beacon_age_ms
+    if limit_ms is None:
+        return
+    if binding.beacon is None:
+        raise Refused("BEACON_UNKNOWN", "the evidence names no beacon")
+    at_ms = state.beacons.get(binding.beacon.nonce)
+    if at_ms != binding.beacon.issued_at_ms:
+        raise Refused("BEACON_UNKNOWN", "the evidence names a beacon that no aggregator wrote into this partition")
+    if window_end_ms - at_ms > limit_ms:
+        raise Refused("BEACON_STALE", f"the evidence's beacon was issued {window_end_ms - at_ms} ms before the end")
 
 
 def _under(

@@ -7,6 +7,7 @@ nothing away, it only is no place to begin at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.records import ControlRecord, ControlSubject
@@ -17,12 +18,18 @@ from stream_jobs.core.windows import CollateralStart, DomainState
 COLLATERAL = "collateral"
 """Kind of the subject that says since when the record's collateral is in force; without one, since the record."""
 
+BEACON = "beacon"
+"""Kind of the subject that is a beacon: its nonce in hexadecimal, and when it was issued."""
+
+NONCE_BYTES = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What one control record says is in force."""
 
     collateral: CollateralStart | None
+    beacons: dict[bytes, int]
 
     @property
     def collateral_view(self) -> CollateralView | None:
@@ -34,7 +41,30 @@ def standing_of(body: ControlRecord, sets: CollateralLookup, latest_ms: int) -> 
     """What a control record names as in force, nothing of it since a time beyond `latest_ms`. Raises Refused."""
     if body.kind == "COLLATERAL_SWITCH" and body.content_digest != body.collateral_digest:
         raise Refused("CONTROL_INVALID", "a switch to another set than it names", field="content_digest")
-    return Standing(_collateral(body, sets, latest_ms))
+    return Standing(_collateral(body, sets, latest_ms), beacons_of(body, latest_ms))
+
+
+def beacons_of(body: ControlRecord, latest_ms: int) -> dict[bytes, int]:
+    """Beacons that a control record names: when each was issued (ms) by nonce. Raises Refused."""
+    found = {}
+    for subject in body.subjects:
+        if subject.kind != BEACON:
+            continue
+        nonce = _nonce(subject.id)
+        if nonce is None or subject.at_ms is None or not 0 <= subject.at_ms <= latest_ms:
+            raise Refused("CONTROL_INVALID", "a beacon without a nonce, or of a time to come", field="subjects")
+        found[nonce] = subject.at_ms
+    if body.kind == "BEACON" and not found:
+        raise Refused("CONTROL_INVALID", "no beacon", field="subjects")
+    return found
+
+
+def _nonce(text: str) -> bytes | None:
+    try:
+        nonce = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return nonce if len(nonce) == NONCE_BYTES and nonce.hex() == text else None
 
 
 def _collateral(body: ControlRecord, sets: CollateralLookup, latest_ms: int) -> CollateralStart | None:
@@ -59,7 +89,8 @@ def adopt(state: DomainState, named: Standing) -> bool:
     """Take over what is newer than what is in force; True if the record then names all that is."""
     if _rank(named.collateral) > _rank(state.collateral):
         state.collateral = named.collateral
-    return _rank(named.collateral) == _rank(state.collateral)
+    state.note_beacons(named.beacons)
+    return _rank(named.collateral) == _rank(state.collateral) and state.beacons.items() <= named.beacons.items()
 
 
 def _rank(one: CollateralStart | None) -> tuple[int, bytes]:
@@ -75,18 +106,25 @@ class CollateralOffer:
     fetched_at_ms: int
 
 
+def beacon_subjects(beacons: Mapping[bytes, int]) -> tuple[ControlSubject, ...]:
+    """Beacons as subjects, oldest first."""
+    ordered = sorted((at_ms, nonce) for nonce, at_ms in beacons.items())
+    return tuple(ControlSubject(kind=BEACON, id=nonce.hex(), at_ms=at_ms) for at_ms, nonce in ordered)
+
+
 def repeated(
     state: DomainState | None, offer: CollateralOffer | None
 ) -> tuple[bytes | None, tuple[ControlSubject, ...]]:
     """Collateral and subjects that a control record names: what is in force, or the collateral offered where that is
     newer, which comes into force with the record.
     """
+    beacons = () if state is None else beacon_subjects(state.beacons)
     if offer is not None and is_newer(state, offer):
-        return offer.view.digest, ()
+        return offer.view.digest, beacons
     if state is None or state.collateral is None:
-        return None, ()
+        return None, beacons
     digest = state.collateral.view.digest
-    return digest, (ControlSubject(kind=COLLATERAL, id=digest.hex(), at_ms=state.collateral.since_ms),)
+    return digest, (ControlSubject(kind=COLLATERAL, id=digest.hex(), at_ms=state.collateral.since_ms), *beacons)
 
 
 def is_newer(state: DomainState | None, offer: CollateralOffer) -> bool:

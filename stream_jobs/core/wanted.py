@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from schemas.records import DomainRule
+from schemas.records import ControlSubject, DomainRule
 from stream_jobs.core.effects import ControlWanted
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
-from stream_jobs.core.standing import CollateralOffer, is_newer, repeated
-from stream_jobs.core.windows import DomainState
+from stream_jobs.core.standing import CollateralOffer, beacon_subjects, is_newer, repeated
+from stream_jobs.core.windows import MAX_BEACONS, DomainState, PolicyStart
+
+MAX_SUBJECTS_NAMED = 256
+"""Subjects that a REVOCATION names; all of its policy's come into force."""
 
 
 def wanted_controls(
@@ -20,12 +23,13 @@ def wanted_controls(
     now_ms: int,
     idle_since_ms: Mapping[str, int],
     collateral: CollateralOffer | None,
+    beacons: Mapping[bytes, int],
 ) -> list[ControlWanted]:
-    """Control records that should be written now, at most one per domain.
+    """Control records that should be written now, at most one per domain, and beacons.
 
     `domains`: states by name; `current`: the newest trusted policy; `now_ms`: wall clock; `idle_since_ms`: wall clock
-    of the last record per domain; `collateral`: the newest set. Several workers may write the same: the first in the
-    log counts.
+    of the last record per domain; `collateral`: the newest set; `beacons`: those of this worker, time of issue (ms) by
+    nonce. Several workers may write the same: the first in the log counts.
     """
     if now_ms > current.policy.not_after_ms or current.policy.core_version != CORE_VERSION:
         return []  # whatever rests on it would be refused
@@ -36,6 +40,8 @@ def wanted_controls(
         wanted = _wanted(state, domain, rule, current, now_ms, idle_since_ms.get(domain, now_ms), collateral)
         if wanted is not None:
             result.append(_with_standing(wanted, state, collateral))
+        if state is not None and (missing := _unknown(state, beacons)):
+            result.append(beacon_control(domain, state.active.digest, missing))
     for domain, state in domains.items():
         if domain not in rules and now_ms <= state.active.policy.not_after_ms:
             # No longer here by the newest policy: closed under its own, so that a restart need not read it.
@@ -58,6 +64,9 @@ def _wanted(
         state.active.digest != current.digest and state.active.policy.counter < current.policy.counter
     ):
         return _switch_to(current, domain, None, None, "newest policy")
+    newest = state.policies[-1]
+    if newest.view.revoked and not newest.revokes and len(state.policies) > 1:
+        return _revocation(newest, domain)
     if idle_close := _idle_close(state, rule, now_ms, idle_since_ms):
         return idle_close
     start = state.policies[-1].effective_ms
@@ -77,11 +86,46 @@ def _wanted(
     return _switch_to(state.active, domain, start, closed, "so that a restart begins here")
 
 
+def _revocation(newest: PolicyStart, domain: str) -> ControlWanted:
+    """What the newest policy revokes is denied in windows under older ones, too. `subjects` names some for readers."""
+    named = sorted(newest.view.revoked)[:MAX_SUBJECTS_NAMED]
+    return ControlWanted(
+        kind="REVOCATION",
+        domain=domain,
+        policy_digest=newest.view.digest,
+        content_digest=newest.view.digest,
+        effective_from_ms=newest.effective_ms,
+        closed_through_ms=None,
+        reason="the newest policy revokes",
+        subjects=tuple(ControlSubject(kind=kind, id=one, at_ms_absent_reason="revoked") for kind, one in named),
+    )
+
+
+def _unknown(state: DomainState, beacons: Mapping[bytes, int]) -> dict[bytes, int]:
+    """Beacons that a domain has not heard of, and would keep."""
+    oldest = min(state.beacons.values()) if len(state.beacons) >= MAX_BEACONS else -1
+    return {nonce: at_ms for nonce, at_ms in beacons.items() if nonce not in state.beacons and at_ms > oldest}
+
+
+def beacon_control(domain: str, policy_digest: bytes, beacons: Mapping[bytes, int]) -> ControlWanted:
+    """The control record by which a domain learns of beacons."""
+    return ControlWanted(
+        kind="BEACON",
+        domain=domain,
+        policy_digest=policy_digest,
+        content_digest=None,
+        effective_from_ms=None,
+        closed_through_ms=None,
+        reason="a fresh value for evidence to name",
+        subjects=beacon_subjects(beacons),
+    )
+
+
 def _with_standing(
     wanted: ControlWanted, state: DomainState | None, collateral: CollateralOffer | None
 ) -> ControlWanted:
     digest, subjects = repeated(state, collateral)
-    return replace(wanted, collateral_digest=digest, subjects=subjects)
+    return replace(wanted, collateral_digest=digest, subjects=(*wanted.subjects, *subjects))
 
 
 def _switch_to(

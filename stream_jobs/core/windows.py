@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from stream_jobs.core.log_digest import LogDigest
 from stream_jobs.core.merkle import MerkleTree
 from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.roster import Roster, roster_of
+from verifier.policy.subjects import Subject
 
 __all__ = [
     "ChainHead",
@@ -32,6 +34,9 @@ __all__ = [
 
 FRESH_INTERVALS = 2
 """Evidence counts for this many evidence intervals: the loss of one carrying record costs no data."""
+
+MAX_BEACONS = 64
+"""Beacons that evidence may name in one domain: with one an hour, those of more than two days."""
 
 MAX_UNDECODABLE_RANGES = 4096
 """Offset ranges kept between two outputs; beyond it the last range grows over what lies between."""
@@ -63,6 +68,10 @@ class Verified(Protocol):
     @property
     def expires_ms(self) -> int:
         """End of validity, UTC milliseconds."""
+
+    @property
+    def subjects(self) -> frozenset[Subject]:
+        """All by which a policy may revoke it."""
 
 
 @dataclass(slots=True)
@@ -123,10 +132,11 @@ class Window:
 
 @dataclass(slots=True)
 class PolicyStart:
-    """A policy in force from `effective_ms` on."""
+    """A policy in force from `effective_ms` on. `revokes`: what it revokes is denied under older ones, too."""
 
     effective_ms: int
     view: PolicyView
+    revokes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +218,7 @@ class DomainState:
         self.rosters: dict[bytes, Roster] = {}
         self.control_watermark_ms = -1
         self.collateral: CollateralStart | None = None
+        self.beacons: dict[bytes, int] = {}
         self.last_output: bytes | None = None
         self.tally = Tally()
         self.resume_offset = offset
@@ -235,6 +246,14 @@ class DomainState:
                 return start.view
         return None
 
+    def denied(self, view: PolicyView) -> frozenset[Subject]:
+        """What is revoked in windows under `view`: by itself, and by newer policies with a REVOCATION in the log."""
+        found = view.revoked
+        for start in self.policies:
+            if start.revokes and start.view.policy.counter > view.policy.counter:
+                found |= start.view.revoked
+        return found
+
     def roster(self, view: PolicyView) -> Roster:
         """The domain's roster under a policy, remembered as long as the policy is."""
         found = self.rosters.get(view.digest)
@@ -245,6 +264,16 @@ class DomainState:
     def effective_from(self, digest: bytes) -> int:
         """First window start of the policy with this digest."""
         return next(start.effective_ms for start in self.policies if start.view.digest == digest)
+
+    def note_beacons(self, beacons: Mapping[bytes, int]) -> None:
+        """Learn of beacons: when each was issued (ms) by nonce. The newest are kept, of whatever was named so far."""
+        if beacons.items() <= self.beacons.items():
+            return
+        known = dict(self.beacons)
+        for nonce, at_ms in beacons.items():
+            known[nonce] = max(at_ms, known.get(nonce, -1))
+        newest = sorted(known.items(), key=lambda one: (one[1], one[0]))[-MAX_BEACONS:]
+        self.beacons = dict(newest)
 
     # -- horizons ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,6 +16,7 @@ from schemas.codec import encode_body, encode_policy, encode_signed_record, poli
 from schemas.codec import record_preimage as preimage_of
 from schemas.records import (
     AggregatorEnrolment,
+    Beacon,
     ClassEnrolment,
     ConfidentialCompute,
     ControlRecord,
@@ -211,14 +213,23 @@ def new_session(host_id: str, domain: str | None, created_ms: int, image: str, *
     return Session(provider, lambda point: binding_of(point, host_id, domain, created_ms, **changes))
 
 
-def session_of(host_id: str, domain: str | None, order: int = 0, image: str = IMAGE) -> Session:
-    """The pooled session number `order` of a host (or aggregator: domain None)."""
-    return _pooled(host_id, domain, order, image)
+def session_of(
+    host_id: str, domain: str | None, order: int = 0, image: str = IMAGE, beacon: int | None = None
+) -> Session:
+    """The pooled session number `order` of a host (or aggregator: domain None), which names a beacon or none."""
+    return _pooled(host_id, domain, order, image, beacon)
 
 
 @cache
-def _pooled(host_id: str, domain: str | None, order: int, image: str) -> Session:
-    return new_session(host_id, domain, T0 + order, AGGREGATOR_IMAGE if domain is None else image)
+def _pooled(host_id: str, domain: str | None, order: int, image: str, beacon: int | None) -> Session:
+    given: dict[str, Any] = {} if beacon is None else {"beacon": beacon_of(beacon), "beacon_absent_reason": None}
+    return new_session(host_id, domain, T0 + order, AGGREGATOR_IMAGE if domain is None else image, **given)
+
+
+def beacon_of(window: int) -> Beacon:
+    """The beacon that an aggregator issued as a window began."""
+    nonce = hashlib.sha256(b"beacon" + window.to_bytes(4, "big")).digest()
+    return Beacon(nonce=nonce, issued_at_ms=T0 + window * WINDOW_MS, session_id=bytes(32))
 
 
 @cache

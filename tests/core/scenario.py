@@ -7,7 +7,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from schemas.records import Limits, SessionEvidence, WindowReport
+from attester.session import Session
+from attester.simulated import simulated_platform_id
+from schemas.records import Limits, RevokedSubject, SessionEvidence, WindowReport
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.standing import CollateralOffer
 from tests.core import fleet, sets
@@ -76,10 +78,48 @@ class Facts:
         self.renewed = rng.choice((0, 0, 5, 12))
         self.max_age = rng.choice((None, None, 6, 15))
         self.lagging = rng.choice((0, 0, 3))
+        self.interval = rng.choice((0, 2, 4, 9))
+        self.max_beacon_age = rng.choice((None, None, 8, 20))
+        self.named: dict[tuple[str, int], int | None] = {}
 
     def limited(self, limits: Limits) -> Limits:
         """Limits of a policy's renewal, which may bound the age of collateral."""
-        return replace(limits, max_collateral_age_ms=None if self.max_age is None else self.max_age * W)
+        collateral, beacon = (None if age is None else age * W for age in (self.max_age, self.max_beacon_age))
+        return replace(limits, max_collateral_age_ms=collateral, max_beacon_age_ms=beacon)
+
+    def beacon(self, host_id: str, order: int, window: int) -> int | None:
+        """The beacon that a host's session names: the newest as it began, an older one, one never issued, or none."""
+        if (host_id, order) not in self.named:
+            issued = window // self.interval * self.interval if self.interval else None
+            stray = self.rng.choice((issued, issued, issued, None, max(0, window - 12), 777 if order < 9 else None))
+            self.named[host_id, order] = stray
+        return self.named[host_id, order]
+
+    def beacons(self, window: int) -> dict[bytes, int]:
+        """What a worker has issued so far and still remembers."""
+        if not self.interval:
+            return {}
+        newest = window // self.interval * self.interval
+        issued = [fleet.beacon_of(one) for one in (newest - self.interval, newest) if one >= 0]
+        return {one.nonce: one.issued_at_ms for one in issued}
+
+    def revoked(self, hosts: list[Host]) -> tuple[RevokedSubject, ...]:
+        """What a policy's renewal revokes: nothing most of the time."""
+        rng = self.rng
+        if rng.random() < 0.4:
+            return ()
+        one = rng.choice(hosts).plan
+        session = session_of(one.host_id, one.domain, 1, fleet.OTHER_IMAGE)
+        candidates = (
+            ("host", one.host_id),
+            ("host", AGGREGATORS[1]),
+            ("platform", simulated_platform_id(one.host_id).hex().upper()),
+            ("session", session.session_id.hex()),
+            ("measurement", fleet.OTHER_IMAGE),
+            ("gpu", bytes(32).hex()),
+        )
+        chosen = rng.sample(candidates, rng.choice((1, 1, 2)))
+        return tuple(RevokedSubject(kind=kind, id=name, reason="test") for kind, name in chosen)
 
     def newest(self, window: int, now_ms: int) -> CollateralOffer | None:
         """The newest set as some worker sees it, perhaps some windows late."""
@@ -175,7 +215,15 @@ class Scenario:
                 limits = self.facts.limited(limits)
             later = T0 + rng.choice((0, 0, self.windows // 2, self.windows - 8)) * W + rng.choice((0, 700))
             result.append(
-                fleet.policy_of(members, rules, limits=limits, counter=counter, images=images, effective_from_ms=later)
+                fleet.policy_of(
+                    members,
+                    rules,
+                    limits=limits,
+                    counter=counter,
+                    images=images,
+                    effective_from_ms=later,
+                    revoked=() if self.facts is None else self.facts.revoked(self.hosts),
+                )
             )
         return result
 
@@ -209,9 +257,14 @@ class Scenario:
         for order in orders:
             self._report(host, order, number)
 
+    def _session(self, host: Host, order: int, number: int) -> Session:
+        plan = host.plan
+        beacon = None if self.facts is None else self.facts.beacon(plan.host_id, order, number)
+        return session_of(plan.host_id, plan.domain, order, self._image(host, order), beacon)
+
     def _report(self, host: Host, order: int, number: int) -> None:
         plan, rng = host.plan, self.rng
-        session = session_of(plan.host_id, plan.domain, order, self._image(host, order))
+        session = self._session(host, order, number)
         seq, previous, due = host.chains.get(order, (0, None, 0))
         start = T0 + number * W
         if rng.random() < plan.odd_seq:
@@ -249,7 +302,7 @@ class Scenario:
             again = sealed.value(rng.choice((None, evidence, spoilt(evidence))))
             self._put(at_ms + rng.choice((1, W, 3 * W, self.lateness)), plan.domain, again)
         if rng.random() < plan.equivocate:
-            session = session_of(plan.host_id, plan.domain, order, self._image(host, order))
+            session = self._session(host, order, (body.window_start_ms - T0) // W)
             other = report_of(session, body.window_start_ms, body.seq, draw=rng.randrange(64), dropped_reports=1)
             changes = rng.choice(({}, {"seq": body.seq + 500}, {"host_id": rng.choice(self.hosts).plan.host_id}))
             value = seal(session, replace(other, **changes)).value(rng.choice((None, evidence)))
@@ -324,7 +377,8 @@ class Scenario:
         if self.rng.random() < 0.2:
             return
         collateral = None if self.facts is None else self.facts.newest((self._now - T0) // W, self._now)
-        for wanted in self.run.core.wanted(newest, self._now, dict(self._touched), collateral):
+        beacons = {} if self.facts is None else self.facts.beacons((self._now - T0) // W)
+        for wanted in self.run.core.wanted(newest, self._now, dict(self._touched), collateral, beacons):
             if self._now - self._written.get(wanted, -(10**9)) < 3 * W:
                 continue
             self._written[wanted] = self._now

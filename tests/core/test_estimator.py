@@ -43,6 +43,7 @@ class Proven:
     valid_from_ms: int = 0
     expires_ms: int = 2**62
     binding: object = None
+    subjects: frozenset[tuple[str, str]] = frozenset()
 
 
 @cache

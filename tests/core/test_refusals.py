@@ -287,7 +287,7 @@ CONTROLS: list[tuple[str, str, Forge]] = [
     ("no content", "CONTROL_INVALID", lambda s: s.control("POLICY_SWITCH", VIEW, content_digest=None)),
     ("closes nothing", "CONTROL_INVALID", lambda s: s.control("IDLE_CLOSE", VIEW)),
     ("closes the future", "CONTROL_INVALID", lambda s: s.control("IDLE_CLOSE", VIEW, closed=99)),
-    ("a revocation", "CONTROL_UNSUPPORTED", lambda s: s.control("REVOCATION", VIEW)),
+    ("a revocation of nothing", "CONTROL_INVALID", lambda s: s.control("REVOCATION", VIEW)),
     ("a strange kind", "CONTROL_UNSUPPORTED", lambda s: s.control("\0" * 1000, VIEW)),
     ("a set nobody has", "COLLATERAL_UNKNOWN", switch_to(NONE)),
     (
@@ -349,7 +349,8 @@ def test_windows_after_a_policy_s_end_are_refused() -> None:
 
 
 def test_every_code_is_reached() -> None:
-    elsewhere = {"DEVICE_MODE"}  # tests/core/test_device_mode.py
+    # test_device_mode.py, test_revocation.py, test_beacons.py
+    elsewhere = {"DEVICE_MODE", "REVOKED", "BEACON_UNKNOWN", "BEACON_STALE"}
     reached = {case[1] for case in REPORTS + STATED + CONTROLS} | {"NO_POLICY", "POLICY_EXPIRED"} | elsewhere
     assert reached == set(CODES)
 

@@ -95,13 +95,18 @@ class TcbAccepted:
 def measurement_rule(policy: Policy, role: str, tee: str) -> Rule[Claims]:
     """One of the policy's measurements for `role` on `tee`, all of its registers."""
     found = [one for one in policy.measurements if one.role == role and one.tee == tee]
-    lax = policy.unsafe_allow_unevaluated_tcb
-    rules = (snp_measurement(one, lax) if tee == SNP else _equal(one.registers) for one in found)
     return AnyOf(
-        [AllOf(each, f"measurement {one.label}") for one, each in zip(found, rules, strict=True)],
+        [AllOf(code_rules(one, policy), f"measurement {one.label}") for one in found],
         "measurements",
         MeasurementUnknown,
     )
+
+
+def code_rules(measurement: Measurement, policy: Policy) -> list[Rule[Claims]]:
+    """The rules of one measurement of a CPU's code: all of its registers."""
+    if measurement.tee == SNP:
+        return snp_measurement(measurement, policy.unsafe_allow_unevaluated_tcb)
+    return _equal(measurement.registers)
 
 
 def _equal(registers: tuple[RegisterRule, ...]) -> list[Rule[Claims]]:
