@@ -47,7 +47,7 @@ MEANINGS = {
 
 LEADS = {
     "proven": "Every output of the range follows from the log bit for bit, and nothing was found altered.",
-    "altered": "Not everything that was published follows from the log. What does not is named below, with its place.",
+    "altered": "What was published is not what follows from the log, or something was altered: see below, with places.",
     "open": "Nothing was found altered, but not every output could be judged.",
 }
 
@@ -73,6 +73,7 @@ def render_page(facts: Mapping[str, Any]) -> str:
         different=sum(result["verdicts"].values()) - result["verdicts"].get(Verdict.IDENTICAL.value, 0),
         drawn=[_drawn(one["columns"], number) for number, one in enumerate(facts["domains"])],
         most_plotted=MAX_PLOTTED,
+        reservations=_reservations(facts),
         tcb=_tcb(facts["sessions"]),
         warnings=_warnings(facts["sessions"]),
     )
@@ -92,6 +93,23 @@ def _drawn(columns: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
         }
         for one in plots
     ]
+
+
+def _reservations(facts: Mapping[str, Any]) -> list[str]:
+    """What a reader of the headline must know besides."""
+    found = []
+    simulated = sum(one["simulated"] is True for one in facts["sessions"])
+    if simulated:
+        found.append(
+            f"{simulated:,} of {len(facts['sessions']):,} sessions rest on a simulated root of trust: their evidence "
+            "says nothing about real hardware."
+        )
+    unsafe = sorted({switch for one in facts["policies"] if one["outputs"] for switch in one["unsafe"]})
+    if unsafe:
+        found.append(f"Outputs were made under policies with unsafe switches on: {', '.join(unsafe)}.")
+    if not facts["policies"]:
+        found.append("No policy on the topic is signed by a signer named below.")
+    return found
 
 
 def _tcb(sessions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ def _run(program: str, *arguments: str) -> list[str]:
             check=True,
             timeout=TIMEOUT_S,
         )
-    return re.findall(r"CONSOLE[(:].*", done.stderr)
+    lines = re.findall(r"CONSOLE[(:].*", done.stderr)
+    return [one for one in lines if "source: chrome://" not in one]  # the browser's own windows are not the page
 
 
 def open_page(program: str, page: Path, picture: Path, *flags: str, width: int = 1100, height: int = 3000) -> Opened:

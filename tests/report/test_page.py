@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import os
@@ -233,3 +234,22 @@ def test_every_state_has_a_page(state: str) -> None:
     (banner,) = page.find("div", "banner")
     assert state in banner.attributes["class"].split()
     assert page.find("title")[0].text.startswith(page.find("h1")[0].text)
+
+
+def test_what_a_reader_must_know_besides_stands_at_the_head() -> None:
+    facts = copy.deepcopy(facts_of(verdicts_of(9)))
+
+    def said() -> list[str]:
+        return [
+            one.text for head in read_page(render_page(facts)).find("ul", "reservations") for one in head.find("li")
+        ]
+
+    assert said() == ["Outputs were made under policies with unsafe switches on: unsafe_allow_create_time."]
+    facts["policies"][0]["outputs"] = 0
+    assert said() == []
+    facts["sessions"][0]["simulated"] = True
+    assert said() == [
+        "1 of 3 sessions rest on a simulated root of trust: their evidence says nothing about real hardware."
+    ]
+    facts["policies"] = []
+    assert "No policy on the topic is signed by a signer named below." in said()
