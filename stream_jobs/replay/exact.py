@@ -123,8 +123,10 @@ class Exactness:
 
 
 def _standing(state: DomainState) -> object:
-    """What is in force beside the policy."""
-    return None if state.collateral is None else (state.collateral.since_ms, state.collateral.view.digest)
+    """What is in force beside the policy: collateral, beacons, revocations."""
+    collateral = None if state.collateral is None else (state.collateral.since_ms, state.collateral.view.digest)
+    revoking = [start.view.digest for start in state.policies if start.revokes]
+    return collateral, tuple(sorted(state.beacons.items())), tuple(sorted(revoking))
 
 
 def _highest(views: list[PolicyView]) -> int:

@@ -112,6 +112,8 @@ def check(made: Published, count: int, seed: int) -> tuple[Counter[str], int]:
     return done, placed
 
 
+@pytest.mark.every_tier
+@pytest.mark.timeout(3600)
 def test_every_tampering_is_seen_and_its_place_is_named() -> None:
     done, placed = check(quiet(4), COUNT, 1)
     assert len(done) == 17
@@ -125,6 +127,8 @@ def test_tampering_with_random_logs_is_seen() -> None:
         check(scenario(seed, 20), COUNT // 9, seed)
 
 
+@pytest.mark.every_tier
+@pytest.mark.timeout(3600)
 def test_every_byte_of_the_smallest_records() -> None:
     made = quiet(4)
     source = furnished(made)
