@@ -14,7 +14,6 @@ from enclavescale.report.gather import DomainStory, Gathered
 from stream_jobs.replay.beside_facts import CollateralFacts, PolicyFacts
 from stream_jobs.replay.desk import ReplayRequest
 from stream_jobs.replay.document import request_facts, result_facts
-from stream_jobs.replay.met import SessionFacts
 from stream_jobs.replay.partitions import ReplayResult
 from stream_jobs.replay.verdicts import Severity, Verdict, jsonable
 
@@ -55,7 +54,7 @@ def report_facts(
     refused: Counter[str] = Counter()
     for story in gathered.domains:
         refused += story.refused
-    sessions, left_out = _sessions(result)
+    sessions, left_out = _sessions(result, made.at_ms)
     windows, alarms, notices = gathered.windows, *(gathered.findings(one) for one in (Severity.ALARM, Severity.NOTICE))
     return {
         "made": jsonable(made) | {"at": moment(made.at_ms)},
@@ -65,7 +64,7 @@ def report_facts(
         "domains": domains,
         "refused": _with_meanings(refused),
         "finding_codes": _with_meanings(gathered.finding_codes),
-        "sessions": jsonable(sessions),
+        "sessions": sessions,
         "policies": [_policy(one, gathered, made.at_ms) for one in policies],
         "collateral": [_collateral(one, made.at_ms) for one in collateral],
         "collateral_sets": _sets(gathered, collateral),
@@ -136,16 +135,24 @@ def _with_meanings(counts: Counter[str]) -> list[dict[str, Any]]:
     return [{"code": code, "count": count, "meaning": known.get(code, FOREIGN)} for code, count in ordered]
 
 
-def _sessions(result: ReplayResult) -> tuple[list[SessionFacts], int]:
-    found: dict[tuple[str, str], SessionFacts] = {}
+_PLACE = ("topic", "partition", "first_offset", "last_offset")
+
+
+def _sessions(result: ReplayResult, at_ms: int) -> tuple[list[dict[str, Any]], int]:
+    """Sessions by role and host, each with every place where its evidence was met; copies of evidence beyond them."""
+    found: dict[str, dict[str, Any]] = {}
     for partition in result.partitions:
         for one in partition.met:
-            known = found.setdefault((one.session_id, one.topic), one)
-            if known is not one and (one.partition, one.first_offset) < (known.partition, known.first_offset):
-                found[one.session_id, one.topic] = one
-    ordered = sorted(
-        found.values(), key=lambda one: (one.role, one.host_id, one.created_at_ms, one.session_id, one.topic)
-    )
+            facts = jsonable(one)
+            place = {name: facts.pop(name) for name in _PLACE}
+            ended = one.expires_ms is not None and one.expires_ms < at_ms
+            known = found.setdefault(one.session_id, {**facts, "ended": ended, "copies": 0, "places": []})
+            known["copies"] += one.copies
+            known["places"].append(place)
+    for known in found.values():
+        known["places"].sort(key=lambda place: (place["topic"], place["partition"]))
+    names = ("role", "host_id", "created_at_ms", "session_id")
+    ordered = sorted(found.values(), key=lambda one: tuple(one[name] for name in names))
     return ordered, sum(one.met_left_out for one in result.partitions)
 
 

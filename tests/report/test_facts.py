@@ -21,10 +21,21 @@ from stream_jobs.replay.beside_facts import collateral_facts, policy_facts
 from stream_jobs.replay.desk import ReplayRequest
 from stream_jobs.replay.partitions import ReplayResult
 from stream_jobs.replay.verdicts import CODES as FINDINGS
-from stream_jobs.replay.verdicts import Severity, Verdict
+from stream_jobs.replay.verdicts import PartitionResult, Severity, Verdict
 from tests.replay.logs import quiet
 from tests.replay.topics import NAMES, TRUST, MemorySource
-from tests.report.samples import MADE, T0, W, facts_of, figures_at, findings_of, verdict_at, verdicts_of
+from tests.report.samples import (
+    MADE,
+    REQUEST,
+    T0,
+    W,
+    facts_of,
+    figures_at,
+    findings_of,
+    sessions_of,
+    verdict_at,
+    verdicts_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +143,23 @@ def test_facts_of_a_replay_are_those_of_its_outputs() -> None:
     assert {(one["code"], one["tee"], one["simulated"], one["tcb_status"]) for one in hosts} == {
         (None, "tdx", True, "not evaluated")
     }
-    assert all(one["first_offset"] < one["last_offset"] for one in hosts)
+    assert all(one["places"][0]["first_offset"] < one["places"][0]["last_offset"] for one in hosts)
     workers = [one for one in facts["sessions"] if one["role"] == "aggregator"]
     assert workers
     assert facts["refused"] == [{"code": "MALFORMED", "count": 4, "meaning": explanations()["MALFORMED"]}]
     assert not gathered.findings(Severity.ALARM)
     (domain,) = facts["domains"]
     assert domain["columns"]["start_ms"][0] == T0 // W * W
+
+
+def test_a_session_met_in_two_partitions_is_one() -> None:
+    worker = sessions_of()[2]
+    there = replace(worker, partition=1, first_offset=7, copies=5)
+    parts = tuple(PartitionResult(partition=number, met=[one]) for number, one in ((1, there), (0, worker)))
+    result = ReplayResult(partitions=parts)
+    (said,) = report_facts(Gathered(), REQUEST, result, (), (), MADE)["sessions"]
+    assert said["copies"] == worker.copies + 5
+    assert [(place["partition"], place["first_offset"]) for place in said["places"]] == [(0, 3), (1, 7)]
 
 
 def test_without_outputs_there_is_a_report_too() -> None:

@@ -42,7 +42,7 @@ def test_it_loads_nothing() -> None:
     page = tree()
     text = sample()[1]
     assert text.startswith("<!DOCTYPE html>\n<html")
-    allowed = {"a", "b", "bdi", "body", "code", "data", "dd", "details", "div", "dl", "dt", "em", "figcaption",
+    allowed = {"a", "b", "bdi", "body", "br", "code", "data", "dd", "details", "div", "dl", "dt", "em", "figcaption",
                "figure", "footer", "h1", "h2", "h3", "h4", "head", "header", "html", "li", "main", "meta", "nav", "p",
                "section", "span", "style", "summary", "table", "tbody", "td", "th", "thead", "time", "title", "tr",
                "ul", "", "svg", "g", "path", "defs", "use", "clippath", "rect", "text", "desc"}  # fmt: skip
