@@ -70,3 +70,15 @@ def test_it_prints(program: str, page: Path, tmp_path: Path) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 4
     boxes = [one.split() for one in re.findall(rb"/MediaBox\s*\[([^]]*)\]", data)]
     assert all(abs(float(box[2]) - 595) < 2 and abs(float(box[3]) - 842) < 2 for box in boxes), "A4"
+
+
+def test_it_fits_a_telephone(program: str, page: Path, tmp_path: Path) -> None:
+    """The page itself does not scroll sideways, only tables in their frames; asked of a copy that may run a script."""
+    question = "<script>console.log(`${document.documentElement.scrollWidth} of ${innerWidth}`)</script></body>"
+    asking = tmp_path / "asking.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    asking.write_text(text.replace("</body>", question))
+    (line,) = open_page(program, asking, tmp_path / "asking.png", width=390, height=800).console
+    found = re.search(r'"(\d+) of (\d+)"', line)
+    assert found
+    assert int(found[1]) <= int(found[2]) <= 500
