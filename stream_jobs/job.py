@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -12,6 +12,7 @@ from prometheus_client import Counter as Metric
 from schemas.codec import Framing
 from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
+from stream_jobs.beacons import BeaconIssuer
 from stream_jobs.collateral_store import CollateralStore
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
@@ -80,6 +81,7 @@ class JobContext:
     publisher: OutputPublisher
     tail: TailReader
     collateral: CollateralStore | None = None
+    beacons: BeaconIssuer | None = None
     metrics: JobMetrics = field(default_factory=JobMetrics)
 
     def make_job(
@@ -232,11 +234,22 @@ class DomainJob:
         if newest is None:
             return
         collateral = None if self._context.collateral is None else self._context.collateral.newest(now_ms)
-        for wanted in self._core.wanted(newest, now_ms, self._idle_since, collateral):
+        beacons = self._beacons(newest, now_ms)
+        for wanted in self._core.wanted(newest, now_ms, self._idle_since, collateral, beacons):
             if now_ms - self._written.get(wanted, -REPEAT_MS) >= REPEAT_MS:
                 self._context.publisher.control(wanted, self._partition)
                 self._written = {one: at for one, at in self._written.items() if now_ms - at < REPEAT_MS}
                 self._written[wanted] = now_ms
+
+    def _beacons(self, newest: PolicyView, now_ms: int) -> Mapping[bytes, int]:
+        """This worker's own beacons, after issuing one if the domains here have heard of none for long enough."""
+        issuer = self._context.beacons
+        if issuer is None or not self._core.domains or now_ms > newest.policy.not_after_ms:
+            return {}
+        known = [at_ms for state in self._core.domains.values() for at_ms in state.beacons.values()]
+        issuer.turn(newest, max(known, default=-1), now_ms)
+        # They were written already, for all domains: only one that is missed is written again.
+        return {nonce: at_ms for nonce, at_ms in issuer.issued.items() if now_ms - at_ms >= REPEAT_MS}
 
     def _refresh(self, now_ms: int) -> None:
         """Ask now and then for newer policies and collateral; what is known still holds until it ends."""

@@ -52,6 +52,9 @@ SETTLE_S = 1.0
 """Longest time rejections go unacknowledged while more are sent, s. A restart takes the highest one it finds as proof
 of those below, so none may time out while later ones, sent long after it, still arrive."""
 
+ANY_PARTITION = -1
+"""Kafka's number for the partition in which a record's key belongs."""
+
 MAX_KEY_BYTES = 4096
 """Bytes of a rejected record's key that are kept: with the value at its largest and our headers, the dead letter stays
 below the rejections topic's limit, whatever somebody put on the reports topic."""
@@ -191,6 +194,11 @@ class OutputPublisher:
         self._control_seq += 1
         self._control_head = record_digest(preimage)
         logger.info("control record %s for %s: %s", wanted.kind, wanted.domain, wanted.reason)
+
+    def announce(self, key: bytes, value: bytes) -> None:
+        """Put a signed beacon on its topic, where its key belongs, acknowledged. Raises PublishFailed."""
+        self._produce(self._topics.beacons, ANY_PARTITION, key, value, [])
+        self.settle()
 
     def settle(self) -> None:
         """Wait until everything sent is acknowledged. Raises PublishFailed; then nothing above may be committed."""

@@ -19,6 +19,7 @@ from schemas.errors import ConfigError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
 from stream_jobs.agents import LogWorker
+from stream_jobs.beacons import BeaconIssuer
 from stream_jobs.collateral_store import CollateralMetrics, CollateralStore
 from stream_jobs.collector import tune_collector
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
@@ -38,7 +39,8 @@ POLICY_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told. `kafka`: librdkafka properties; `provider`: the TEE that quotes its session."""
+    """What a worker is told. `kafka`: librdkafka properties; `provider`: the TEE that quotes its session;
+    `beacon_interval_ms`: how often it issues a beacon where nobody else does, None for never."""
 
     kafka: Mapping[str, str] = field(repr=False)
     host_id: str
@@ -50,6 +52,7 @@ class WorkerConfig:
     settings: LogSettings = field(default_factory=LogSettings)
     metrics_address: tuple[str, int] | None = None
     policy_wait_s: float = POLICY_WAIT_S
+    beacon_interval_ms: int | None = None
 
 
 def aggregator_binding(config: WorkerConfig, cluster_id: str | None, now_ms: int) -> Callable[[bytes], SessionBinding]:
@@ -129,9 +132,11 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
     if policy.policy.unsafe_allow_create_time and not settings.unsafe_allow_create_time:
         logger.warning("the policy tolerates producers' timestamps, this worker does not")
     verify = SessionCache().verify
-    publisher = OutputPublisher(
-        config.kafka, config.topics, WorkerIdentityFacts(session, config.host_id), framing=config.framing
-    )
+    identity = WorkerIdentityFacts(session, config.host_id)
+    publisher = OutputPublisher(config.kafka, config.topics, identity, framing=config.framing)
+    interval_ms, beacons = config.beacon_interval_ms, None
+    if interval_ms is not None:
+        beacons = BeaconIssuer(config.kafka, config.topics, identity, interval_ms=interval_ms, framing=config.framing)
     context = JobContext(
         topics=config.topics,
         framing=config.framing,
@@ -142,6 +147,7 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
             reader, framing=config.framing, verify=verify, policies=store.lookup, sets=collateral.candidates
         ),
         collateral=collateral,
+        beacons=beacons,
         metrics=JobMetrics(registry),
     )
     if config.metrics_address is not None:

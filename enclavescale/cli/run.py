@@ -184,6 +184,13 @@ def reload_when_asked(asked: SimpleQueue[None], production: Production, load: Lo
 @click.option(
     "--session-timeout", default=10.0, show_default=True, type=FiniteRange(0.1, 3600), help="Of the consumer group, s."
 )
+@click.option(
+    "--beacon-interval",
+    default=3600.0,
+    show_default=True,
+    type=FiniteRange(0, 30 * 86_400),
+    help="Issue a beacon after so many seconds without one, s; 0 for never.",
+)
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus metrics there.")
 @click.option("--unsafe-allow-create-time", is_flag=True, help="Accept producers' timestamps. Never outside a demo.")
 @json_option
@@ -196,6 +203,7 @@ def worker(
     tee_directory: Path,
     tee_image: str,
     session_timeout: float,
+    beacon_interval: float,
     metrics: str | None,
     unsafe_allow_create_time: bool,
     as_json: bool,
@@ -231,6 +239,7 @@ def worker(
                 unsafe_allow_create_time=unsafe_allow_create_time,
             ),
             metrics_address=_address(metrics),
+            beacon_interval_ms=round(beacon_interval * 1000) or None,
         )
         with contextlib.closing(open_reader(cluster.quiet_properties())) as reader:
             metadata(reader)  # one message when nobody answers, instead of the client library's log of every attempt
