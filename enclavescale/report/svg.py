@@ -82,7 +82,7 @@ def clean_svg(figure: Figure, name: str, title: str, description: str) -> str:
         for key in ("d", "transform", "points", "x", "y", "width", "height"):
             if key in element.attrib:
                 text = " ".join(element.get(key, "").split())
-                element.set(key, _NUMBER.sub(_tenths if key == "d" else _hundredths, text))
+                element.set(key, _path(text) if key == "d" else _NUMBER.sub(_hundredths, text))
     for empty in root.xpath("//*[local-name()='defs'][not(*)]"):
         empty.getparent().remove(empty)
     for key in ("width", "height", "version"):
@@ -138,8 +138,26 @@ def _style(element: etree._Element) -> None:
         element.set("class", " ".join(classes))
 
 
+def _path(data: str) -> str:
+    """A path in tenths, with short commands where it runs level or upright, as steps do, and no point twice."""
+    made: list[str] = []
+    here: tuple[str, str] | None = None
+    for command, points in re.findall(r"([A-Za-z])([^A-Za-z]*)", _NUMBER.sub(_tenths, data)):
+        numbers = points.split()
+        if command == "L" and here is not None and len(numbers) == 2:
+            x, y = numbers
+            if (x, y) == here:
+                continue
+            made.append(f"V{y}" if x == here[0] else f"H{x}" if y == here[1] else f"L{x} {y}")
+        else:
+            made.append(command + " ".join(numbers))
+        here = (numbers[-2], numbers[-1]) if len(numbers) >= 2 and command in "MLQC" else None
+    return "".join(made)
+
+
 def _tenths(number: re.Match[str]) -> str:
-    return f"{float(number.group()):.1f}".removesuffix(".0")
+    text = f"{float(number.group()):.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
 
 
 def _hundredths(number: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 from matplotlib.figure import Figure
 
-from enclavescale.report.svg import COLOURS, INKS, clean_svg
+from enclavescale.report.svg import COLOURS, INKS, _path, clean_svg
 from tests.house.source import ROOT
 
 
@@ -35,6 +35,19 @@ def test_a_colour_becomes_a_class() -> None:
 def test_a_colour_that_is_no_ink_is_refused() -> None:
     with pytest.raises(KeyError):
         clean_svg(drawn("#123456"), "p", "t", "d")
+
+
+@pytest.mark.parametrize(
+    ("data", "short"),
+    [
+        ("M 1.04 2 L 3.0 2.0 L 3 4.26 L 3 4.26 L 5 6 z", "M1 2H3V4.3L5 6z"),
+        ("M 0 0 Q 1 2 3 4 L 3 5.5 M 9 5.5 L 9 6", "M0 0Q1 2 3 4V5.5M9 5.5V6"),
+        ("M 0 0 L 1 0 z L 1 2", "M0 0H1zL1 2"),
+        ("M -0.04 1 L 2 1", "M0 1H2"),
+    ],
+)
+def test_paths_are_short_and_the_same_line(data: str, short: str) -> None:
+    assert _path(data) == short
 
 
 def test_every_ink_has_a_style() -> None:
