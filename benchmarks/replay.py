@@ -1,6 +1,6 @@
 """What an audit costs: reports per second through a replay from an archive, its memory, and what a second core brings.
 
-`python benchmarks/replay.py [--hosts N] [--windows N]`: everything a replay does (reading and checking the archive,
+`python -m benchmarks.replay [--hosts N] [--windows N]`: everything a replay does (reading and checking the archive,
 evidence, recomputing, comparing every output, manifest and dead letter), beside the ceiling of the same process, P-256
 verifications alone. Then the same with three times the windows, for its memory; then two partitions, an archive each,
 in two processes at once beside one alone.

@@ -1,4 +1,4 @@
-"""An archive of one partition for `benchmarks/replay.py`: reports of a fleet, and what a worker published for them."""
+"""An archive of one partition for `benchmarks.replay`: reports of a fleet, and what a worker published for them."""
 
 from __future__ import annotations
 

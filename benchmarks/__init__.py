@@ -1,0 +1,1 @@
+"""Speed and memory, beside a ceiling measured in the same run. JSON out."""
