@@ -214,6 +214,8 @@ class _Attempt:
         self._letters.begin(self._from(rejections, self._letters.place))
 
     def _from(self, extent: Extent, place: Callable[[LogRecord], int | None]) -> Iterator[LogRecord]:
+        if extent.first >= extent.end:
+            return iter(())  # perhaps there is no such partition
         begin = extent.first
         if self._begin > self._bounds.reports.first:
             begin = begin_at(self._source, extent, self._begin, place)

@@ -196,6 +196,7 @@ def _one_partition(spec: SourceSpec, request: ReplayRequest, number: int) -> Par
         ).run()
     finally:
         source.close()
+        _QUEUE.put(None)  # nothing comes behind it
 
 
 def _in_processes(
@@ -210,27 +211,32 @@ def _in_processes(
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_set_up, initargs=(queue,)) as pool:
         futures = [pool.submit(_one_partition, spec, request, number) for number in numbers]
         try:
-            while True:
+            left = len(numbers)
+            while left:
                 ended = all(future.done() for future in futures)
-                if _drain(queue, sinks) == 0 and ended:
-                    break
+                count, ends = _drain(queue, sinks)
+                left -= ends
+                if ended and not count and any(future.exception() for future in futures):
+                    break  # a process that was killed said no more
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
 
 
-def _drain(queue: Any, sinks: tuple[OnVerdict, OnFinding, Progress]) -> int:
-    """Pass on what the processes said; waits up to `POLL_S` for more. Returns how much there was."""
+def _drain(queue: Any, sinks: tuple[OnVerdict, OnFinding, Progress]) -> tuple[int, int]:
+    """Pass on what the processes said, waiting up to `POLL_S` for more; returns how much it was, and how many ended."""
     on_verdict, on_finding, progress = sinks
-    count = 0
+    count = ends = 0
     while True:
         try:
             said = queue.get(timeout=POLL_S)
         except Empty:
-            return count
+            return count, ends
         count += 1
-        if isinstance(said, WindowVerdict):
+        if said is None:
+            ends += 1
+        elif isinstance(said, WindowVerdict):
             on_verdict(said)
         elif isinstance(said, Finding):
             on_finding(said)

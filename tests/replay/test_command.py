@@ -124,3 +124,19 @@ def test_an_archive_that_was_damaged_is_refused(archive: Path) -> None:
 )
 def test_usage(archive: Path, wrong: list[str]) -> None:
     assert replay(archive, *wrong).exit_code == 2
+
+
+def test_partitions_in_processes_of_their_own_say_the_same(tmp_path: Path) -> None:
+    """The topics' partition 1 is a second log: its records name the first, so that nothing in it counts."""
+    source = quiet(WINDOWS).source.copy()
+    for record in list(source.topics[NAMES.reports, PARTITION]):
+        source.topics[NAMES.reports, 1].append(replace(record, partition=1))
+    path = exported(source, tmp_path / "archive")
+    until = ["--json", "--to", str(start_ms(1_000))]
+    one, two = (json.loads(replay(path, *until, "--jobs", jobs).stdout) for jobs in ("1", "2"))
+    for said in (one, two):
+        del said["seconds"]
+        said["findings"].sort(key=lambda found: (found["topic"], found["partition"], found["offset"]))
+    assert one == two
+    assert two["result"]["verdicts"] == {"identical": quiet(WINDOWS).outputs}
+    assert {(found["code"], found["partition"]) for found in two["findings"]} == {("DEAD_LETTER_PENDING", 1)}
