@@ -198,6 +198,24 @@ def _withheld(coverage: Coverage, dilution: Dilution, figures: list[ClassFigures
     return None
 
 
+def _source(
+    window: Window, tally: Tally, topic: str, partition: int, close_offset: int, close_reason: str
+) -> OutputSource:
+    """Where in the log an output stands."""
+    return OutputSource(
+        topic=topic,
+        partition=partition,
+        first_offset=window.entries.first_offset(),
+        first_offset_absent_reason=None if len(window.entries) else "no report is left",
+        close_offset=close_offset,
+        close_reason=close_reason if window.revision == 0 else "revision",
+        gap_ranges=tally.gap_ranges,
+        gap_records=tally.gap_records,
+        records=tally.log.records,
+        log_digest=tally.log.digest(),
+    )
+
+
 def emission(
     window: Window,
     tally: Tally,
@@ -266,18 +284,7 @@ def emission(
         collateral_digest=collateral_digest,
         collateral_digest_absent_reason=None if collateral_digest else "no collateral is in force",
         core_version=CORE_VERSION,
-        source=OutputSource(
-            topic=topic,
-            partition=partition,
-            first_offset=entries.first_offset(),
-            first_offset_absent_reason=None if len(entries) else "no report is left",
-            close_offset=close_offset,
-            close_reason=close_reason if window.revision == 0 else "revision",
-            gap_ranges=tally.gap_ranges,
-            gap_records=tally.gap_records,
-            records=tally.log.records,
-            log_digest=tally.log.digest(),
-        ),
+        source=_source(window, tally, topic, partition, close_offset, close_reason),
         manifest_root=root,
         refused_root=tally.refused_tree.root(),
     )
