@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -99,6 +100,8 @@ def _topics(cluster: Cluster, archive: Path | None, archive_digest: str | None) 
         with contextlib.closing(open_archive(archive, archive_digest)) as held:
             yield AuditTopics(held, held.names)
         return
+    if archive_digest is not None:
+        raise ConfigError("--archive-digest needs --archive", field="archive_digest")
     properties = cluster.quiet_properties()
     with contextlib.closing(open_reader(properties)) as consumer:
         metadata(consumer)  # one message where nobody answers
@@ -158,6 +161,8 @@ def prove(
     with _errors(as_json):
         if [digest is not None, report is not None, host is not None].count(True) != 1:
             raise ConfigError("give DIGEST, --report or --host, one of them", field="digest")
+        if window is not None and host is None:
+            raise ConfigError("--window needs --host", field="window")
         opener = _opener(signers) if signers else _under_its_own_signer
         checker = Checker(open_policy=opener, verify=SessionCache().verify)
         with open_topics() as topics:
@@ -324,7 +329,7 @@ def _counting(*, quiet: bool) -> Iterator[Callable[[int], None]]:
 
 
 @audit_group.command(epilog=EXIT_CODES)
-@range_options(required=False)
+@range_options(required=False, open_ended=True)
 @click.option("--domain", help="Only this domain.")
 @click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Directory for one proof per window."
@@ -334,7 +339,7 @@ def _counting(*, quiet: bool) -> Iterator[Callable[[int], None]]:
 @json_option
 def equivocation(
     from_ms: int | None,
-    to_ms: int,
+    to_ms: int | None,
     domain: str | None,
     out: Path | None,
     signers: tuple[str, ...],
@@ -351,10 +356,10 @@ def equivocation(
             _make(out)
         found: list[dict[str, Any]] = []
         with open_topics() as topics:
-            finder = EquivocationFinder(topics, checker.check)
-            for proof in finder.find(domain, from_ms or 0, None if from_ms is None else to_ms):
+            finder = EquivocationFinder(topics, checker)
+            for proof in finder.find(domain, from_ms or 0, to_ms):
                 statement = checker.check(proof)
-                path = None if out is None else out / f"equivocation-{len(found) + 1}.json"
+                path = None if out is None else out / _evidence_name(proof)
                 if path is not None:
                     _write(path, proof)
                 found.append({"proof": None if path is None else str(path), **to_jsonable(statement)})
@@ -370,6 +375,11 @@ def equivocation(
             click.echo(f"{seen.outputs:,} outputs and {seen.manifests:,} manifests read; contradictions: {len(found)}")
         if found:
             sys.exit(EXIT_FAILURE)
+
+
+def _evidence_name(proof: EquivocationProof) -> str:
+    """A file's name by what is in it: evidence of another search is never overwritten."""
+    return f"equivocation-{hashlib.sha256(proof_text(proof).encode()).hexdigest()[:16]}.json"
 
 
 def _make(directory: Path) -> None:

@@ -92,6 +92,13 @@ class Checker:
             return self._report(proof)
         return self._equivocation(proof)
 
+    def check_said(self, said: Said) -> CheckedOutput:
+        """One side of a contradiction: its output, and its manifest if it has one. Raises as `check`."""
+        output = self._output(said)
+        if said.manifest is not None:
+            check_manifest(said.manifest, output, self.framing)
+        return output
+
     def _output(self, proof: ReportProof | Said) -> CheckedOutput:
         if self.open_policy is None:
             signer = proof.policy_signer.hex()

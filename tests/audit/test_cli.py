@@ -121,6 +121,7 @@ def test_a_damaged_proof_is_refused(archive: tuple[str, str], tmp_path: Path) ->
         (["--host", "h0", "--window", "yesterday"], 2),
         (["--host", "nobody", "--window", str(T0)], 1),
         (["00" * 32, "--include-report"], 2),
+        (["00" * 32, "--window", str(T0)], 2),
     ],
 )
 def test_what_cannot_be_proven_has_an_exit_code(archive: tuple[str, str], arguments: list[str], code: int) -> None:
@@ -171,6 +172,29 @@ def test_equivocation_is_found_and_its_evidence_holds(archive: tuple[str, str], 
     checked = run("audit", "check", one["proof"], *SIGNER, "--json")
     assert (checked.exit_code, said(checked)["kind"], said(checked)["fields"]) == (0, "equivocation", ["late_accepted"])
     assert "EQUIVOCATION" in run("audit", "check", one["proof"], *SIGNER).stdout
+
+
+def test_evidence_of_another_search_is_not_overwritten(tmp_path: Path) -> None:
+    for number, offset in enumerate((0, 4)):
+        site = fresh()
+        lie(site, offset=offset)
+        where = archived(site, tmp_path / str(number))
+        assert run("audit", "equivocation", *SIGNER, *where, "-o", tmp_path / "found").exit_code == 1
+    assert len(list((tmp_path / "found").iterdir())) == 2
+
+
+def test_the_end_of_the_range_counts_without_its_begin(tmp_path: Path) -> None:
+    site = fresh()
+    lie(site, offset=4)
+    where = archived(site, tmp_path / "a")
+    start_ms = output(site, 4).output.window_start_ms
+    assert run("audit", "equivocation", *SIGNER, *where, "--to", start_ms).exit_code == 0
+    assert run("audit", "equivocation", *SIGNER, *where, "--to", start_ms + 1).exit_code == 1
+
+
+def test_the_digest_of_an_archive_needs_an_archive() -> None:
+    nothing = ("--bootstrap", "127.0.0.1:1", "--archive-digest", "00" * 32)
+    assert run("audit", "equivocation", *SIGNER, *nothing).exit_code == 2
 
 
 # -- enclavescale verify -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from stream_jobs.audit.check import Checker, EquivocationStatement
 from stream_jobs.audit.document import MANIFESTS, OUTPUTS, EquivocationProof, proof_text, read_proof
 from stream_jobs.audit.equivocation import MAX_VERSIONS, EquivocationFinder
 from stream_jobs.audit.errors import NotEquivocation, PolicySignerNeeded, ProofMalformed
+from stream_jobs.log_record import LogRecord
 from tests.audit.site import NAMES, Site, checker, publish, worker_session
 from tests.audit.stories import T0, W, fresh, told
 from tests.audit.test_chain import output, resigned
@@ -22,7 +23,7 @@ from tests.core.replay import CACHE
 
 
 def find(site: Site, **wanted: int | str) -> tuple[list[EquivocationProof], EquivocationFinder]:
-    finder = EquivocationFinder(site.audit, checker().check)
+    finder = EquivocationFinder(site.audit, checker())
     return list(finder.find(**wanted)), finder  # type: ignore[arg-type]
 
 
@@ -88,19 +89,52 @@ def test_what_does_not_verify_is_no_evidence() -> None:
     assert [code for _, _, code in finder.seen.unproven] == ["SIGNATURE_INVALID"]
 
 
+def broken(site: Site, record: LogRecord) -> bytes:
+    """An output with another signature, and the same digest."""
+    found = site.audit.as_output(record)
+    assert found is not None
+    value = bytearray(record.value or b"")
+    value[bytes(value).index(found.signed.signature)] ^= 1
+    return bytes(value)
+
+
 def test_forged_versions_do_not_hide_two_genuine_ones() -> None:
+    """However many there are: whoever may write to the topic must not be able to cover up a contradiction."""
     site = fresh()
-    for number in range(3):
+    for number in range(MAX_VERSIONS + 2):
         lie(site, by=10 + number)
         bad = site.outputs()[-1]
-        found = site.audit.as_output(bad)
-        assert found is not None
-        value = bytearray(bad.value or b"")
-        value[bytes(value).index(found.signed.signature)] ^= 1
-        site.topics.replace(bad, value=bytes(value))
+        site.topics.replace(bad, value=broken(site, bad))
     lie(site)
-    assert MAX_VERSIONS >= 5
+    (proof,), finder = find(site)
+    assert isinstance(checker().check(proof), EquivocationStatement)
+    assert finder.seen.unproven == []
+
+
+def test_a_forged_copy_does_not_stand_for_the_genuine_version() -> None:
+    """The digest does not cover the signature: a copy in front of each version has the same one, and proves nothing."""
+    site = fresh()
+    lie(site)
+    held = site.topics.records[NAMES.output, 0]
+    copies = [replace(one, value=broken(site, one)) for one in (held[2], held[-1])]
+    site.topics.records[NAMES.output, 0] = [replace(one, offset=number) for number, one in enumerate([*copies, *held])]
     assert len(find(site)[0]) == 1
+
+
+def test_forged_manifests_do_not_hide_two_genuine_ones() -> None:
+    site = fresh()
+    record, session = site.topics.of(NAMES.manifests)[0], worker_session()
+    manifest = decode_signed_manifest(record.value or b"")[0].manifest
+    for number in range(MAX_VERSIONS + 3):
+        data = encode_manifest(replace(manifest, witnesses=manifest.witnesses[:1] * number))
+        genuine = number == MAX_VERSIONS + 2
+        signature = session.sign(manifest_preimage(data)) if genuine else bytes(64)
+        value = encode_signed_manifest(data, signature, session.session_id)
+        site.topics.append(record.topic, 0, record.timestamp_ms, record.key, value)
+    (proof,), _ = find(site)
+    statement = checker().check(proof)
+    assert isinstance(statement, EquivocationStatement)
+    assert statement.records == MANIFESTS
 
 
 def test_the_range_and_the_domain_narrow_the_search() -> None:
