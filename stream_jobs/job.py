@@ -17,7 +17,8 @@ from stream_jobs.collateral_store import CollateralStore
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
 from stream_jobs.core.policies import CollateralView, PolicyView
-from stream_jobs.core.sessions import SessionVerifier
+from stream_jobs.core.sessions import SessionVerifier, verify_evidence
+from stream_jobs.core.standing import CollateralOffer
 from stream_jobs.log_record import START_METADATA, LogRecord
 from stream_jobs.output import OutputPublisher
 from stream_jobs.policy_store import PolicyStore
@@ -118,6 +119,7 @@ class DomainJob:
         self._idle_since: dict[str, int] = {}
         self._written: dict[ControlWanted, int] = {}
         self._refreshed_ms = 0
+        self._unfit: bytes | None = None
         logger.info(
             "partition %d from offset %d: %d outputs up to offset %d are published already",
             partition,
@@ -233,13 +235,44 @@ class DomainJob:
         newest = self._context.policies.newest
         if newest is None:
             return
-        collateral = None if self._context.collateral is None else self._context.collateral.newest(now_ms)
+        collateral = self._offer(newest, now_ms)
         beacons = self._beacons(newest, now_ms)
         for wanted in self._core.wanted(newest, now_ms, self._idle_since, collateral, beacons):
             if now_ms - self._written.get(wanted, -REPEAT_MS) >= REPEAT_MS:
                 self._context.publisher.control(wanted, self._partition)
                 self._written = {one: at for one, at in self._written.items() if now_ms - at < REPEAT_MS}
                 self._written[wanted] = now_ms
+
+    def _offer(self, newest: PolicyView, now_ms: int) -> CollateralOffer | None:
+        """The newest set of collateral, unless this worker's own evidence is refused under it: every control record
+        that named it would be refused then, and nothing could be switched any more.
+        """
+        offer = None if self._context.collateral is None else self._context.collateral.newest(now_ms)
+        if offer is None:
+            return None
+        session = self._context.publisher.session
+        try:
+            verify_evidence(
+                self._context.verify,
+                session.evidence,
+                session.binding_bytes,
+                session_id=session.session_id,
+                view=newest,
+                role="aggregator",
+                now_ms=now_ms,
+                collateral=offer.view,
+            )
+        except EnclaveScaleError as error:
+            if self._unfit != offer.view.digest:
+                self._unfit = offer.view.digest
+                logger.error(
+                    "collateral set %s is not brought into force: this worker's evidence is refused under it: %s %s",
+                    offer.view.digest.hex(),
+                    error.code,
+                    error,
+                )
+            return None
+        return offer
 
     def _beacons(self, newest: PolicyView, now_ms: int) -> Mapping[bytes, int]:
         """This worker's own beacons, after issuing one if the domains here have heard of none for long enough."""

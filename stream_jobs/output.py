@@ -108,6 +108,11 @@ class OutputPublisher:
         self._control_seq = 0
         self._control_head: bytes | None = None
 
+    @property
+    def session(self) -> Session:
+        """The session that signs."""
+        return self._identity.session
+
     def reject(self, record: LogRecord, rejection: Rejection) -> None:
         """Send a record to the rejections topic: original bytes, the reason in Kafka Connect's headers."""
         value = record.value or b""
