@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -282,19 +283,19 @@ def in_order(told: Told, view: PolicyView) -> Told:
     window of which nobody reported before later ones were published.
     """
     again, outputs = Told.begin(view), told.outputs()
-    order = [(made.output.window_start_ms, made.output.revision) for _, made in told.story.run.emissions]
+    firsts = sorted(made[0][0] for made in outputs.values())
     ready: list[tuple[str, int]] = []
     waiting: list[tuple[int, int, tuple[str, ...]]] = []
     newest = -1
-    for index, (window, made) in enumerate(outputs.items()):
-        first, last = told.hosts(window, made[0][0]), told.hosts(window, made[-1][0])
+    for window, made in outputs.items():
+        (first_at, _), (last_at, _) = made[0], made[-1]
+        first, last = told.hosts(window, first_at), told.hosts(window, last_at)
         if window > newest:
             ready += [(host, window) for host in first]
         else:
-            waiting.append((index, window, first))
-        revision = order.index((T0 + window * W, made[-1][1].output.revision))
-        published = sum(number == 0 for _, number in order[:revision])
-        waiting.append((max(index + 1, published), window, tuple(sorted(set(last) - set(first)))))
+            waiting.append((bisect_left(firsts, first_at), window, first))
+        # What is published at one position goes in the order of the windows: it was all there before.
+        waiting.append((bisect_left(firsts, last_at), window, tuple(sorted(set(last) - set(first)))))
         newest = max(newest, window)
     ready += [(host, window) for _, host, window in sorted(told.taken) if window not in outputs]
 
