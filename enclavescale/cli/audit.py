@@ -356,6 +356,8 @@ def equivocation(
             _make(out)
         found: list[dict[str, Any]] = []
         with open_topics() as topics:
+            if not topics.source.extents(topics.names.output):
+                raise RecordNotFound(f"there is no topic {topics.names.output}: nothing was looked through")
             finder = EquivocationFinder(topics, checker)
             for proof in finder.find(domain, from_ms or 0, to_ms):
                 statement = checker.check(proof)

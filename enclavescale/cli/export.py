@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -63,6 +64,7 @@ def export(
     """
     with errors(as_json):
         if check:
+            _nothing_but_the_digest()
             _check(directory, digest, as_json)
             return
         if [from_ms is not None, everything, resume].count(True) != 1:
@@ -81,11 +83,34 @@ def export(
         _tell(directory, made, as_json)
 
 
+def _nothing_but_the_digest() -> None:
+    """Raise ConfigError for options that would do nothing beside --check: whoever gives them means another thing."""
+    context = click.get_current_context()
+    for name in (
+        "from_text",
+        "to_text",
+        "everything",
+        "context",
+        "until",
+        "resume",
+        "bootstrap",
+        "kafka_config",
+        "kafka",
+    ):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = name.removesuffix("_text").replace("_", "-")
+            raise ConfigError(f"--check reads what is in the directory: --{option} says nothing here", field=option)
+
+
 def _request(from_ms: int | None, to_ms: int | None, context: int | None, until: str | None) -> Request:
     try:
         until_ms = None if until is None else parse_time(until, now_ms())
     except ValueError as error:
         raise ConfigError(str(error), field="until") from None
+    # A window is decided after it has ended: what was appended before then does not decide it.
+    least_ms = max(-1 if one is None else one for one in (from_ms, to_ms))
+    if until_ms is not None and until_ms <= least_ms:
+        raise ConfigError("--until must lie after the range: its windows are decided later", field="until")
     if from_ms is None:
         return Request(None, None, None, until_ms)
     return Request(from_ms, to_ms, None if context is None else MINUTE_MS * context, until_ms)

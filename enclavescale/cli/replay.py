@@ -195,6 +195,8 @@ def _source(cluster: Cluster, archive: Path | None, digest: str | None, as_json:
                 return ArchiveSpec(archive, digest), opened.names
         except ArchiveError as error:
             _refuse(error, as_json)
+    if digest is not None:
+        raise ConfigError("--digest needs --archive", field="digest")
     properties = cluster.quiet_properties()
     with contextlib.closing(open_reader(properties)) as consumer:
         metadata(consumer)  # one message where nobody answers

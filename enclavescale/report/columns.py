@@ -95,11 +95,22 @@ def _both(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[i
 
 
 class Series:
-    """Columns of one domain by time. `width_ms`: how much time a column stands for; doubles when there are too many."""
+    """Columns of one domain by time. `window_ms`: length of a window, 0 until it is known; `width_ms`: how much time a
+    column stands for; doubles when there are too many."""
 
-    def __init__(self, window_ms: int):
-        self.window_ms = self.width_ms = max(1, window_ms)
+    def __init__(self, window_ms: int = 0):
+        self.window_ms, self.width_ms = max(0, window_ms), max(1, window_ms)
         self._columns: dict[int, Column] = {}
+
+    def settle(self, window_ms: int) -> None:
+        """Learn how long a window is, from an output that is believed; the first one says."""
+        if self.window_ms or window_ms <= 0:
+            return
+        self.window_ms = window_ms
+        while window_ms < self.width_ms:
+            window_ms *= 2
+        self.width_ms = window_ms
+        self._merge()
 
     @property
     def columns(self) -> list[Column]:
@@ -110,7 +121,7 @@ class Series:
         """Take an output's verdict and, unless they are nobody's, its figures."""
         column = self._columns.get(start_ms // self.width_ms)
         if column is None:
-            end_ms = start_ms + self.window_ms if figures is None else figures.window_end_ms
+            end_ms = start_ms + max(1, self.window_ms) if figures is None else figures.window_end_ms
             column = self._columns[start_ms // self.width_ms] = Column(start_ms=start_ms, end_ms=end_ms)
         if figures is not None:
             column.take(figures)
@@ -120,6 +131,9 @@ class Series:
 
     def _halve(self) -> None:
         self.width_ms *= 2
+        self._merge()
+
+    def _merge(self) -> None:
         merged: dict[int, Column] = {}
         for column in self.columns:
             known = merged.setdefault(column.start_ms // self.width_ms, column)

@@ -157,7 +157,7 @@ def _sessions(result: ReplayResult, at_ms: int) -> tuple[list[dict[str, Any]], i
 
 
 def _policy(policy: PolicyFacts, gathered: Gathered, at_ms: int) -> dict[str, Any]:
-    outputs = sum(story.policies[policy.counter] for story in gathered.domains)
+    outputs = sum(story.policies[policy.digest] for story in gathered.domains)
     return {**jsonable(policy), "outputs": outputs, "ended": policy.not_after_ms < at_ms}
 
 

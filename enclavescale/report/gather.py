@@ -18,6 +18,9 @@ MAX_FINDINGS = 1_000
 MAX_DOMAINS = 1_000
 """Domains of which figures are kept; the verdicts of others are counted."""
 
+MAX_FOREIGN = 100
+"""Names in a partition of domains of which nothing is believed, kept apart: they must not take the others' room."""
+
 MAX_CODES = 64
 """Codes of refusals counted apart in a domain: outputs of one that lies may name any."""
 
@@ -123,7 +126,7 @@ class DomainStory:
     accepted: int = 0
     late_accepted: int = 0
     simulated: int = 0
-    policies: Counter[int] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
     collateral: Counter[str] = field(default_factory=Counter)
     open_run: bool = False
     _counted: OrderedDict[int, tuple[int, int, int]] = field(default_factory=OrderedDict)
@@ -134,6 +137,8 @@ class DomainStory:
         figures = verdict.figures
         # What does not follow from the log says nothing about the domain.
         believed = None if verdict.verdict is Verdict.EXTRA else figures
+        if believed is not None:
+            self.series.settle(believed.window_end_ms - start_ms)
         self.series.add(start_ms, verdict.verdict.value, believed)
         identical = verdict.verdict is Verdict.IDENTICAL
         if identical and figures is not None:
@@ -161,8 +166,8 @@ class DomainStory:
         self.simulated += figures.simulated_w != 0
         if figures.mean_w is None and len(self.without_mean) < MAX_CODES:
             self.without_mean[figures.mean_absent_reason or "no reason stated"] += 1
-        if len(self.policies) < MAX_CODES or figures.policy_counter in self.policies:
-            self.policies[figures.policy_counter] += 1
+        if len(self.policies) < MAX_CODES or figures.policy_digest in self.policies:
+            self.policies[figures.policy_digest] += 1
         digest = figures.collateral_digest
         if digest is not None and (len(self.collateral) < MAX_CODES or digest in self.collateral):
             self.collateral[digest] += 1
@@ -210,17 +215,18 @@ class Gathered:
 
     def __init__(self) -> None:
         self._domains: dict[tuple[str, int], DomainStory] = {}
+        self._foreign: dict[tuple[str, int], DomainStory] = {}
         self.domains_left_out = 0
         """Outputs of domains beyond `MAX_DOMAINS` in a partition."""
-        self._in_partition: Counter[int] = Counter()
+        self._in_partition: Counter[tuple[int, bool]] = Counter()
         self._windows: dict[int, list[WindowVerdict]] = {}
         self._findings: dict[tuple[Severity, int], list[Finding]] = {}
         self.finding_codes: Counter[str] = Counter()
 
     @property
     def domains(self) -> list[DomainStory]:
-        """By name."""
-        return [self._domains[key] for key in sorted(self._domains)]
+        """By name; those of which nothing is believed come last."""
+        return [held[key] for held in (self._domains, self._foreign) for key in sorted(held)]
 
     @property
     def windows(self) -> list[WindowVerdict]:
@@ -238,16 +244,33 @@ class Gathered:
             _keep(self._windows.setdefault(verdict.partition, []), verdict, MAX_WINDOWS)
         if verdict.domain is None or verdict.window_start_ms is None:
             return
-        key = verdict.domain, verdict.partition
-        story = self._domains.get(key)
+        story = self._story(verdict, (verdict.domain, verdict.partition))
         if story is None:
-            if verdict.figures is None or self._in_partition[verdict.partition] >= MAX_DOMAINS:
-                self.domains_left_out += 1
-                return
-            window_ms = verdict.figures.window_end_ms - verdict.window_start_ms
-            story = self._domains[key] = DomainStory(*key, Series(window_ms))
-            self._in_partition[verdict.partition] += 1
-        story.take(verdict, verdict.window_start_ms)
+            self.domains_left_out += 1
+        else:
+            story.take(verdict, verdict.window_start_ms)
+
+    def _story(self, verdict: WindowVerdict, key: tuple[str, int]) -> DomainStory | None:
+        """Where a verdict is told; None where there is no room. A name that only forged outputs bear stays apart."""
+        story = self._domains.get(key)
+        if story is not None or verdict.figures is None:
+            return story or self._foreign.get(key)
+        believed = verdict.verdict is not Verdict.EXTRA
+        if not believed and key in self._foreign:
+            return self._foreign[key]
+        place = verdict.partition, believed
+        if self._in_partition[place] >= (MAX_DOMAINS if believed else MAX_FOREIGN):
+            return None
+        self._in_partition[place] += 1
+        if not believed:
+            self._foreign[key] = DomainStory(*key, Series())
+            return self._foreign[key]
+        if key in self._foreign:
+            self._in_partition[verdict.partition, False] -= 1
+            self._domains[key] = self._foreign.pop(key)
+        else:
+            self._domains[key] = DomainStory(*key, Series())
+        return self._domains[key]
 
     def finding(self, finding: Finding) -> None:
         """Take a finding."""

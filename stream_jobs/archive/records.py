@@ -41,6 +41,7 @@ SCHEMA = json.dumps(
 """Avro schema of the segments' records."""
 
 _INT64 = 1 << 63
+_MAX_SHIFT = 63  # ten bytes hold 64 bits; with more, what is read would cost the square of its length
 _TYPES = (-1, 0, 1)  # no timestamp, CreateTime, LogAppendTime
 
 
@@ -77,6 +78,8 @@ def decode_long(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             break
         shift += 7
+        if shift > _MAX_SHIFT:
+            raise NotARecord("a number is longer than it need be", at)
     if rest >= 2 * _INT64 or (byte == 0 and shift):
         raise NotARecord("a number is longer than it need be", at)
     return (rest >> 1) ^ -(rest & 1), place

@@ -102,6 +102,7 @@ class Figures:
     refused: tuple[tuple[str, int], ...]
     epsilon_micro: int
     policy_counter: int
+    policy_digest: str
     simulated_w: int
     mean_absent_reason: str | None
     margin_absent_reason: str | None
@@ -188,6 +189,7 @@ def figures_of(output: FleetPower) -> Figures:
         refused=tuple((one.code, one.count) for one in output.refused),
         epsilon_micro=output.privacy.epsilon_max_micro,
         policy_counter=output.policy_counter,
+        policy_digest=output.policy_digest.hex(),
         simulated_w=sum(one.mean_w for one in output.power_by if one.dimension == "root" and one.simulated),
         mean_absent_reason=output.mean_absent_reason,
         margin_absent_reason=output.margin.margin_absent_reason,

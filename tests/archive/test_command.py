@@ -28,7 +28,9 @@ def cluster() -> Iterator[MemorySource]:
 
 
 def run(*arguments: object) -> Result:
-    words = ["export", *map(str, arguments), "--bootstrap", "127.0.0.1:1", "--topic-prefix", "t"]
+    words = ["export", *map(str, arguments)]
+    if "--check" not in words:
+        words += ["--bootstrap", "127.0.0.1:1", "--topic-prefix", "t"]
     return CliRunner().invoke(main, words)
 
 
@@ -80,6 +82,27 @@ def test_check(cluster: MemorySource, tmp_path: Path) -> None:
     assert refused.exit_code == 3
     assert json.loads(refused.stdout)["error"] == "ARCHIVE_DAMAGED"
     assert name in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--from", "-2h"), ("--resume",), ("--everything",), ("--until", "now"), ("--bootstrap", "b:1")]
+)
+def test_a_check_takes_no_other_option(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = run(tmp_path, "--check", "--json", *options)
+    assert (done.exit_code, json.loads(done.stdout)["field"]) == (2, options[0].removeprefix("--"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--from", "2026-09-21", "--until", "2026-09-21"),
+        ("--from", "2026-09-21", "--to", "2026-09-23", "--until", "2026-09-22"),
+    ],
+)
+def test_an_end_within_the_range_is_refused(cluster: MemorySource, tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = run(tmp_path / "a", *options, "--json")
+    assert (done.exit_code, json.loads(done.stdout)["field"]) == (2, "until")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ from stream_jobs.archive import (
     open_archive,
 )
 from stream_jobs.archive.index import INDEX, UNFINISHED, Index, index_digest, parse_index, render_index
-from stream_jobs.archive.records import NotARecord, decode_records, encode_bytes, encode_long, encode_record
+from stream_jobs.archive.records import (
+    NotARecord,
+    decode_records,
+    encode_bytes,
+    encode_long,
+    encode_record,
+)
 from stream_jobs.archive.segment import MAX_CONTENT_BYTES, Limits, _header, _sync, pack, read_segment, records_of
 from stream_jobs.log_record import LogRecord
 from stream_jobs.reading import ReadFailed

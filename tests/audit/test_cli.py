@@ -192,9 +192,18 @@ def test_the_end_of_the_range_counts_without_its_begin(tmp_path: Path) -> None:
     assert run("audit", "equivocation", *SIGNER, *where, "--to", start_ms + 1).exit_code == 1
 
 
+def test_topics_that_are_not_there_do_not_pass_for_honest_ones(tmp_path: Path) -> None:
+    site = fresh()
+    del site.topics.records[NAMES.output, 0]
+    nothing = run("audit", "equivocation", *SIGNER, *archived(site, tmp_path / "a"), "--json")
+    assert (nothing.exit_code, said(nothing)["error"]) == (1, "RECORD_NOT_FOUND")
+
+
 def test_the_digest_of_an_archive_needs_an_archive() -> None:
     nothing = ("--bootstrap", "127.0.0.1:1", "--archive-digest", "00" * 32)
     assert run("audit", "equivocation", *SIGNER, *nothing).exit_code == 2
+    replay = ("replay", "--from", "-1h", "--bootstrap", "127.0.0.1:1", "--digest", "00" * 32)
+    assert run(*replay, *SIGNER).exit_code == 2
 
 
 # -- enclavescale verify -------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def figures_at(number: int, rng: random.Random, name: Naming = plain, **changes:
         refused=((name("LATE"), rng.randrange(3)), (name("DUPLICATE"), 1)) if rng.random() < 0.4 else (),
         epsilon_micro=1_000_000,
         policy_counter=1,
+        policy_digest="0a" * 32,
         simulated_w=0,
         mean_absent_reason=None,
         margin_absent_reason=None,

@@ -12,7 +12,7 @@ import pytest
 from enclavescale.report import Gathered, report_facts
 from enclavescale.report.explain import FOREIGN, explanations
 from enclavescale.report.facts import headline
-from enclavescale.report.gather import MAX_WINDOWS, RUN_OUTPUTS
+from enclavescale.report.gather import MAX_DOMAINS, MAX_FOREIGN, MAX_WINDOWS, RUN_OUTPUTS
 from schemas.codec import encode_collateral
 from schemas.collateral import collateral_key, item_digest, set_item
 from schemas.records import CollateralItem
@@ -111,6 +111,35 @@ def test_a_forged_output_says_nothing_about_the_domain() -> None:
     assert domain["columns"]["mean_w"] == [[5, 5, 4, 6]]
     assert domain["accepted"] == true.accepted
     assert facts["shown"]["windows"][0]["figures"]["mean_w"] == [9, 9, 9]
+
+
+@pytest.mark.parametrize("end_ms", [T0, -(2**62), 2**63 - 1])
+def test_a_forged_output_before_all_others_does_not_set_the_scale(end_ms: int) -> None:
+    forged = verdict_at(0, figures_at(0, random.Random(1), window_end_ms=end_ms), Verdict.EXTRA)
+    genuine = verdicts_of(30)
+    (domain,) = facts_of([forged, *genuine])["domains"]
+    (alone,) = facts_of(genuine)["domains"]
+    for name in ("window_ms", "column_ms", "start_ms", "mean_w", "windows"):
+        assert domain["columns"][name] == alone["columns"][name], name
+    assert domain["verdicts"]["extra"] == alone["verdicts"].get("extra", 0) + 1
+
+
+def test_forged_outputs_of_many_names_do_not_take_the_place_of_domains() -> None:
+    names = [f"a{number:05}" for number in range(MAX_DOMAINS + 5)]
+    figures = figures_at(0, random.Random(1))
+    forged = [verdict_at(0, figures, Verdict.EXTRA, domain=name) for name in names]
+    facts = facts_of([*forged, *verdicts_of(3)])
+    assert [one["domain"] for one in facts["domains"]] == ["hall", *names[:MAX_FOREIGN]]
+    assert facts["left_out"]["outputs_of_domains"] == len(names) - MAX_FOREIGN
+
+
+def test_two_policies_with_one_counter_are_told_apart() -> None:
+    """A signer's key was lost, and the successor's counters begin at 1 again."""
+    other = [
+        replace(one, figures=replace(one.figures, policy_digest="0e" * 32)) for one in verdicts_of(3) if one.figures
+    ]
+    (policy,) = facts_of([*verdicts_of(5, "other"), *other])["policies"]
+    assert (policy["counter"], policy["outputs"]) == (1, 5)
 
 
 def test_the_order_in_which_partitions_come_does_not_matter() -> None:
