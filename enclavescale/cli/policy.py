@@ -273,7 +273,12 @@ def apply_command(file: Path, cluster: Cluster, signers: tuple[str, ...], again:
         if held.signature == UNSIGNED:
             raise ConfigError(f"{file} is a document", field="file", remedy="Sign it first: enclavescale policy sign.")
         if held.signature != TRUSTED or held.value is None or held.digest is None:
-            raise PolicyRefused(f"{file}: its signature: {held.signature}", code="POLICY_UNTRUSTED", field="signer")
+            raise PolicyRefused(
+                f"{file}: its signature: {held.signature}",
+                code="POLICY_UNTRUSTED",
+                field="signer",
+                remedy="Give --policy-signer with the key that signed it, if workers trust it; else sign it anew.",
+            )
         open_policy(held.value, PolicyTrust(trusted))  # as workers will
         _refuse_errors(errors_in(lint(held.policy, now_ms=now_ms(), partitions=_partitions(cluster))), as_json)
         before = topic_of(cluster, trusted)
@@ -354,8 +359,11 @@ def diff_command(
     """
     with errors(as_json):
         trusted = points(signers)
-        old = hold_file(before) if after is not None else held_or_newest(None, cluster, trusted)
-        new = hold_file(after if after is not None else before)
+        old = hold_file(before, trusted) if after is not None else held_or_newest(None, cluster, trusted)
+        new = hold_file(after if after is not None else before, trusted)
+        for one in (old, new):
+            if not one.believed and one.signature != UNSIGNED:
+                click.echo(f"{one.origin}: its signature: {one.signature}", err=True)
         found = changes(old.policy, new.policy)
         if as_json:
             said: dict[str, Any] = {"before": old.origin, "after": new.origin}

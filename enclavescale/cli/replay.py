@@ -331,7 +331,8 @@ def _windows(windows: list[WindowVerdict], result: ReplayResult) -> Table:
         why += [f"{each.field}: {each.published} published, {each.computed} computed" for each in one.differences[:3]]
         if len(one.differences) > 3:
             why.append(f"and {len(one.differences) - 3} more fields")
-        window = "" if one.window_start_ms is None else f"{moment(one.window_start_ms)} r{one.revision}"
+        window = "" if one.window_start_ms is None else moment(one.window_start_ms)
+        window += "" if one.revision is None else f" r{one.revision}"
         place = "" if one.offset is None else f"{one.partition}/{one.offset}"
         cells = (one.domain or "", window, place, "\n".join(why))
         style = STYLES.get(one.verdict.value, "red")

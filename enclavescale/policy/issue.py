@@ -51,7 +51,8 @@ def next_counter(wanted: int | None, stated: int, known: Sequence[HeldPolicy], *
         raise ConfigError(
             "nothing says which counter is next",
             field="counter",
-            remedy="Give --counter N, --previous FILE, or the cluster whose policy topic says so.",
+            remedy="Give --counter N, --previous FILE, or the cluster whose policy topic says so; where another key "
+            "signed those before, --policy-signer with that key; for the first policy of all --first.",
         )
     if highest is not None and wanted <= highest:
         newest = max(known, key=lambda one: one.policy.counter)

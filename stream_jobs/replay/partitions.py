@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty
@@ -199,6 +202,19 @@ def _one_partition(spec: SourceSpec, request: ReplayRequest, number: int) -> Par
         _QUEUE.put(None)  # nothing comes behind it
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes begun within leave Ctrl-C, which all of a terminal's get, to this one: it ends them."""
+    if threading.current_thread() is not threading.main_thread():  # nobody else may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _in_processes(
     spec: SourceSpec,
     request: ReplayRequest,
@@ -209,7 +225,9 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(QUEUED)
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_set_up, initargs=(queue,)) as pool:
-        futures = [pool.submit(_one_partition, spec, request, number) for number in numbers]
+        others = set(multiprocessing.active_children())
+        with _interrupts_ignored():
+            futures = [pool.submit(_one_partition, spec, request, number) for number in numbers]
         try:
             left = len(numbers)
             while left:
@@ -219,7 +237,8 @@ def _in_processes(
                 if ended and not count and any(future.exception() for future in futures):
                     break  # a process that was killed said no more
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # it only reads; otherwise it would go on to the end of its partition
             raise
         return [future.result() for future in futures]
 

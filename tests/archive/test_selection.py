@@ -30,7 +30,7 @@ def test_the_context_reaches_below_every_resume_offset() -> None:
     for seed in (2, 5, 6):  # of one domain each: the resume offset is that of the slowest
         with remembered():
             scenario = Scenario(seed)
-            scenario.windows = 120
+            scenario.windows = 150
             run = scenario.build()
         context_ms = needed_context_ms(view.policy for view in scenario.policies)
         (state,) = run.core.domains.values()

@@ -268,6 +268,11 @@ def test_people_see_what_machines_read(desk: Desk) -> None:
     other.write_text(to_json(replace(strict(), unsafe_allow_create_time=True, hosts=strict().hosts[1:])))
     text = desk("diff", desk.document, other).stdout
     assert "WEAKER: a protection is given up" in text
+    stranger = desk.directory / "stranger.bin"
+    stranger.write_bytes(sign_policy(strict(), STRANGER))
+    named = ("--policy-signer", desk.signer)
+    assert "stranger.bin: its signature: POLICY_UNTRUSTED" in desk("diff", desk.out, stranger, *named).stderr
+    assert desk("diff", desk.out, desk.document, *named).stderr == ""
     assert "- hosts[h0]" in text
 
 

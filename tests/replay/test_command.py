@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from enclavescale.cli import main
+from enclavescale.cli.replay import ArchiveSpec
 from stream_jobs.archive import Directory, Request, export_archive
+from stream_jobs.replay.desk import ReplayRequest
 from stream_jobs.replay.document import NAME
+from stream_jobs.replay.partitions import replay_parallel
 from tests.core.fleet import PARTITION
 from tests.replay.logs import quiet, start_ms
-from tests.replay.topics import NAMES, SIGNER, MemorySource
+from tests.replay.topics import NAMES, SIGNER, TRUST, MemorySource
 
 WINDOWS = 8
 
@@ -126,12 +131,38 @@ def test_usage(archive: Path, wrong: list[str]) -> None:
     assert replay(archive, *wrong).exit_code == 2
 
 
-def test_partitions_in_processes_of_their_own_say_the_same(tmp_path: Path) -> None:
-    """The topics' partition 1 is a second log: its records name the first, so that nothing in it counts."""
+def two_partitions() -> MemorySource:
+    """A second log beside the first, of the same records."""
     source = quiet(WINDOWS).source.copy()
     for record in list(source.topics[NAMES.reports, PARTITION]):
         source.topics[NAMES.reports, 1].append(replace(record, partition=1))
-    path = exported(source, tmp_path / "archive")
+    return source
+
+
+def test_an_interrupt_ends_the_processes(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of a terminal: those of partitions leave it to their parent, which ends them."""
+    ignored: list[int] = []
+
+    def interrupted(*_: int) -> None:
+        for process in multiprocessing.active_children():
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            mask = int(next(line.split()[1] for line in lines if line.startswith("SigIgn")), 16)
+            ignored.append(mask >> (signal.SIGINT - 1) & 1)
+        raise KeyboardInterrupt
+
+    request = ReplayRequest(topics=NAMES, trust=TRUST, from_ms=start_ms(0), to_ms=start_ms(1_000))
+    spec = ArchiveSpec(exported(two_partitions(), tmp_path / "archive"), None)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        replay_parallel(spec, request, 2, on_verdict=print, on_finding=print, progress=interrupted)
+    assert ignored == [1, 1]
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_partitions_in_processes_of_their_own_say_the_same(tmp_path: Path) -> None:
+    """The topics' partition 1 is a second log: its records name the first, so that nothing in it counts."""
+    path = exported(two_partitions(), tmp_path / "archive")
     until = ["--json", "--to", str(start_ms(1_000))]
     one, two = (json.loads(replay(path, *until, "--jobs", jobs).stdout) for jobs in ("1", "2"))
     for said in (one, two):
