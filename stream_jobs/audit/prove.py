@@ -198,19 +198,17 @@ class Prover:
             for output, closes, after in self._outputs_after(letter):
                 if revision is not None and output.output.revision != revision:
                     continue
-                manifest = self._first_chunk(output, letter.record.partition, letter.record.timestamp_ms)
-                if manifest is None or manifest.manifest.refused_count == 0:
-                    continue
-                letters = self._letters(letter.record.partition, manifest.manifest, after)
-                try:
-                    paths = refused_tree(manifest.manifest, letters, closes).path_of(digest)
-                except RefusedTreeUnproven as error:
-                    unproven = unproven or error
-                    continue
-                if paths is not None:
-                    yield from self._assembled(
-                        digest, REFUSED, *paths, output=output, manifest=manifest.record, report=report
-                    )
+                for manifest in self._first_chunks(output, letter.record.partition, letter.record.timestamp_ms):
+                    letters = self._letters(letter.record.partition, manifest.manifest, after)
+                    try:
+                        paths = refused_tree(manifest.manifest, letters, closes).path_of(digest)
+                    except RefusedTreeUnproven as error:
+                        unproven = unproven or error
+                        continue
+                    if paths is not None:
+                        yield from self._assembled(
+                            digest, REFUSED, *paths, output=output, manifest=manifest.record, report=report
+                        )
         if unproven is not None:
             raise unproven
 
@@ -289,8 +287,9 @@ class Prover:
             earlier = [at for at in closes.values() if at < close]
             yield from ((one, earlier, after) for one in mine if closes[one.digest] == close)
 
-    def _first_chunk(self, output: OutputRecord, partition: int, near_ms: int) -> _Manifest | None:
-        """The first chunk of an output's manifest, by the session that signed the output."""
+    def _first_chunks(self, output: OutputRecord, partition: int, near_ms: int) -> Iterator[_Manifest]:
+        """First chunks of an output's manifest that name its session and say what it says of refused records: several
+        where somebody put forged ones there."""
         made, topic = output.output, self._names.manifests
         key = f"{made.domain}/{made.window_start_ms}".encode()
         first = self._topics.source.offset_at(topic, partition, near_ms - SLACK_MS)
@@ -301,9 +300,10 @@ class Prover:
                 one.manifest.chunk == 0
                 and one.manifest.revision == made.revision
                 and one.session_id == output.signed.worker.session_id
+                and one.manifest.refused_root == made.refused_root
+                and one.manifest.refused_count > 0
             ):
-                return one
-        return None
+                yield one
 
     # -- together ----------------------------------------------------------------------------------------------
 

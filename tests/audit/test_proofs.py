@@ -153,15 +153,16 @@ def test_a_policy_of_another_signer_proves_nothing() -> None:
     assert caught.value.code == "POLICY_UNTRUSTED"
 
 
-def test_forged_records_on_the_topics_do_not_keep_a_proof_from_being_found() -> None:
+@pytest.mark.parametrize("verdict", [ACCEPTED, REFUSED])
+def test_forged_records_on_the_topics_do_not_keep_a_proof_from_being_found(verdict: str) -> None:
     """Copies with a broken signature, in front of the genuine ones: passed over."""
-    site, digest = fresh(), decoded_outputs(told())[0][2][0]
+    site, digest = fresh(), some(verdict).digest
     for topic in (NAMES.output, NAMES.manifests, NAMES.policy):
         held = site.topics.records[topic, 0]
         forged = [replace(one, value=_break(one, topic)) for one in held]
         both = [*forged, *held]
         site.topics.records[topic, 0] = [replace(one, offset=number) for number, one in enumerate(both)]
-    assert prove(site, digest, verdict=ACCEPTED)[1].published.worker == "aggregator-0"
+    assert prove(site, digest, verdict=verdict)[1].published.worker == "aggregator-0"
 
 
 def _break(record: LogRecord, topic: str) -> bytes:
