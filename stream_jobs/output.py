@@ -114,29 +114,9 @@ class OutputPublisher:
         return self._identity.session
 
     def reject(self, record: LogRecord, rejection: Rejection) -> None:
-        """Send a record to the rejections topic: original bytes, the reason in Kafka Connect's headers."""
-        value = record.value or b""
-        kept = value[:MAX_MESSAGE_BYTES]
-        headers = [
-            ("__connect.errors.topic", record.topic),
-            ("__connect.errors.partition", str(record.partition)),
-            ("__connect.errors.offset", str(record.offset)),
-            ("__connect.errors.connector.name", SERVICE),
-            ("__connect.errors.task.id", str(record.partition)),
-            ("__connect.errors.stage", "VALUE_CONVERTER" if rejection.digest is None else "TRANSFORMATION"),
-            ("__connect.errors.exception.class.name", "org.enclavescale." + rejection.code),
-            ("__connect.errors.exception.message", rejection.message[:1000]),
-            ("enclavescale.error.code", rejection.code),
-            ("enclavescale.original.size", str(len(value))),
-            ("enclavescale.original.sha256", hashlib.sha256(value).hexdigest()),
-        ]
-        if rejection.digest is not None:
-            headers.append(("enclavescale.record.digest", rejection.digest.hex()))
-        key = record.key
-        if key is not None and len(key) > MAX_KEY_BYTES:
-            headers.append(("enclavescale.original.key.size", str(len(key))))
-            key = key[:MAX_KEY_BYTES]
-        self._produce(self._topics.rejections, record.partition, key, kept, headers)
+        """Send a record to the rejections topic."""
+        key, value, headers = dead_letter(record, rejection)
+        self._produce(self._topics.rejections, record.partition, key, value, headers)
         now = self._clock()
         if self._unsettled_since is None:
             self._unsettled_since = now
@@ -161,7 +141,7 @@ class OutputPublisher:
         value = encode_signed_output(
             made.output_bytes, session.sign(output_preimage(made.output_bytes)), worker, self._framing
         )
-        headers = _cloud_event(
+        headers = cloud_event(
             made.digest, output.domain, "org.enclavescale.fleet-power.v1", output.window_end_ms, output.revision
         )
         self._produce(self._topics.output, output.source.partition, key, value, headers)
@@ -233,7 +213,33 @@ class OutputPublisher:
             self._errors.append(f"{message.topic()}[{message.partition()}]: {error.str()}")
 
 
-def _cloud_event(digest: bytes, domain: str, kind: str, time_ms: int, revision: int) -> list[tuple[str, str]]:
+def dead_letter(record: LogRecord, rejection: Rejection) -> tuple[bytes | None, bytes, list[tuple[str, str]]]:
+    """Key, value and headers of a refused record on the rejections topic: original bytes, the reason in Kafka Connect's
+    headers."""
+    value = record.value or b""
+    headers = [
+        ("__connect.errors.topic", record.topic),
+        ("__connect.errors.partition", str(record.partition)),
+        ("__connect.errors.offset", str(record.offset)),
+        ("__connect.errors.connector.name", SERVICE),
+        ("__connect.errors.task.id", str(record.partition)),
+        ("__connect.errors.stage", "VALUE_CONVERTER" if rejection.digest is None else "TRANSFORMATION"),
+        ("__connect.errors.exception.class.name", "org.enclavescale." + rejection.code),
+        ("__connect.errors.exception.message", rejection.message[:1000]),
+        ("enclavescale.error.code", rejection.code),
+        ("enclavescale.original.size", str(len(value))),
+        ("enclavescale.original.sha256", hashlib.sha256(value).hexdigest()),
+    ]
+    if rejection.digest is not None:
+        headers.append(("enclavescale.record.digest", rejection.digest.hex()))
+    key = record.key
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        headers.append(("enclavescale.original.key.size", str(len(key))))
+        key = key[:MAX_KEY_BYTES]
+    return key, value[:MAX_MESSAGE_BYTES], headers
+
+
+def cloud_event(digest: bytes, domain: str, kind: str, time_ms: int, revision: int) -> list[tuple[str, str]]:
     """CloudEvents 1.0, Kafka protocol binding, binary content mode."""
     moment = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return [

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from stream_jobs.core.effects import Rejection
 from stream_jobs.log_record import LogRecord
-from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
+from stream_jobs.output import dead_letter
 from stream_jobs.replay.ahead import Ahead, Seen
 from stream_jobs.replay.desk import Desk, ReplayRequest
 from stream_jobs.replay.verdicts import Severity
@@ -19,45 +18,10 @@ Letter = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 """Key, value, headers."""
 
 
-class _Recorder:
-    """Stands in for the publisher's producer and keeps what it was given."""
-
-    def __init__(self) -> None:
-        self.last: Letter = (None, None, ())
-
-    def produce(
-        self, _topic: str, *, value: bytes, key: bytes | None, headers: list[tuple[str, str]], **_: Any
-    ) -> None:
-        """Keep one record."""
-        self.last = key, value, tuple((name, text.encode()) for name, text in headers)
-
-    def poll(self, _timeout_s: float) -> int:
-        """Nothing is outstanding."""
-        return 0
-
-    def flush(self, _timeout_s: float) -> int:
-        """Nothing is outstanding."""
-        return 0
-
-
-class DeadLetterForm:
-    """What the publisher writes for a refused record, made by the publisher itself."""
-
-    def __init__(self, request: ReplayRequest):
-        self._recorder = _Recorder()
-        nobody: Any = None  # rejections are not signed
-        self._publisher = OutputPublisher(
-            {},
-            request.topics,
-            WorkerIdentityFacts(nobody, ""),
-            framing=request.framing,
-            make_producer=lambda _: self._recorder,
-        )
-
-    def of(self, record: LogRecord, rejection: Rejection) -> Letter:
-        """The dead letter of a record."""
-        self._publisher.reject(record, rejection)
-        return self._recorder.last
+def letter_of(record: LogRecord, rejection: Rejection) -> Letter:
+    """What a worker writes for a refused record."""
+    key, value, headers = dead_letter(record, rejection)
+    return key, value, tuple((name, text.encode()) for name, text in headers)
 
 
 def rejected_place(letter: LogRecord) -> tuple[str, int, int] | None:
@@ -80,7 +44,6 @@ class LetterSide:
     def __init__(self, request: ReplayRequest, partition: int, desk: Desk):
         self._source = request.topics.reports, partition
         self._desk = desk
-        self._form = DeadLetterForm(request)
         self._letters: dict[int, list[LogRecord]] = {}
         self._stragglers: list[tuple[int, LogRecord]] = []
         self._seen = Seen()
@@ -107,7 +70,7 @@ class LetterSide:
         if not judged:
             return True
         self._seen.add(_tag(record.offset))
-        expected = self._form.of(record, rejection)
+        expected = letter_of(record, rejection)
         for letter in letters:
             self._compare(letter, expected, rejection)
         return bool(letters)

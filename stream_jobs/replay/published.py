@@ -18,7 +18,7 @@ from schemas.records import SignedFleetPower, SignedWindowManifest
 from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LogRecord
-from stream_jobs.output import _cloud_event
+from stream_jobs.output import cloud_event
 from stream_jobs.replay.ahead import Ahead, Place
 from stream_jobs.replay.desk import Desk, ReplayRequest
 from stream_jobs.replay.evidence import Basis, EvidenceWatch
@@ -78,7 +78,7 @@ def window_of(key: bytes | None) -> tuple[str, int] | None:
 def output_headers(one: PublishedOutput) -> tuple[tuple[str, bytes | None], ...]:
     """Headers that the publisher writes with an output."""
     output = one.signed.output
-    pairs = _cloud_event(one.digest, output.domain, OUTPUT_EVENT, output.window_end_ms, output.revision)
+    pairs = cloud_event(one.digest, output.domain, OUTPUT_EVENT, output.window_end_ms, output.revision)
     return tuple((name, text.encode()) for name, text in pairs)
 
 
