@@ -5,9 +5,9 @@ Nothing on the topics is believed: what does not hold when checked is passed ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from schemas.codec import (
     decode_signed_manifest,
@@ -20,7 +20,7 @@ from stream_jobs.audit.errors import UNSOUND, RecordNotFound, RefusedTreeUnprove
 from stream_jobs.audit.refused import RefusedRecord, refused_tree
 from stream_jobs.audit.topics import AuditTopics, OutputRecord
 from stream_jobs.core.log_digest import MAX_WITNESSES, record_witness
-from stream_jobs.core.merkle import inclusion_path
+from stream_jobs.core.merkle import inclusion_path, merkle_root
 from stream_jobs.log_record import LogRecord
 
 SLACK_MS = 2 * 3600 * 1000
@@ -28,6 +28,9 @@ SLACK_MS = 2 * 3600 * 1000
 
 NEAR = 512
 """Chunks of one manifest stand together, in between at most those of a second worker: offsets looked at each way."""
+
+MAX_COMBINATIONS = 256
+"""Combinations of candidates for the chunks of one manifest that are tried."""
 
 MAX_LETTERS = 16
 """Dead letters of one record that are tried: it may have been refused again and again."""
@@ -137,10 +140,10 @@ class Prover:
         ]
         for hit, at in sorted(hits, key=lambda one: -one[0].manifest.revision):
             chunks = self._chunks(hit)
-            if len(chunks) != hit.manifest.chunks:
+            if not chunks:
                 continue
             before = sum(len(chunks[chunk]) // 32 for chunk in range(hit.manifest.chunk))
-            digests = [part[i : i + 32] for _, part in sorted(chunks.items()) for i in range(0, len(part), 32)]
+            digests = _digests_in([part for _, part in sorted(chunks.items())])
             path = Path(index=before + at, count=len(digests), siblings=inclusion_path(digests, before + at))
             for output in self._outputs_of(hit):
                 yield from self._assembled(
@@ -161,15 +164,24 @@ class Prover:
         return _Manifest(record, signed.manifest, signed.session_id)
 
     def _chunks(self, hit: _Manifest) -> dict[int, bytes]:
-        """Accepted digests of all chunks of the same output and session, by chunk."""
-        found = {hit.manifest.chunk: hit.manifest.accepted_digests}
-        if hit.manifest.chunks == 1:
-            return found
-        place = hit.record
-        for record in self._topics.between(place.topic, place.partition, place.offset - NEAR, place.offset + NEAR + 1):
-            if record.key == place.key and (one := self._manifest(record)) and _same_output(one, hit):
-                found.setdefault(one.manifest.chunk, one.manifest.accepted_digests)
-        return found
+        """Accepted digests of all chunks of the same output and session, by chunk; empty where they are not there.
+
+        Of several candidates for a chunk, which anybody may have put there, those with the root that all of them name.
+        """
+        found: dict[int, dict[bytes, None]] = {hit.manifest.chunk: {hit.manifest.accepted_digests: None}}
+        if hit.manifest.chunks > 1:
+            place = hit.record
+            near = self._topics.between(place.topic, place.partition, place.offset - NEAR, place.offset + NEAR + 1)
+            for record in near:
+                one = self._manifest(record) if record.key == place.key else None
+                if one is not None and _same_output(one, hit) and one.manifest.chunk != hit.manifest.chunk:
+                    found.setdefault(one.manifest.chunk, {})[one.manifest.accepted_digests] = None
+        if sorted(found) != list(range(hit.manifest.chunks)):
+            return {}
+        for parts in islice(product(*(found[chunk] for chunk in range(hit.manifest.chunks))), MAX_COMBINATIONS):
+            if merkle_root(_digests_in(parts)) == hit.manifest.accepted_root:
+                return dict(enumerate(parts))
+        return {}
 
     def _outputs_of(self, hit: _Manifest) -> Iterator[OutputRecord]:
         """Outputs of the window and revision that the session of a manifest signed, in order."""
@@ -342,6 +354,10 @@ def _place_of(digest: bytes, manifest: WindowManifest) -> int | None:
     while at >= 0 and at % 32:
         at = held.find(digest, at + 1)
     return None if at < 0 else at // 32
+
+
+def _digests_in(parts: Sequence[bytes]) -> list[bytes]:
+    return [part[i : i + 32] for part in parts for i in range(0, len(part), 32)]
 
 
 def _same_output(one: _Manifest, other: _Manifest) -> bool:

@@ -71,6 +71,18 @@ def test_a_manifest_without_one_of_its_chunks_proves_nothing() -> None:
         site.prover.prove(digests[0])
 
 
+def test_a_forged_chunk_in_front_hides_no_proof() -> None:
+    site, digests = chunked(MANIFEST_CHUNK_DIGESTS + 5)
+    records = site.topics.records[NAMES.manifests, 0]
+    genuine = decode_signed_manifest(records[1].value or b"")[0]
+    forged = replace(genuine.manifest, accepted_digests=bytes(len(genuine.manifest.accepted_digests)))
+    value = encode_signed_manifest(encode_manifest(forged), genuine.signature, genuine.session_id)
+    records.insert(1, replace(records[1], value=value))
+    records[2:] = [replace(one, offset=number) for number, one in enumerate(records[2:], 2)]
+    proof = site.prover.prove(digests[0], verdict=ACCEPTED)
+    assert proof.path.count == len(digests)
+
+
 @pytest.fixture(scope="module")
 def flood() -> Iterator[Site]:
     """A window with more refused records than a manifest names; some of a domain that nobody knows."""
