@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,7 @@ def check_report(report: WindowReport, schedule: Schedule) -> None:
     assert set(flags_of(report)) <= FLAGS
     assert all(0 < gpus <= item.gpus for gpus in flags_of(report).values())
     for part in (report, item, report.confidential_compute):
-        for name in part.__slots__:  # type: ignore[union-attr]
+        for name in (one.name for one in fields(part)):
             if name.endswith("_absent_reason"):
                 value = getattr(part, name.removesuffix("_absent_reason"))
                 assert (value is None) == (getattr(part, name) is not None), name

@@ -1,7 +1,7 @@
 """Sealed reports decode to what was measured, verify, chain, and carry evidence when it is due."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_every_null_has_a_reason_and_nothing_else_has(noisy: Noisy) -> None:
     assert all(one.histogram_shape == (() if noisy.histogram is None else (65,)) for one in body.classes)
     assert record.evidence is not None
     for part in (body, *body.classes, body.privacy, body.confidential_compute, record.evidence.binding):
-        for name in part.__slots__:  # type: ignore[union-attr]
+        for name in (one.name for one in fields(part)):
             if name.endswith("_absent_reason"):
                 absent = getattr(part, name.removesuffix("_absent_reason")) is None
                 assert absent == (getattr(part, name) is not None), name
