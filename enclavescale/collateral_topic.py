@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import KafkaException
 
 from enclavescale.errors import ClusterUnreachable, TopicFailed
 from schemas.codec import encode_collateral
-from schemas.collateral import collateral_key, item_digest, set_digest, set_item
+from schemas.collateral import VALUE_DIGEST, collateral_key, item_digest, set_digest, set_item
 from schemas.records import CollateralItem
 from stream_jobs.collateral_store import CollateralIndex
 from stream_jobs.output import make_kafka_producer, producer_properties
@@ -20,9 +20,6 @@ from verifier.inventory import Inventory
 from verifier.trust.appraisal import PCK_CA, PCK_CERTIFICATE, ROOT_CA, TCB_SIGNER
 from verifier.trust.contents import OCSP, ROOT_CRL
 from verifier.trust.store import Collateral
-
-VALUE_DIGEST = "enclavescale.value.sha256"
-"""Header of an item: SHA-256 of the record's value, in hexadecimal. Its key leaves out when it was fetched."""
 
 FLUSH_S = 45.0
 """Longest wait for the brokers' acknowledgement, s: above the producer's delivery time-out, which decides."""
@@ -124,18 +121,13 @@ def publish_set(
     new = [digest for digest in given if index.item(digest) is None]
     members = [*given, *before]
     producer = make_producer(producer_properties(kafka))
-    _send(producer, topic, [_as_of(one, now_ms) for one in renewed.values()])
+    _send(producer, topic, [replace(one, fetched_at_ms=now_ms) for one in renewed.values()])
     _send(producer, topic, [set_item(members, now_ms)])
     return Publication(set_digest(members), len(set(members)), len(new), len(set(before) - set(given)))
 
 
 RENEW_MS = 7 * 86_400_000
 """Items older than this on the topic are written again, ms: a quarter of its retention."""
-
-
-def _as_of(item: CollateralItem, now_ms: int) -> CollateralItem:
-    names = type(item).__dataclass_fields__
-    return CollateralItem(**{**{name: getattr(item, name) for name in names}, "fetched_at_ms": now_ms})
 
 
 def _send(producer: Any, topic: str, items: Iterable[CollateralItem]) -> None:

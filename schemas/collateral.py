@@ -16,6 +16,10 @@ from schemas.records import CollateralItem
 SET = "set"
 """Kind of the item that lists a set's items."""
 
+VALUE_DIGEST = "enclavescale.value.sha256"
+"""Header of the collateral topic: SHA-256 of the record's value, hexadecimal. The key leaves out what stands beside an
+item, such as when it was fetched."""
+
 DIGEST_BYTES = 32
 MAX_SET_ITEMS = 8192
 """Items of one set at most: 256 KiB of digests, half of what the topic takes."""
@@ -28,6 +32,11 @@ def item_digest(item: CollateralItem) -> bytes:
                  item.issuer_chain):  # fmt: skip
         found.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True) + (part or b""))
     return found.digest()
+
+
+def item_parts(item: CollateralItem) -> list[bytes]:
+    """What an item gives to a verifier: its data, and the issuer's chain where that came apart."""
+    return [item.data] if item.issuer_chain is None else [item.data, item.issuer_chain]
 
 
 def set_digest(items: Iterable[bytes]) -> bytes:

@@ -8,16 +8,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from schemas.codec import SINGLE_OBJECT, Framing, decode_collateral
-from schemas.collateral import SET, item_digest, set_digest, set_members
+from schemas.collateral import SET, item_digest, item_parts, set_digest, set_members
 from schemas.errors import EnclaveScaleError
 from schemas.records import CollateralItem
 from stream_jobs.core.policies import CollateralView
 from stream_jobs.core.standing import CollateralOffer
-from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
+from stream_jobs.reading import NewMessages, open_reader
 from verifier.trust.appraisal import Judge
 from verifier.trust.roots import INTEL_SGX_ROOT
 from verifier.trust.store import Collateral
@@ -109,7 +108,7 @@ class CollateralIndex:
         parts = []
         for one in listed.members:
             item = decode_collateral(self._items[one], self._framing)
-            parts += [item.data] if item.issuer_chain is None else [item.data, item.issuer_chain]
+            parts += item_parts(item)
         try:
             held = Collateral.of(parts)
         except EnclaveScaleError as error:  # too many parts
@@ -202,8 +201,8 @@ class CollateralStore:
         self, kafka: Mapping[str, str], topic: str, *, framing: Framing = SINGLE_OBJECT, timeout_s: float = 20.0
     ):
         self._consumer = open_reader(kafka)
-        self._topic, self._timeout_s = topic, timeout_s
-        self._next: dict[int, int] = {}
+        self._topic = topic
+        self._new = NewMessages(self._consumer, topic, timeout_s, READ_ITEMS)
         self._index = CollateralIndex(framing)
         self._lock = threading.Lock()
 
@@ -245,21 +244,8 @@ class CollateralStore:
         self._consumer.close()
 
     def _read_new(self) -> None:
-        try:
-            metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
-        except KafkaException as error:
-            raise ReadFailed(f"{self._topic}: {error}") from error
-        if metadata.error is not None:
-            raise ReadFailed(f"{self._topic}: {metadata.error.str()}")
-        for partition in sorted(metadata.partitions):
-            low, end = watermarks(self._consumer, self._topic, partition, self._timeout_s)
-            first = max(low, self._next.get(partition, 0))
-            while first < end:
-                upto = min(end, first + READ_ITEMS)
-                for message in read_range(self._consumer, self._topic, partition, first, upto, self._timeout_s):
-                    place = message.timestamp()[1], partition, message.offset() or 0
-                    self._take(message.value() or b"", place)
-                self._next[partition] = first = upto
+        for partition, message in self._new.read():
+            self._take(message.value() or b"", (message.timestamp()[1], partition, message.offset() or 0))
 
     def _take(self, value: bytes, place: Place) -> None:
         try:

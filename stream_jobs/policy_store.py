@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -16,7 +15,7 @@ from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_d
 from schemas.errors import ConfigError, EnclaveScaleError
 from stream_jobs.core.policies import PolicyView
 from stream_jobs.core.policy_ranges import check_ranges
-from stream_jobs.reading import ReadFailed, open_reader, read_range, watermarks
+from stream_jobs.reading import NewMessages, open_reader
 from verifier.policy.enrolment import lint_enrolment
 from verifier.signature import load_session_key, verify_record_signature
 
@@ -84,8 +83,8 @@ class PolicyStore:
         timeout_s: float = 20.0,
     ):
         self._consumer = open_reader(kafka)
-        self._topic, self._trust, self._framing, self._timeout_s = topic, trust, framing, timeout_s
-        self._next: dict[int, int] = {}
+        self._topic, self._trust, self._framing = topic, trust, framing
+        self._new = NewMessages(self._consumer, topic, timeout_s, READ_POLICIES)
         self._views: dict[bytes, PolicyView] = {}
         self._by_counter: dict[int, bytes] = {}
         self._equivocations: list[Equivocation] = []
@@ -128,20 +127,8 @@ class PolicyStore:
         self._consumer.close()
 
     def _read_new(self) -> None:
-        try:
-            metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
-        except KafkaException as error:
-            raise ReadFailed(f"{self._topic}: {error}") from error
-        if metadata.error is not None:
-            raise ReadFailed(f"{self._topic}: {metadata.error.str()}")
-        for partition in sorted(metadata.partitions):
-            low, end = watermarks(self._consumer, self._topic, partition, self._timeout_s)
-            first = max(low, self._next.get(partition, 0))
-            while first < end:  # a few at a time: one policy may have megabytes
-                upto = min(end, first + READ_POLICIES)
-                for message in read_range(self._consumer, self._topic, partition, first, upto, self._timeout_s):
-                    self._take(message.value() or b"", partition, message.offset() or 0)
-                self._next[partition] = first = upto
+        for partition, message in self._new.read():
+            self._take(message.value() or b"", partition, message.offset() or 0)
 
     def _take(self, value: bytes, partition: int, offset: int) -> None:
         try:

@@ -118,3 +118,32 @@ def backwards(
         first = max(low, end - chunk)
         yield read_range(consumer, topic, partition, first, end, timeout_s)
         end, chunk = first, min(2 * chunk, MAX_CHUNK)
+
+
+class NewMessages:
+    """What came to a topic since it was last asked for. For one thread."""
+
+    def __init__(self, consumer: Consumer, topic: str, timeout_s: float, at_once: int):
+        """`at_once`: messages of one partition that are held at most."""
+        self._consumer, self._topic, self._timeout_s, self._at_once = consumer, topic, timeout_s, at_once
+        self._next: dict[int, int] = {}
+
+    def read(self) -> Iterator[tuple[int, Message]]:
+        """Partition and message, to where each partition ends now. Raises ReadFailed.
+
+        What was held when a reader stopped, or failed, is read again.
+        """
+        try:
+            metadata = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        except KafkaException as error:
+            raise ReadFailed(f"{self._topic}: {error}") from error
+        if metadata.error is not None:
+            raise ReadFailed(f"{self._topic}: {metadata.error.str()}")
+        for partition in sorted(metadata.partitions):
+            low, end = watermarks(self._consumer, self._topic, partition, self._timeout_s)
+            first = max(low, self._next.get(partition, 0))
+            while first < end:
+                upto = min(end, first + self._at_once)
+                for message in read_range(self._consumer, self._topic, partition, first, upto, self._timeout_s):
+                    yield partition, message
+                self._next[partition] = first = upto

@@ -15,7 +15,7 @@ from schemas.codec import (
     record_digest,
     session_id_of,
 )
-from schemas.collateral import item_digest, set_digest
+from schemas.collateral import item_digest, item_parts, set_digest
 from schemas.records import FleetPower, SignedFleetPower, SignedWindowManifest, WindowManifest
 from stream_jobs.audit.errors import (
     ChainFieldsInvalid,
@@ -69,9 +69,7 @@ def collateral_of(values: Iterable[bytes], framing: Framing = SINGLE_OBJECT) -> 
     items = {item_digest(item): item for item in (decode_collateral(value, framing) for value in values)}
     if not items:
         return None
-    parts: list[bytes] = []
-    for _, item in sorted(items.items()):
-        parts += [item.data] if item.issuer_chain is None else [item.data, item.issuer_chain]
+    parts = [part for _, item in sorted(items.items()) for part in item_parts(item)]
     return CollateralView(set_digest(items), Collateral.of(parts))
 
 

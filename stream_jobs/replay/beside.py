@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 from schemas.codec import decode_collateral, decode_signed_beacon
-from schemas.collateral import collateral_key
+from schemas.collateral import VALUE_DIGEST, collateral_key
 from schemas.errors import EnclaveScaleError
 from stream_jobs.log_record import LogRecord
 from stream_jobs.replay.desk import ReplayRequest
@@ -16,10 +16,6 @@ from stream_jobs.replay.verdicts import Finding, Severity
 from verifier.signature import load_session_key, verify_record_signature
 
 NONCE_BYTES = 32
-
-VALUE_DIGEST = "enclavescale.value.sha256"
-"""Header of an item of collateral: SHA-256 of the record's value, in hexadecimal. Its key leaves out what stands beside
-the item, such as when it was fetched."""
 
 Said = Callable[[Finding], None]
 

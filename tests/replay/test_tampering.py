@@ -12,10 +12,9 @@ from dataclasses import replace
 import pytest
 
 from schemas.codec import beacon_preimage, encode_beacon, encode_collateral, encode_signed_beacon
-from schemas.collateral import collateral_key
+from schemas.collateral import VALUE_DIGEST, collateral_key
 from schemas.records import Beacon, CollateralItem
 from stream_jobs.log_record import LogRecord
-from stream_jobs.replay.beside import VALUE_DIGEST
 from tests.core.fleet import AGGREGATORS, PARTITION, session_of
 from tests.core.replay import remembered
 from tests.replay.logs import quiet, scenario, start_ms
