@@ -15,10 +15,10 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from enclavescale.agent.endpoint import Endpoint, endpoint_app
-from enclavescale.agent.health import Health, Need
 from enclavescale.agent.notify import Notifier
 from enclavescale.agent.sources import HostSources
+from enclavescale.endpoint import Endpoint, endpoint_app
+from enclavescale.health import Health, Need
 from producers.agent import Agent
 from producers.host import HostWindow
 from producers.metrics import AgentMetrics

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from enclavescale.agent.endpoint import parse_address
 from enclavescale.checkup.finding import Finding, fail, failed, ok, skip, warn
+from enclavescale.endpoint import parse_address
 from schemas.errors import ConfigError
 
 MAX_BYTES = 64 << 10

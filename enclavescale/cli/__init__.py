@@ -13,11 +13,12 @@ from enclavescale.cli.export import export
 from enclavescale.cli.policy import policy_group
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.replay import replay
-from enclavescale.cli.run import demo, produce_command, worker
+from enclavescale.cli.run import demo, produce_command
 from enclavescale.cli.spdm import spdm
 from enclavescale.cli.synthesize import synthesize_command
 from enclavescale.cli.topics import topics
 from enclavescale.cli.verify import verify
+from enclavescale.cli.worker import worker
 from enclavescale.logs import set_up
 
 

@@ -18,9 +18,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from enclavescale.agent.endpoint import Endpoint, endpoint_app
 from enclavescale.agent.file import DcgmSpec, HostSpec, ProduceSpec, SpdmSpec, TraceSpec
-from enclavescale.agent.health import Health, Need
 from enclavescale.checkup.clock import ClockState, check_clock, keeper
 from enclavescale.checkup.cluster import check_registry
 from enclavescale.checkup.finding import Finding
@@ -28,6 +26,8 @@ from enclavescale.checkup.running import check_running
 from enclavescale.checkup.sources import check_dcgm, check_spdm, check_traces
 from enclavescale.checkup.spool import check_spool, file_system_of
 from enclavescale.checkup.tee import check_tee
+from enclavescale.endpoint import Endpoint, endpoint_app
+from enclavescale.health import Health, Need
 from schemas.records import ClassEnrolment, HostEnrolment
 from tests.attester.host import kernel, leaf_digest, policy
 from tests.attester.loopback import honest, listening

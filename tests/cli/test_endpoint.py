@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from enclavescale.agent import endpoint
-from enclavescale.agent.endpoint import App, Endpoint, endpoint_app, parse_address
-from enclavescale.agent.health import Health, Need
+from enclavescale import endpoint
+from enclavescale.endpoint import App, Endpoint, endpoint_app, parse_address
+from enclavescale.health import Health, Need
 from producers.metrics import AgentMetrics
 from schemas.errors import ConfigError
 from tests.cli.test_notify import Clock

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from enclavescale.agent.health import Health, Need
 from enclavescale.agent.policy import enrolment_of, schedule_of
 from enclavescale.agent.sources import HostSources, SourcePool
 from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
+from enclavescale.health import Health, Need
 from producers.publish import PublisherStats
 from producers.renewal import RenewalState
 from producers.sample.sampler import SamplerStats

@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from enclavescale.agent.endpoint import Endpoint, endpoint_app
 from enclavescale.agent.file import load_spec
-from enclavescale.agent.health import Health, Need
 from enclavescale.cli import main
 from enclavescale.cli.doctor import DEFAULT_CONFIG
+from enclavescale.endpoint import Endpoint, endpoint_app
+from enclavescale.health import Health, Need
 from producers.agent import AgentConfig
 from tests.house.source import ROOT
 

@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from enclavescale.agent.health import Answer, CheckState, Health
+from enclavescale.health import Answer, CheckState, Health
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
