@@ -45,6 +45,7 @@ from enclavescale.judging.record_screen import record_screen
 from enclavescale.judging.rim import judge_rim
 from enclavescale.judging.snp import judge_snp
 from enclavescale.judging.spdm import judge_spdm
+from schemas.codec import MAX_POLICY_BYTES
 from verifier.errors import VerificationError
 from verifier.policy.quote import QuotePolicy
 from verifier.trust.load import load_collateral, load_endorsements, load_rims
@@ -104,7 +105,8 @@ def _policy(context: click.Context, parameter: click.Parameter, value: str) -> Q
     """The policy of --policy for evidence, or the bytes of the signed one that a worker's record names."""
     path = Path(value)
     if path.is_file():
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)  # what is larger is refused below, unread
         if is_signed_policy(data):
             return data
     return policy_of(context, parameter, value)
