@@ -69,17 +69,17 @@ def encode_long(number: int) -> bytes:
 def decode_long(data: bytes, at: int) -> tuple[int, int]:
     """The long at `at` and where the next field begins. Raises NotARecord, also for one with needless bytes."""
     rest, shift, place = 0, 0, at
-    while True:
-        if place >= len(data):
-            raise NotARecord("a number is cut off", at)
-        byte = data[place]
-        rest |= (byte & 0x7F) << shift
-        place += 1
-        if byte < 0x80:
-            break
-        shift += 7
-        if shift > _MAX_SHIFT:
-            raise NotARecord("a number is longer than it need be", at)
+    try:
+        while (byte := data[place]) > 0x7F:
+            rest |= (byte & 0x7F) << shift
+            place += 1
+            shift += 7
+            if shift > _MAX_SHIFT:
+                raise NotARecord("a number is longer than it need be", at)
+    except IndexError:
+        raise NotARecord("a number is cut off", at) from None
+    rest |= byte << shift
+    place += 1
     if rest >= 2 * _INT64 or (byte == 0 and shift):
         raise NotARecord("a number is longer than it need be", at)
     return (rest >> 1) ^ -(rest & 1), place
@@ -154,15 +154,38 @@ def _decode_headers(data: bytes, at: int) -> tuple[tuple[tuple[str, bytes | None
 
 def decode_records(data: bytes, topic: str, partition: int) -> Iterator[tuple[int, LogRecord]]:
     """Every record of a block with the place where it begins. Raises NotARecord."""
-    at = 0
-    while at < len(data):
+    at, end = 0, len(data)
+    # Time, type and key are mostly those of the record before. No encoding is the beginning of another, so that equal
+    # bytes are equal fields.
+    timestamp_ms, timestamp_type, key = 0, 0, None
+    stamp, middle = b"", b""
+    while at < end:
         begin = at
         offset, at = decode_long(data, at)
-        timestamp_ms, at = decode_long(data, at)
-        timestamp_type, at = decode_long(data, at)
-        key, at = _decode_optional(data, at)
-        value, at = _decode_optional(data, at)
-        headers, at = _decode_headers(data, at)
-        if offset < 0 or timestamp_type not in _TYPES:
+        if stamp and data.startswith(stamp, at):
+            at += len(stamp)
+        else:
+            place = at
+            timestamp_ms, at = decode_long(data, at)
+            stamp = data[place:at]
+        if middle and data.startswith(middle, at):
+            at += len(middle)
+        else:
+            place = at
+            timestamp_type, at = decode_long(data, at)
+            if timestamp_type not in _TYPES:
+                raise NotARecord(f"offset {offset}, timestamp type {timestamp_type}", begin)
+            key, at = _decode_optional(data, at)
+            middle = data[place:at]
+        if data[at : at + 1] == b"\x02":
+            length, at = decode_long(data, at + 1)
+            if not 0 <= length <= end - at:
+                raise NotARecord(f"{length} bytes are said to follow", at)
+            value: bytes | None = data[at : at + length]
+            at += length
+        else:
+            value, at = _decode_optional(data, at)
+        headers, at = ((), at + 1) if data[at : at + 1] == b"\x00" else _decode_headers(data, at)
+        if offset < 0:
             raise NotARecord(f"offset {offset}, timestamp type {timestamp_type}", begin)
         yield begin, LogRecord(topic, partition, offset, timestamp_ms, timestamp_type, key, value, headers)

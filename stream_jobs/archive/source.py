@@ -64,6 +64,9 @@ class ArchiveSource:
                 continue
             if entry.first_offset >= end:
                 return
+            if first <= entry.first_offset and entry.last_offset < end:
+                yield from self._records(entry, topic, partition)
+                continue
             for record in self._records(entry, topic, partition):
                 if first <= record.offset < end:
                     yield record
@@ -115,12 +118,16 @@ class ArchiveSource:
         count, last = 0, entry.first_offset - 1
         least, most = entry.max_timestamp_ms, entry.min_timestamp_ms
         for record in records_of(self._segment(entry, topic, partition), entry.file, topic, partition):
-            if not entry.min_timestamp_ms <= record.timestamp_ms <= entry.max_timestamp_ms:
-                raise ArchiveDamaged(f"{entry.file}, offset {record.offset}: its time is outside what the index says")
-            if (count == 0 and record.offset != entry.first_offset) or record.offset > entry.last_offset:
-                raise ArchiveDamaged(f"{entry.file}, offset {record.offset}: it is not one that the index says")
-            least, most = min(least, record.timestamp_ms), max(most, record.timestamp_ms)
-            count, last = count + 1, record.offset
+            offset, timestamp_ms = record.offset, record.timestamp_ms
+            if not entry.min_timestamp_ms <= timestamp_ms <= entry.max_timestamp_ms:
+                raise ArchiveDamaged(f"{entry.file}, offset {offset}: its time is outside what the index says")
+            if (count == 0 and offset != entry.first_offset) or offset > entry.last_offset:
+                raise ArchiveDamaged(f"{entry.file}, offset {offset}: it is not one that the index says")
+            if timestamp_ms < least:
+                least = timestamp_ms
+            if timestamp_ms > most:
+                most = timestamp_ms
+            count, last = count + 1, offset
             yield record
         if (count, last, least, most) != (
             entry.records,

@@ -24,9 +24,10 @@ import sys
 import tempfile
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -146,14 +147,14 @@ _LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 class KafkaBroker:
     """One running broker; a context manager. `bootstrap` is what a client's `bootstrap.servers` wants."""
 
-    def __init__(self, directory: Path, overrides: dict[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, overrides: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self._overrides = dict(overrides or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self._controller_port = free_ports(2)
 
     @classmethod
-    def start(cls, directory: Path | None = None, overrides: dict[str, str] | None = None) -> KafkaBroker:
+    def start(cls, directory: Path | None = None, overrides: Mapping[str, str] | None = None) -> Self:
         """Fetch, format and start a broker and wait until it answers.
 
         `directory` (default: a new temporary one, removed by `stop`) holds log, data and configuration;
@@ -229,9 +230,14 @@ class KafkaBroker:
         self._config.write_text(text)
         cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
         command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config))
+        command += self.format_arguments()
         done = subprocess.run(command, capture_output=True, text=True, timeout=READY_TIMEOUT_S, check=False)
         if done.returncode != 0:
             raise BrokerError(f"formatting failed: {(done.stdout + done.stderr)[-2000:]}")
+
+    def format_arguments(self) -> list[str]:
+        """What else the storage tool is told; users of a broker that has them."""
+        return []
 
     @property
     def _config(self) -> Path:
@@ -289,7 +295,7 @@ class KafkaBroker:
         if self._made is not None:
             shutil.rmtree(self._made, ignore_errors=True)
 
-    def __enter__(self) -> KafkaBroker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
