@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from enclavescale.secrets import SECRETS, read_secrets
 from schemas.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "ENCLAVESCALE_KAFKA_"
@@ -43,7 +44,8 @@ def kafka_properties(
 ) -> dict[str, str]:
     """librdkafka properties from, weakest first: environment, file (table `kafka` or keys `kafka.…`), options.
 
-    There is no default broker. Raises ConfigError; never shows a value.
+    A secret may be named by its file: `sasl.password.file`. There is no default broker. Raises ConfigError; never shows
+    a value.
     """
     result: dict[str, str] = {}
     for name, value in (os.environ if environment is None else environment).items():
@@ -65,7 +67,15 @@ def kafka_properties(
         name, equals, value = pair.partition("=")
         if not equals:  # what was given may be a secret: it is not shown
             raise ConfigError("a Kafka property is given as NAME=VALUE", field="kafka")
-        result[name.removeprefix(PROPERTY_PREFIX)] = value
+        name = name.removeprefix(PROPERTY_PREFIX)
+        if name in SECRETS:
+            raise ConfigError(
+                f"{name} on the command line, where every user of the machine can read it",
+                field=f"kafka.{name}",
+                remedy=f"Give -K {name}.file=PATH, or {environment_name(name)} in the environment.",
+            )
+        result[name] = value
+    read_secrets(result)
     if bootstrap:
         result["bootstrap.servers"] = bootstrap
     if not result.get("bootstrap.servers"):
@@ -75,6 +85,11 @@ def kafka_properties(
             remedy="Give --bootstrap HOST:PORT, or bootstrap.servers in the file or the environment.",
         )
     return result
+
+
+def environment_name(name: str) -> str:
+    """The variable that gives a property."""
+    return ENVIRONMENT_PREFIX + name.replace("_", "__").replace(".", "_").upper()
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

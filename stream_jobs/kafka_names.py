@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import faust
+from aiokafka.abc import AbstractTokenProvider
+from faust.auth import Credentials, OAuthCredentials
 from faust.types.auth import SASLMechanism
 
 from schemas.errors import ConfigError
+from stream_jobs.kafka_tls import TLS_PROPERTIES, ssl_context
+from stream_jobs.kafka_tokens import OIDC_PROPERTIES, TOKEN_CALLBACK, FileTokens, OidcTokens, TokenFile
 
 DEFAULT_PORT = 9092
 _PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
@@ -42,23 +45,24 @@ CONSUMER_PROPERTIES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "check.crcs": ("broker_check_crcs", _flag),
 }
 # Read below, together.
-CONNECTION_PROPERTIES = frozenset(
-    {
-        "bootstrap.servers",
-        "metadata.broker.list",
-        "security.protocol",
-        "sasl.mechanism",
-        "sasl.mechanisms",
-        "sasl.username",
-        "sasl.password",
-        "ssl.ca.location",
-        "ssl.certificate.location",
-        "ssl.key.location",
-        "ssl.key.password",
-        "ssl.endpoint.identification.algorithm",
-        "enable.ssl.certificate.verification",
-    }
+CONNECTION_PROPERTIES = (
+    frozenset(
+        {
+            "bootstrap.servers",
+            "metadata.broker.list",
+            "security.protocol",
+            "sasl.mechanism",
+            "sasl.mechanisms",
+            "sasl.username",
+            "sasl.password",
+            TOKEN_CALLBACK,
+        }
+    )
+    | TLS_PROPERTIES
+    | OIDC_PROPERTIES
 )
+SECURITY_PREFIXES = ("ssl.", "sasl.", "https.", "enable.sasl.", "enable.ssl.")
+"""A property that begins so and is not known here could change who is believed: it is refused, never left out."""
 # What the worker's correctness rests on: never from outside.
 DECIDED_BY_THE_WORKER = frozenset(
     {
@@ -103,8 +107,11 @@ def faust_connection(properties: Mapping[str, str]) -> FaustConnection:
     credentials = _credentials(properties)
     if credentials is not None:
         settings["broker_credentials"] = credentials
-    known = CONSUMER_PROPERTIES.keys() | CONNECTION_PROPERTIES
-    return FaustConnection(_brokers(properties), settings, tuple(sorted(properties.keys() - known)))
+    unknown = sorted(properties.keys() - CONSUMER_PROPERTIES.keys() - CONNECTION_PROPERTIES)
+    for name in unknown:
+        if name.startswith(SECURITY_PREFIXES):
+            raise ConfigError(f"{name} means nothing to the worker's consumer", field=f"kafka.{name}")
+    return FaustConnection(_brokers(properties), settings, tuple(unknown))
 
 
 def _brokers(properties: Mapping[str, str]) -> list[str]:
@@ -119,19 +126,19 @@ def _brokers(properties: Mapping[str, str]) -> list[str]:
     return urls
 
 
-def _credentials(properties: Mapping[str, str]) -> faust.SASLCredentials | faust.SSLCredentials | None:
+def _credentials(properties: Mapping[str, str]) -> Credentials | None:
     protocol = str(properties.get("security.protocol", "plaintext")).lower()
     if protocol not in _PROTOCOLS:
         raise ConfigError(f"security.protocol: one of {', '.join(_PROTOCOLS)}", field="kafka.security.protocol")
-    context = _ssl_context(properties) if protocol.endswith("ssl") else None
+    context = ssl_context(properties) if protocol.endswith("ssl") else None
     if not protocol.startswith("sasl"):
         return None if context is None else faust.SSLCredentials(context)
     mechanism = str(properties.get("sasl.mechanism") or properties.get("sasl.mechanisms") or "").upper()
+    if mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=_tokens(properties), ssl_context=context)
     if mechanism not in _MECHANISMS:
-        # OAUTHBEARER wants a token provider of ours that agrees with librdkafka's own; it is not built yet.
-        raise ConfigError(
-            f"sasl.mechanism {mechanism or '(none)'}: one of {', '.join(_MECHANISMS)}", field="kafka.sasl.mechanism"
-        )
+        offered = ", ".join((*_MECHANISMS, "OAUTHBEARER"))
+        raise ConfigError(f"sasl.mechanism {mechanism or '(none)'}: one of {offered}", field="kafka.sasl.mechanism")
     for name in ("sasl.username", "sasl.password"):
         if not properties.get(name):
             raise ConfigError(f"{name} is missing", field=f"kafka.{name}")
@@ -143,23 +150,16 @@ def _credentials(properties: Mapping[str, str]) -> faust.SASLCredentials | faust
     )
 
 
-def _ssl_context(properties: Mapping[str, str]) -> ssl.SSLContext:
-    """TLS as librdkafka does it: the server's chain and name are checked; a client certificate where given."""
-    if str(properties.get("enable.ssl.certificate.verification", "true")).lower() != "true":
-        raise ConfigError("TLS without verification is not offered", field="kafka.enable.ssl.certificate.verification")
-    name = "kafka.ssl.ca.location"
-    try:
-        context = ssl.create_default_context(cafile=properties.get("ssl.ca.location"))
-        certificate, key = properties.get("ssl.certificate.location"), properties.get("ssl.key.location")
-        if certificate or key:
-            name = "kafka.ssl.certificate.location"
-            if not certificate:
-                raise ConfigError("ssl.key.location without ssl.certificate.location", field=name)
-            context.load_cert_chain(certificate, key, properties.get("ssl.key.password"))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"{name.removeprefix('kafka.')}: {error.strerror or 'cannot be used'}", field=name) from None
-    algorithm = str(properties.get("ssl.endpoint.identification.algorithm", "https")).lower()
-    if algorithm not in ("https", "none"):
-        raise ConfigError("https or none", field="kafka.ssl.endpoint.identification.algorithm")
-    context.check_hostname = algorithm == "https"
-    return context
+def _tokens(properties: Mapping[str, str]) -> AbstractTokenProvider:
+    """What hands out tokens: a file, or a provider asked by the grant of client credentials."""
+    file = properties.get(TOKEN_CALLBACK)
+    if isinstance(file, TokenFile):
+        return FileTokens(file)
+    method = str(properties.get("sasl.oauthbearer.method", "default")).lower()
+    if method == "oidc":
+        return OidcTokens(properties)
+    raise ConfigError(
+        "OAUTHBEARER without tokens",
+        field="kafka.sasl.oauthbearer.method",
+        remedy="Give sasl.oauthbearer.token.file, or sasl.oauthbearer.method=oidc with the provider's properties.",
+    )

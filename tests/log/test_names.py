@@ -117,7 +117,7 @@ def test_log_names_mutual_tls(certificate: tuple[str, str]) -> None:
         ({**SERVERS, "security.protocol": "sasl_plaintext"}, "kafka.sasl.mechanism"),
         (
             {**SERVERS, "security.protocol": "sasl_plaintext", "sasl.mechanism": "OAUTHBEARER"},
-            "kafka.sasl.mechanism",
+            "kafka.sasl.oauthbearer.method",
         ),
         (
             {**SERVERS, "security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "u"},
@@ -142,6 +142,6 @@ def test_log_names_refusals(properties: dict[str, str], field: str) -> None:
 
 
 def test_log_names_what_only_librdkafka_has_is_named_without_its_value() -> None:
-    made = faust_connection({**SERVERS, "linger.ms": "50", "sasl.oauthbearer.client.secret": "hidden-secret"})
-    assert made.ignored == ("linger.ms", "sasl.oauthbearer.client.secret")
+    made = faust_connection({**SERVERS, "linger.ms": "50", "plugin.library.paths": "hidden-secret"})
+    assert made.ignored == ("linger.ms", "plugin.library.paths")
     assert "hidden-secret" not in repr(made)

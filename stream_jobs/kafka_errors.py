@@ -1,0 +1,105 @@
+"""Brokers that do not let a client in, or not at this: three errors, whichever of the two clients met them."""
+
+from __future__ import annotations
+
+import aiokafka.errors as aio
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.errors import EnclaveScaleError
+
+
+class TlsFailed(EnclaveScaleError):
+    """No connection by TLS: a certificate is not believed, has ended or names another host, here or there."""
+
+    code = "TLS_FAILED"
+    remedy = (
+        "Compare ssl.ca.location with the authority of the brokers' certificates, the name in bootstrap.servers with "
+        "theirs, and the end of all certificates, this client's own included (docs/security.md)."
+    )
+
+
+class AuthenticationFailed(EnclaveScaleError):
+    """The brokers do not believe who this client says it is."""
+
+    code = "AUTHENTICATION_FAILED"
+    remedy = (
+        "Check sasl.mechanism, sasl.username and the password or token; after a password was changed, the file it is "
+        "read from (docs/security.md)."
+    )
+
+
+class NotAuthorized(EnclaveScaleError):
+    """The brokers know this client and do not allow it what it asks for."""
+
+    code = "NOT_AUTHORIZED"
+    remedy = "Grant its role to this principal: `enclavescale access apply --role ROLE --principal User:NAME`."
+
+
+_DENIED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+_NOT_BELIEVED = (
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
+)
+_AIO_DENIED = (
+    aio.TopicAuthorizationFailedError,
+    aio.GroupAuthorizationFailedError,
+    aio.ClusterAuthorizationFailedError,
+    aio.TransactionalIdAuthorizationFailed,
+)
+_AIO_NOT_BELIEVED = (
+    aio.AuthenticationFailedError,
+    aio.SaslAuthenticationFailed,
+    aio.UnsupportedSaslMechanismError,
+    aio.IllegalSaslStateError,
+)
+_SSL_WORDS = ("ssl/tls alert", "SSL handshake failed")
+"""In librdkafka's messages: an alert that comes after the handshake is to it a connection that ended."""
+
+
+def access_error(error: object) -> EnclaveScaleError | None:
+    """A client library's error as one of the three; None where it is of another kind."""
+    if isinstance(error, KafkaException) and error.args:
+        error = error.args[0]
+    if isinstance(error, KafkaError):
+        return _of_librdkafka(error)
+    if isinstance(error, _AIO_DENIED):
+        return NotAuthorized(_said(error))
+    if isinstance(error, _AIO_NOT_BELIEVED):
+        return AuthenticationFailed(_said(error))
+    return None
+
+
+def _of_librdkafka(error: KafkaError) -> EnclaveScaleError | None:
+    text = error.str()
+    if error.code() in _DENIED:
+        return NotAuthorized(text)
+    if error.code() in _NOT_BELIEVED:
+        return AuthenticationFailed(text)
+    if error.code() == KafkaError._SSL or any(word in text for word in _SSL_WORDS):
+        return TlsFailed(text)
+    return None
+
+
+def _said(error: BaseException) -> str:
+    text = str(error)
+    return text if text else type(error).__name__
+
+
+def access_error_behind(error: BaseException) -> EnclaveScaleError | None:
+    """The first error of the three in a chain of causes, with what the outermost one says of the place."""
+    at: BaseException | None = error
+    while at is not None:
+        found = access_error(at)
+        if found is not None:
+            if at is error or not isinstance(error, EnclaveScaleError):
+                return found
+            return type(found)(str(error), field=error.field)
+        at = at.__cause__
+    return None
