@@ -58,21 +58,36 @@ NOT_DUE = "not_due"
 _NAMESPACE = "org.enclavescale.v1."
 
 
+def registry_id(value: bytes) -> int | None:
+    """The registry's id that `value` carries (byte 0, then 4 bytes big-endian), None under any other framing."""
+    return int.from_bytes(value[1:5], "big") if value[:1] == b"\x00" and len(value) >= 5 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Framing:
     """How values name their schema.
 
     Without `registry_ids` values carry Avro single-object encoding. With them (schema name to id) values carry
-    Confluent framing: byte 0, 4-byte big-endian id. Both are read; an id maps only to a pinned schema.
+    Confluent framing: byte 0, 4-byte big-endian id. Both are read; an id maps only to a pinned schema. `also_read` (id to
+    schema name): further ids of pinned schemas; it may grow while values are read, and nothing else may happen to it.
     """
 
     registry_ids: Mapping[str, int] = field(default_factory=dict)
+    also_read: Mapping[int, str] = field(default_factory=dict)
 
     def prefix(self, name: str) -> bytes:
         """Bytes put before a value of schema `name`."""
         if name in self.registry_ids:
             return b"\x00" + self.registry_ids[name].to_bytes(4, "big")
         return SINGLE_OBJECT_MARKER + pin(name).fingerprint
+
+    def named(self, number: int) -> str | None:
+        """Name of the pinned schema that registry id `number` stands for, None if it stands for none known here."""
+        for name, registered in self.registry_ids.items():
+            if registered == number and name in NAMES:
+                return name
+        name = self.also_read.get(number, "")
+        return name if name in NAMES else None
 
     def unframe(self, value: bytes) -> tuple[SchemaPin, int]:
         """Return the writer's pinned schema and where the Avro body begins.
@@ -92,12 +107,12 @@ class Framing:
             if found is None:
                 raise SchemaError(f"no pinned schema has fingerprint {value[2:10].hex()}", code="SCHEMA_UNKNOWN")
             return found, 10
-        if value[:1] == b"\x00" and len(value) >= 5:
-            wanted = int.from_bytes(value[1:5], "big")
-            for name, registered in self.registry_ids.items():
-                if registered == wanted and name in NAMES:
-                    return pin(name), 5
-            raise SchemaError(f"schema id {wanted} maps to no pinned schema", code="SCHEMA_UNKNOWN")
+        wanted = registry_id(value)
+        if wanted is not None:
+            name = self.named(wanted)
+            if name is None:
+                raise SchemaError(f"schema id {wanted} maps to no pinned schema", code="SCHEMA_UNKNOWN")
+            return pin(name), 5
         raise SchemaError("value has neither single-object nor registry framing")
 
 
