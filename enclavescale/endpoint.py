@@ -1,4 +1,5 @@
-"""The agent's HTTP endpoint: `/metrics` for Prometheus, `/livez` and `/readyz` as JSON. No address by default.
+"""The HTTP endpoint of agent and worker: `/metrics` for Prometheus, `/livez` and `/readyz` as JSON; no address by
+default.
 
 It answers anybody who reaches it, so it is bounded: GET alone, no request bodies, one deadline for a whole request, at
 most `MAX_REQUESTS` at a time (further connections are closed at once), one answer per connection. It runs on threads of
@@ -15,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from enclavescale.health import Answer, CheckState, Health
+from enclavescale.health import Answer, CheckState
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,17 @@ def parse_address(text: str, field: str = "listen") -> tuple[str, int]:
     return host, int(port)
 
 
-def endpoint_app(registry: CollectorRegistry, health: Health) -> App:
+class Probes(Protocol):
+    """Whatever answers the probes: `enclavescale.health.Health`, or somebody in front of one."""
+
+    def live(self) -> Answer:
+        """Would a restart help?"""
+
+    def ready(self) -> Answer:
+        """Does it do its work?"""
+
+
+def endpoint_app(registry: CollectorRegistry, health: Probes) -> App:
     """The WSGI application over a registry and a health."""
     metrics: App = make_wsgi_app(registry)
     probes = {"/livez": health.live, "/readyz": health.ready}
@@ -144,7 +155,7 @@ class _Server(ThreadingWSGIServer):
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's asks the DNS for this host's name, which may take seconds
-        self.server_name, self.server_port = "enclavescale-agent", int(self.server_address[1])
+        self.server_name, self.server_port = "enclavescale", int(self.server_address[1])
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:

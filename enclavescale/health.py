@@ -1,8 +1,9 @@
-"""Is the agent alive, and does it do its work? Named checks with the time of their last success, by a monotonic clock.
+"""Is it alive, and does it do its work? Named checks of agent or worker, with the time of their last success by a
+monotonic clock.
 
-Three needs, from hard to soft: `LIVE` (a restart would help: the loop no longer turns), `READY` (the host's windows do
-not reach the spool as they should) and `SHOWN` (something is wrong that the agent rides out, such as brokers away: the
-answer says so and stays good, because neither a restart nor a halted rollout would bring the brokers back).
+Three needs, from hard to soft: `LIVE` (a restart would help: the loop no longer turns), `READY` (the work is not done
+as it should) and `SHOWN` (something is wrong that the agent rides out, such as brokers away: the answer says so and
+stays good, because neither a restart nor a halted rollout would bring the brokers back).
 
 Details are public: callers give codes and counts, never a reading and never the text of a foreign error.
 """
@@ -67,7 +68,7 @@ class _Check:
 
 @dataclass(slots=True)
 class Health:
-    """Checks by name, told by the agent's threads and read by the endpoint's. `now`: a monotonic clock, s."""
+    """Checks by name, told by the threads that work and read by the endpoint's. `now`: a monotonic clock, s."""
 
     now: Callable[[], float] = time.monotonic
     _checks: dict[str, _Check] = field(default_factory=dict, init=False)

@@ -23,11 +23,12 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from schemas.errors import EnclaveScaleError
 from stream_jobs.kafka_names import faust_connection
-from stream_jobs.log import LogAdapter
+from stream_jobs.log import LogAdapter, Turn
 from stream_jobs.log_client import FaustGroupClient
 from stream_jobs.log_metrics import LogMetrics
 from stream_jobs.log_record import AdapterFailed, JobFactory, LogRecord
 from stream_jobs.log_slots import PartitionStats, TopicPartition
+from stream_jobs.metrics import Stages
 from stream_jobs.settings import LogSettings, faust_settings
 
 logger = logging.getLogger(__name__)
@@ -71,14 +72,20 @@ class LogWorker:
         factory: JobFactory,
         settings: LogSettings | None = None,
         registry: CollectorRegistry = REGISTRY,
+        stages: Stages | None = None,
+        on_turn: Callable[[Turn], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`kafka` are librdkafka properties; raises `ConfigError` for what cannot be mapped. Nothing is opened yet."""
+        """`kafka` are librdkafka properties; raises `ConfigError` for what cannot be mapped. Nothing is opened yet.
+
+        `on_turn` is called about once a second, on the event loop: it must not block.
+        """
         self._topic, self._group, self._factory = topic, group, factory
         self._settings = settings or LogSettings()
         self._connection = faust_connection(kafka)
-        self._metrics = LogMetrics(registry)
+        self._metrics = LogMetrics(registry, stages)
+        self._on_turn = on_turn
         self._clock, self._wall = clock, wall
         self._adapter: LogAdapter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,6 +157,7 @@ class LogWorker:
             self._settings,
             self._metrics,
             on_failure=lambda _: stop.set(),
+            on_turn=self._on_turn,
             clock=self._clock,
             wall=self._wall,
         )

@@ -184,7 +184,7 @@ class CollateralMetrics:
     def collect(self) -> Iterator[Metric]:
         """Read what the store knows; no broker is asked."""
         end = GaugeMetricFamily(
-            "enclavescale_collateral_expiry_seconds",
+            "enclavescale_collateral_expiry_timestamp_seconds",
             "When the first item of the newest set of collateral ends, Unix time",
         )
         newest = self._store.newest(0)

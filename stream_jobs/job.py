@@ -6,9 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client import Counter as Metric
-
 from schemas.codec import Framing
 from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
@@ -20,6 +17,7 @@ from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.core.standing import CollateralOffer
 from stream_jobs.log_record import START_METADATA, LogRecord
+from stream_jobs.metrics import JobMetrics
 from stream_jobs.output import OutputPublisher
 from stream_jobs.policy_store import PolicyStore
 from stream_jobs.reading import ReadFailed
@@ -60,15 +58,6 @@ class LogRemade(EnclaveScaleError):
 class _Unreadable(Exception):
     """A topic with what control records name could not be read just now. None of our errors: those the core turns into
     rejections."""
-
-
-class JobMetrics:
-    """Counters of decisions, by code; labels never hold what a host can choose."""
-
-    def __init__(self, registry: CollectorRegistry = REGISTRY):
-        self.outputs = Metric("enclavescale_outputs", "Outputs published", ["domain"], registry=registry)
-        self.refused = Metric("enclavescale_refused", "Records refused", ["code"], registry=registry)
-        self.reports = Metric("enclavescale_records", "Records processed", registry=registry)
 
 
 @dataclass(slots=True)
@@ -118,6 +107,8 @@ class DomainJob:
         self._touched: set[str] = set()
         self._idle_since: dict[str, int] = {}
         self._written: dict[ControlWanted, int] = {}
+        self._shown: set[str] = set()
+        self._admit_s = 0.0
         self._refreshed_ms = 0
         self._unfit: bytes | None = None
         logger.info(
@@ -172,15 +163,23 @@ class DomainJob:
 
     def look_ahead(self, records: Sequence[LogRecord]) -> None:
         """Pass the next records to the core, which may do some of its work for all of them at once."""
-        self._core.look_ahead(records)
+        self._note_admitted()
+        with self._context.metrics.stages.timed("decode"):
+            self._core.look_ahead(records)
 
     def process(self, record: LogRecord) -> None:
         """Decide about a record and publish the decisions. Raises PublishFailed, ReadFailed."""
-        before = self._core.resume_offset
+        before, clock = self._core.resume_offset, self._context.metrics.stages.clock
+        began = clock()
         try:
             effects = self._core.process(record)
         except _Unreadable as error:
             raise ReadFailed(f"nothing could be looked up for offset {record.offset}: {error.__cause__}") from error
+        spent_s = clock() - began
+        if effects and any(isinstance(effect, Emission) for effect in effects):
+            self._context.metrics.stages.observe("close", spent_s)
+        else:
+            self._admit_s += spent_s
         refused = False
         for effect in effects:
             if isinstance(effect, Rejection):
@@ -191,7 +190,6 @@ class DomainJob:
         if self._core.resume_offset != before:
             self._context.publisher.settle()  # an idle close without an output moves it, too
         self._done = record.offset
-        self._context.metrics.reports.inc()
         # A refused record says nothing about its key: anybody chooses that.
         if record.key is not None and not refused:
             self._touched.add(record.key.decode("utf-8", "replace"))
@@ -204,7 +202,9 @@ class DomainJob:
         self._context.metrics.refused.labels(rejection.code).inc()
 
     def _emit(self, made: Emission) -> None:
-        output = made.output
+        output, domains = made.output, self._context.metrics.domains
+        domains.output(output)
+        self._shown.add(output.domain)
         close = output.source.close_offset
         key = (output.domain, output.window_start_ms, output.revision)
         if close < self._warm or (close == self._warm and key in self._published.digests):
@@ -215,6 +215,7 @@ class DomainJob:
             self._published.last_close = close
         self._published.digests[key] = made.digest
         self._context.metrics.outputs.labels(output.domain).inc()
+        domains.published(output)
 
     def gap(self, first_missing: int, next_offset: int) -> None:
         """Pass a gap of the log to the core, which shows it in the next outputs."""
@@ -223,6 +224,11 @@ class DomainJob:
 
     def tick(self, now_ms: int, caught_up: bool, high_watermark: int) -> None:
         """While caught up, write the control records the domains need."""
+        self._note_admitted()
+        for domain, state in self._core.domains.items():
+            if state.watermark_ms >= 0:
+                self._context.metrics.domains.watermark(domain, (now_ms - state.watermark_ms) / 1000)
+                self._shown.add(domain)
         for domain in self._touched:
             self._idle_since[domain] = now_ms
         self._touched.clear()
@@ -240,6 +246,7 @@ class DomainJob:
         for wanted in self._core.wanted(newest, now_ms, self._idle_since, collateral, beacons):
             if now_ms - self._written.get(wanted, -REPEAT_MS) >= REPEAT_MS:
                 self._context.publisher.control(wanted, self._partition)
+                self._context.metrics.controls.labels(wanted.kind).inc()
                 self._written = {one: at for one, at in self._written.items() if now_ms - at < REPEAT_MS}
                 self._written[wanted] = now_ms
 
@@ -263,6 +270,7 @@ class DomainJob:
                 collateral=offer.view,
             )
         except EnclaveScaleError as error:
+            self._context.metrics.offers_refused.set(1)
             if self._unfit != offer.view.digest:
                 self._unfit = offer.view.digest
                 logger.error(
@@ -272,6 +280,7 @@ class DomainJob:
                     error,
                 )
             return None
+        self._context.metrics.offers_refused.set(0)
         return offer
 
     def _beacons(self, newest: PolicyView, now_ms: int) -> Mapping[bytes, int]:
@@ -296,5 +305,13 @@ class DomainJob:
         except ReadFailed as error:  # a broker being elected
             logger.warning("not refreshed: %s", error)
 
+    def _note_admitted(self) -> None:
+        """A batch's time as one observation: one for each record would cost a hundredth of the rate."""
+        if self._admit_s:
+            self._context.metrics.stages.observe("admit", self._admit_s)
+            self._admit_s = 0.0
+
     def close(self) -> None:
-        """Nothing is held beyond the shared context."""
+        """Take the domains' figures away; nothing else is held beyond the shared context."""
+        for domain in self._shown:
+            self._context.metrics.domains.remove(domain)

@@ -21,8 +21,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from schemas.errors import EnclaveScaleError
 from stream_jobs.log_client import GroupClient, PartitionsLost, TryAgain
@@ -47,6 +48,15 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.25  # between two tries of what a broker in election refuses
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round of the adapter's loop, for whoever watches it. `assigned`: the group has given this worker its share,
+    which may be nothing, and is not about to give it anew."""
+
+    assigned: bool
+    partitions: Mapping[TopicPartition, PartitionStats]
+
+
 class LogAdapter:
     """Owns the slots. Everything here runs on Faust's event loop; the jobs have a thread of their own (`log_jobs`)."""
 
@@ -58,11 +68,14 @@ class LogAdapter:
         metrics: LogMetrics,
         *,
         on_failure: Callable[[EnclaveScaleError], None],
+        on_turn: Callable[[Turn], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._client, self._factory, self._settings, self._metrics = client, factory, settings, metrics
         self._on_failure, self._clock, self._wall = on_failure, clock, wall
+        self._on_turn = on_turn
+        self._assigned = False
         self._slots: dict[TopicPartition, Slot] = {}
         self._pending: deque[Item] = deque()
         self._pending_bytes = 0
@@ -116,13 +129,15 @@ class LogAdapter:
             return
         known = error if isinstance(error, EnclaveScaleError) else AdapterFailed(repr(error))
         self.failure = known
+        self._metrics.failures.labels(known.code).inc()
         logger.critical("%s: %s %s", known.code, known, known.remedy, exc_info=None if known is error else error)
         self._room.set()
         self._on_failure(known)
 
     def stats(self) -> dict[TopicPartition, PartitionStats]:
         """What each assigned partition is at; safe from any thread."""
-        return {tp: PartitionStats.of(slot) for tp, slot in list(self._slots.items())}
+        now_ms = int(self._wall() * 1000)
+        return {tp: PartitionStats.of(slot, now_ms) for tp, slot in list(self._slots.items())}
 
     # --- deliveries ------------------------------------------------------------------------------------------
 
@@ -207,6 +222,7 @@ class LogAdapter:
                 continue  # lost meanwhile
             batch = [self._pending.popleft() for _ in range(size)]
             self._idle.clear()
+            self._metrics.stages.observe("consume", self._wall() - batch[0][1].timestamp_ms / 1000)
             try:
                 counts = await loop.run_in_executor(self._executor, process_batch, batch)
             finally:
@@ -253,6 +269,7 @@ class LogAdapter:
     async def assigned(self, tps: Iterable[TopicPartition], generation: int) -> None:
         """A new assignment: start every partition from its committed offset, whether we had it before or not."""
         self._rebalancing_since = None
+        self._assigned = True
         self._metrics.assignments.inc()
         for slot in list(self._slots.values()):
             self._lose(slot)
@@ -333,7 +350,8 @@ class LogAdapter:
             generation = max(slot.generation for slot in wanted)
             offsets = {slot.tp: value for slot, value in wanted.items()}
             try:
-                await self._client.commit(offsets, generation, self._settings.commit_timeout_s)
+                with self._metrics.stages.timed("commit"):
+                    await self._client.commit(offsets, generation, self._settings.commit_timeout_s)
             except PartitionsLost as error:
                 self._metrics.commits.labels("lost").inc()
                 logger.warning("commit refused, the group has moved on: %s", error)
@@ -360,7 +378,11 @@ class LogAdapter:
             self._spawn(self._tick_jobs(ready))
         for slot in ready:
             await self._nudge(slot)
-            self._metrics.publish(slot)
+            self._metrics.publish(slot, int(self._wall() * 1000))
+        self._metrics.count_states(self._slots.values())
+        if self._on_turn is not None:
+            rebalancing = self._rebalancing_since is not None
+            self._on_turn(Turn(self._assigned and not rebalancing, self.stats()))
         self._check_progress()
 
     async def _tick_jobs(self, slots: list[Slot]) -> None:

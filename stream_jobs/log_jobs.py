@@ -35,6 +35,9 @@ def process_batch(batch: list[Item]) -> dict[Slot, int]:
                 slot.job.gap(first_missing, record.offset)
             slot.job.process(record)
             slot.done = record.offset + 1
+            if slot.done_ms < 0:
+                slot.trail.append((record.offset, record.timestamp_ms))
+            slot.done_ms = record.timestamp_ms
             counts[slot] = counts.get(slot, 0) + 1
     except EnclaveScaleError:
         raise

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter as Counted
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from stream_jobs.log_slots import Slot, SlotState, TopicPartition
+from stream_jobs.metrics import Stages
 
 _LABELS = ("topic", "partition")
 
@@ -14,7 +17,9 @@ _LABELS = ("topic", "partition")
 class LogMetrics:
     """Gauges per assigned partition (removed when it is revoked) and counters that stay."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, stages: Stages | None = None) -> None:
+        self.stages = stages or Stages(registry)
+
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"enclavescale_log_{name}", text, _LABELS, registry=registry)
 
@@ -24,6 +29,8 @@ class LogMetrics:
         self._gauges = {
             "processing_lag": gauge("processing_lag_records", "High watermark minus the next offset to process"),
             "commit_lag": gauge("commit_lag_records", "Next offset to process minus the committed resume offset"),
+            "processing_lag_s": gauge("processing_lag_seconds", "Age of what is to be processed next, at most"),
+            "commit_lag_s": gauge("commit_lag_seconds", "Append time between the committed and the next offset"),
             "next": gauge("next_offset", "Next offset to process"),
             "committed": gauge("committed_offset", "Committed resume offset"),
             "high_watermark": gauge("high_watermark", "End of the partition as the broker said last"),
@@ -35,14 +42,27 @@ class LogMetrics:
         self.gap_records = counter("gap_offsets", "Offsets inside persistent gaps", *_LABELS)
         self.commits = counter("commits", "Commits by result (ok, lost, retry)", "result")
         self.assignments = counter("assignments", "Assignments received")
+        self.partitions = Gauge(
+            "enclavescale_log_partitions", "Partitions assigned by state", ["state"], registry=registry
+        )
+        self.failures = counter("failures", "What stopped this worker, by code", "code")
 
-    def publish(self, slot: Slot) -> None:
-        """Set the gauges of one partition."""
+    def count_states(self, slots: Iterable[Slot]) -> None:
+        """Say how many partitions are in which state."""
+        states = Counted(slot.state for slot in slots)
+        for state in SlotState:
+            self.partitions.labels(state.value).set(states[state])
+
+    def publish(self, slot: Slot, now_ms: int) -> None:
+        """Set the gauges of one partition at a Unix time, ms."""
         if slot.state is not SlotState.READY:
             return
+        slot.mark()
         values = {
             "processing_lag": slot.processing_lag,
             "commit_lag": slot.commit_lag,
+            "processing_lag_s": slot.processing_lag_s(now_ms),
+            "commit_lag_s": slot.commit_lag_s,
             "next": slot.done,
             "committed": slot.committed,
             "high_watermark": slot.high_watermark,

@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 from stream_jobs.log_record import PartitionJob
 
+MAX_TRAIL = 1024
+"""Marks kept of a partition's progress: of a quarter of an hour, a second apart, of a day, some minutes apart."""
+
 
 class TopicPartition(NamedTuple):
     """A topic's name and a partition number; equal to, and hashes like, the Kafka clients' own tuples."""
@@ -61,6 +64,8 @@ class Slot:
     state: SlotState = SlotState.STARTING
     job: PartitionJob | None = None
     gap_at: int | None = None
+    done_ms: int = -1  # append time of the newest record processed, Unix time; -1 before the first
+    trail: list[tuple[int, int]] = field(default_factory=list)  # (next offset, append time) now and then, for lags
     hollow: tuple[int, int] | None = None  # [first, end) at the log's end without a record, as a broker said
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -118,6 +123,31 @@ class Slot:
         """Records processed, but to be read again by a successor."""
         return max(0, self.done - self.committed)
 
+    def processing_lag_s(self, now_ms: int) -> float:
+        """Age of what is to be processed next, s: at most, as it came after the newest record processed.
+
+        0 where nothing waits; until the first record is processed nobody knows, and it is 0, too.
+        """
+        if not self.processing_lag or self.done_ms < 0:
+            return 0.0
+        return max(0, now_ms - self.done_ms) / 1000
+
+    @property
+    def commit_lag_s(self) -> float:
+        """Append time between the committed offset and the next to process, s; as exact as `mark` is called."""
+        while len(self.trail) > 1 and self.trail[1][0] <= self.committed:
+            self.trail.pop(0)
+        if not self.trail or not self.commit_lag:
+            return 0.0
+        return max(0, self.done_ms - self.trail[0][1]) / 1000
+
+    def mark(self) -> None:
+        """Remember when what was processed last had been appended; beyond `MAX_TRAIL` every other mark is forgotten."""
+        if self.done_ms >= 0 and (not self.trail or self.trail[-1][0] != self.done):
+            self.trail.append((self.done, self.done_ms))
+            if len(self.trail) > MAX_TRAIL:
+                del self.trail[1::2]
+
     def count(self, what: str, amount: int = 1) -> None:
         """Add to one of this slot's counters."""
         self.counts[what] = self.counts.get(what, 0) + amount
@@ -125,7 +155,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStats:
-    """A partition as the worker sees it now; offsets are "next", lags are records."""
+    """A partition as the worker sees it now; offsets are "next", lags are records, `processing_lag_s` seconds."""
 
     generation: int
     state: str
@@ -136,11 +166,12 @@ class PartitionStats:
     high_watermark: int
     processing_lag: int
     commit_lag: int
+    processing_lag_s: float
     counts: dict[str, int]
 
     @classmethod
-    def of(cls, slot: Slot) -> PartitionStats:
-        """A snapshot of `slot`."""
+    def of(cls, slot: Slot, now_ms: int) -> PartitionStats:
+        """A snapshot of `slot` at a Unix time, ms."""
         return cls(
             slot.generation,
             slot.state.value,
@@ -151,6 +182,7 @@ class PartitionStats:
             slot.high_watermark,
             slot.processing_lag,
             slot.commit_lag,
+            slot.processing_lag_s(now_ms),
             dict(slot.counts),
         )
 

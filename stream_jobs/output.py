@@ -29,6 +29,7 @@ from schemas.records import ControlRecord, WorkerIdentity
 from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.log_record import LogRecord, PublishFailed
+from stream_jobs.metrics import Stages
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class OutputPublisher:
         wall: Callable[[], float] = time.time,
         make_producer: Callable[[dict[str, str]], Any] = make_kafka_producer,
         clock: Callable[[], float] = time.monotonic,
+        stages: Stages | None = None,
     ):
+        self._stages = stages or Stages()
         self._producer = make_producer(producer_properties(kafka))
         self._topics, self._identity, self._framing, self._wall = topics, identity, framing, wall
         self._clock = clock
@@ -129,23 +132,26 @@ class OutputPublisher:
         output = made.output
         key = f"{output.domain}/{output.window_start_ms}".encode()
         self.settle()
-        for manifest in made.manifests:
-            value = encode_signed_manifest(
-                manifest, session.sign(manifest_preimage(manifest)), session.session_id, self._framing
+        with self._stages.timed("sign"):
+            manifests = [
+                encode_signed_manifest(one, session.sign(manifest_preimage(one)), session.session_id, self._framing)
+                for one in made.manifests
+            ]
+            worker = WorkerIdentity(
+                host_id=self._identity.host_id, session_id=session.session_id, evidence=session.evidence
             )
-            self._produce(self._topics.manifests, output.source.partition, key, value, [])
-        self.settle()
-        worker = WorkerIdentity(
-            host_id=self._identity.host_id, session_id=session.session_id, evidence=session.evidence
-        )
-        value = encode_signed_output(
-            made.output_bytes, session.sign(output_preimage(made.output_bytes)), worker, self._framing
-        )
+            value = encode_signed_output(
+                made.output_bytes, session.sign(output_preimage(made.output_bytes)), worker, self._framing
+            )
         headers = cloud_event(
             made.digest, output.domain, "org.enclavescale.fleet-power.v1", output.window_end_ms, output.revision
         )
-        self._produce(self._topics.output, output.source.partition, key, value, headers)
-        self.settle()
+        with self._stages.timed("publish"):
+            for manifest in manifests:
+                self._produce(self._topics.manifests, output.source.partition, key, manifest, [])
+            self.settle()
+            self._produce(self._topics.output, output.source.partition, key, value, headers)
+            self.settle()
 
     def control(self, wanted: ControlWanted, partition: int) -> None:
         """Write a control record into the domain's partition, signed, with evidence."""

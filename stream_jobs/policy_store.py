@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from schemas.codec import SINGLE_OBJECT, Framing, decode_signed_policy, record_digest
 from schemas.errors import ConfigError, EnclaveScaleError
-from stream_jobs.core.policies import PolicyView
+from stream_jobs.core.policies import CORE_VERSION, PolicyView
 from stream_jobs.core.policy_ranges import check_ranges
 from stream_jobs.reading import NewMessages, open_reader
 from verifier.policy.enrolment import lint_enrolment
@@ -171,11 +171,15 @@ class PolicyMetrics:
         """Read what the store knows; no broker is asked."""
         newest = self._store.newest
         counter = GaugeMetricFamily("enclavescale_policy_counter", "Counter of the newest trusted policy")
-        end = GaugeMetricFamily("enclavescale_policy_not_after_seconds", "When it ends, Unix time; then we fail closed")
+        end = GaugeMetricFamily(
+            "enclavescale_policy_expiry_timestamp_seconds", "When it ends, Unix time; then we fail closed"
+        )
+        core = GaugeMetricFamily("enclavescale_policy_core_matches", "1 where it names this worker's deciding core")
         if newest is not None:
+            core.add_metric([], newest.policy.core_version == CORE_VERSION)
             counter.add_metric([], newest.policy.counter)
             end.add_metric([], newest.policy.not_after_ms / 1000)
         ignored = CounterMetricFamily("enclavescale_policy_ignored", "Policies on the topic not used", labels=["code"])
         for code, count in sorted(self._store.ignored.items()):
             ignored.add_metric([code], count)
-        yield from (counter, end, ignored)
+        yield from (counter, end, core, ignored)

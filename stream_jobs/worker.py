@@ -8,22 +8,26 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Protocol
 
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from attester.quote import QuoteProvider
 from attester.session import Session
 from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.contract import PROTOCOL
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
 from stream_jobs.agents import LogWorker
 from stream_jobs.beacons import BeaconIssuer
-from stream_jobs.collateral_store import CollateralMetrics, CollateralStore
+from stream_jobs.collateral_store import CollateralMetrics, CollateralStore, set_ends_ms
 from stream_jobs.collector import tune_collector
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
-from stream_jobs.job import JobContext, JobMetrics
+from stream_jobs.job import JobContext
+from stream_jobs.log import Turn
+from stream_jobs.metrics import EvidenceChecks, JobMetrics, Stages, about
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.policy_store import PolicyMetrics, PolicyStore, PolicyTrust
 from stream_jobs.reading import ReadFailed, open_reader
@@ -35,6 +39,50 @@ logger = logging.getLogger(__name__)
 
 POLICY_WAIT_S = 60.0
 """How long a starting worker waits for the first trusted policy, s; without one it fails closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a running worker rests on; asked by whoever watches it, on a thread that may wait for a read."""
+
+    policies: PolicyStore
+    collateral: CollateralStore
+
+    def policy_end_ms(self) -> int | None:
+        """End of the newest trusted policy, Unix time; None without any."""
+        newest = self.policies.newest
+        return None if newest is None else newest.policy.not_after_ms
+
+    def collateral_end_ms(self) -> int | None:
+        """When the newest set of collateral first lacks something, Unix time; None where nothing ends."""
+        newest = self.collateral.newest(0)
+        return None if newest is None else set_ends_ms(newest.view.held)
+
+
+class WorkerObserver(Protocol):
+    """What watches a worker: health, the program around it. `turned` is called on the event loop: it must not block."""
+
+    def started(self, facts: WorkerFacts) -> None:
+        """The policy is there, the group is joined next."""
+
+    def turned(self, turn: Turn) -> None:
+        """The loop went round once, about once a second."""
+
+    def ended(self, failure: EnclaveScaleError | None) -> None:
+        """The worker has stopped; `failure` says why, None after a clean stop."""
+
+
+class NoObserver:
+    """Nobody watches."""
+
+    def started(self, facts: WorkerFacts) -> None:
+        """Do nothing."""
+
+    def turned(self, turn: Turn) -> None:
+        """Do nothing."""
+
+    def ended(self, failure: EnclaveScaleError | None) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +98,9 @@ class WorkerConfig:
     topics: TopicNames = field(default_factory=TopicNames)
     framing: Framing = SINGLE_OBJECT
     settings: LogSettings = field(default_factory=LogSettings)
-    metrics_address: tuple[str, int] | None = None
     policy_wait_s: float = POLICY_WAIT_S
     beacon_interval_ms: int | None = None
+    observer: WorkerObserver = field(default_factory=NoObserver)
 
 
 def aggregator_binding(config: WorkerConfig, cluster_id: str | None, now_ms: int) -> Callable[[bytes], SessionBinding]:
@@ -125,15 +173,23 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         logger.warning("SIMULATED TEE: this worker's session proves nothing; for demonstrations only")
     store = PolicyStore(config.kafka, config.topics.policy, config.trust, framing=config.framing)
     collateral = CollateralStore(config.kafka, config.topics.collateral, framing=config.framing)
+    about(
+        registry,
+        version=version("enclavescale"),
+        core_version=CORE_VERSION,
+        tee=config.provider.kind,
+        simulated=session.simulated,
+    )
     registry.register(PolicyMetrics(store))
     registry.register(CollateralMetrics(collateral))
     policy = wait_for_policy(store, config.policy_wait_s)
     settings = config.settings
     if policy.policy.unsafe_allow_create_time and not settings.unsafe_allow_create_time:
         logger.warning("the policy tolerates producers' timestamps, this worker does not")
-    verify = SessionCache().verify
+    stages = Stages(registry)
+    verify = EvidenceChecks(SessionCache(), stages, registry).verify
     identity = WorkerIdentityFacts(session, config.host_id)
-    publisher = OutputPublisher(config.kafka, config.topics, identity, framing=config.framing)
+    publisher = OutputPublisher(config.kafka, config.topics, identity, framing=config.framing, stages=stages)
     interval_ms, beacons = config.beacon_interval_ms, None
     if interval_ms is not None:
         beacons = BeaconIssuer(config.kafka, config.topics, identity, interval_ms=interval_ms, framing=config.framing)
@@ -148,11 +204,9 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         ),
         collateral=collateral,
         beacons=beacons,
-        metrics=JobMetrics(registry),
+        metrics=JobMetrics(registry, stages),
     )
-    if config.metrics_address is not None:
-        host, port = config.metrics_address
-        start_http_server(port, host, registry)
+    config.observer.started(WorkerFacts(store, collateral))
     worker = LogWorker(
         topic=config.topics.reports,
         group=config.group,
@@ -160,9 +214,12 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         factory=context.make_job,
         settings=settings,
         registry=registry,
+        stages=stages,
+        on_turn=config.observer.turned,
     )
     tune_collector()
     code = worker.run()
+    config.observer.ended(worker.failure)
     if worker.failure is not None:
         logger.critical("%s: %s. %s", worker.failure.code, worker.failure, worker.failure.remedy)
     store.close()

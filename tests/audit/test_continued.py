@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from schemas.codec import SINGLE_OBJECT
 from stream_jobs.audit.chain import ChainWalker
 from stream_jobs.core.policies import PolicyView
-from stream_jobs.job import DomainJob, JobContext, JobMetrics
+from stream_jobs.job import DomainJob, JobContext
 from stream_jobs.log_record import START_METADATA, LogRecord, PublishFailed
+from stream_jobs.metrics import JobMetrics
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.tail import TailReader
 from tests.audit.site import NAMES, Site, Topics, checker, site_of, worker_session

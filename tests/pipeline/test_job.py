@@ -17,8 +17,9 @@ from schemas.codec import SINGLE_OBJECT, decode_signed_record
 from schemas.errors import ConfigError
 from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 from stream_jobs.core.effects import ControlWanted, Rejection
-from stream_jobs.job import METADATA_PREFIX, DomainJob, JobContext, JobMetrics, LogRemade, OutputLost
+from stream_jobs.job import METADATA_PREFIX, DomainJob, JobContext, LogRemade, OutputLost
 from stream_jobs.log_record import LOG_APPEND_TIME, LogRecord, PublishFailed
+from stream_jobs.metrics import JobMetrics
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.policy_store import PolicyTrust, open_policy
 from stream_jobs.reading import ReadFailed
