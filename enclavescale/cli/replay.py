@@ -154,6 +154,7 @@ def replay(
             to_ms=to_ms,
             domain=domain,
             as_of_ms=now_ms() if as_of == "now" else None,
+            sessions=out is not None,
         )
         began_s = time.monotonic()
         with contextlib.ExitStack() as stack:

@@ -123,10 +123,8 @@ class ArchiveSource:
                 raise ArchiveDamaged(f"{entry.file}, offset {offset}: its time is outside what the index says")
             if (count == 0 and offset != entry.first_offset) or offset > entry.last_offset:
                 raise ArchiveDamaged(f"{entry.file}, offset {offset}: it is not one that the index says")
-            if timestamp_ms < least:
-                least = timestamp_ms
-            if timestamp_ms > most:
-                most = timestamp_ms
+            least = min(least, timestamp_ms)
+            most = max(most, timestamp_ms)
             count, last = count + 1, offset
             yield record
         if (count, last, least, most) != (

@@ -20,7 +20,8 @@ class ReplayRequest:
     """What is replayed: windows that start in [`from_ms`, `to_ms`), UTC milliseconds, of `domain` or of all.
 
     `as_of_ms`: judge evidence, policies and collateral at this time in addition. `clock_slack_ms`: how far an append
-    time may lie before an earlier one, where another broker took over.
+    time may lie before an earlier one, where another broker took over. `sessions`: gather facts of every session met,
+    which verifies its evidence once more.
     """
 
     topics: TopicNames
@@ -31,6 +32,7 @@ class ReplayRequest:
     framing: Framing = SINGLE_OBJECT
     as_of_ms: int | None = None
     clock_slack_ms: int = 5_000
+    sessions: bool = False
 
     def wants(self, domain: str, window_start_ms: int) -> bool:
         """Whether an output of this window is asked for."""

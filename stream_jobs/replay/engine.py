@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from schemas.codec import decode_signed_record
 from schemas.errors import EnclaveScaleError
 from schemas.records import ControlRecord
-from stream_jobs.core.effects import Emission, Rejection
+from stream_jobs.core.effects import Effect, Emission, Rejection
 from stream_jobs.core.partition import CoreConfig, PartitionCore
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LOG_APPEND_TIME, LogRecord
@@ -27,6 +27,7 @@ from stream_jobs.replay.judge import Judge, key_of
 from stream_jobs.replay.letters import LetterSide
 from stream_jobs.replay.published import ManifestSide, OutputSide, manifest_place, output_place
 from stream_jobs.replay.sets import CollateralSets
+from stream_jobs.replay.side import END
 from stream_jobs.replay.source import Extent, RecordSource
 from stream_jobs.replay.trusted import Reach, TrustedPolicies
 from stream_jobs.replay.verdicts import Finding, PartitionResult, Severity, Verdict, WindowVerdict
@@ -161,7 +162,7 @@ class _Attempt:
         self._request, self._source = replay.request, replay.source
         self._bounds, partition, policies = replay.bounds, replay.partition, replay.policies
         log, request = self._bounds.reports, self._request
-        self._watch = EvidenceWatch(replay.verify, replay.sets, desk, request.as_of_ms)
+        self._watch = EvidenceWatch(replay.verify, replay.sets, desk, request.as_of_ms, facts=request.sessions)
         self._outputs = OutputSide(request, partition, policies, replay.sets, replay.verify, desk, self._watch)
         self._manifests = ManifestSide(request, desk)
         self._letters = LetterSide(request, partition, desk)
@@ -203,8 +204,8 @@ class _Attempt:
                 break
         self._replay.progress(self._replay.partition, log.end - self._begin, log.end - self._begin)
         self._finish()
-        book = self._watch.book
-        self._desk.result.met, self._desk.result.met_left_out = list(book.sessions.values()), book.left_out
+        if (book := self._watch.book) is not None:
+            self._desk.result.met, self._desk.result.met_left_out = list(book.sessions.values()), book.left_out
         return self._scope.retry
 
     def _open_sides(self) -> None:
@@ -224,28 +225,33 @@ class _Attempt:
     # -- one record ------------------------------------------------------------------------------------------------
 
     def _step(self, record: LogRecord) -> None:
-        if record.offset > self._next:
-            self._core.gap(self._next, record.offset)
+        offset = record.offset
+        if offset > self._next:
+            self._core.gap(self._next, offset)
             if not self._core.domains:
                 self._exact.stray()
-        self._next = record.offset + 1
-        self._time(record)
-        self._outputs.reach(record.offset)
+        self._next = offset + 1
+        if record.timestamp_ms != self._moments.newest_ms or record.timestamp_type != LOG_APPEND_TIME:
+            self._time(record)
+        self._outputs.reach(offset)
         effects = self._core.process(record)
-        made = [effect for effect in effects if isinstance(effect, Emission)]
-        refused = False
-        for effect in effects:
-            if isinstance(effect, Rejection):
-                self._refused(record, effect)
-                refused = True
         value = record.value or b""
-        if not refused and (record.headers or not value.endswith(PLAIN_END)):
-            self._accepted(record)
-        if made:
-            self._made(record, made)
+        # Most records carry no evidence and have no effect: for those, nothing is left to do.
+        if effects or record.headers or not value.endswith(PLAIN_END):
+            self._effects(record, effects)
         result = self._desk.result
         result.records += 1
         result.bytes_read += len(value)
+
+    def _effects(self, record: LogRecord, effects: Sequence[Effect]) -> None:
+        refused = [effect for effect in effects if isinstance(effect, Rejection)]
+        for rejection in refused:
+            self._refused(record, rejection)
+        if not refused and (record.headers or not (record.value or b"").endswith(PLAIN_END)):
+            self._accepted(record)
+        made = [effect for effect in effects if isinstance(effect, Emission)]
+        if made:
+            self._made(record, made)
 
     def _time(self, record: LogRecord) -> None:
         if record.timestamp_type != LOG_APPEND_TIME and not self._moments.kind_said:
@@ -373,8 +379,8 @@ class _Attempt:
         self._desk.release()
         self._outputs.rest()
         self._manifests.rest()
-        self._outputs.settle(1 << 63)
-        self._manifests.settle(1 << 63)
+        self._outputs.settle(END)
+        self._manifests.settle(END)
         begin = self._bounds.reports.first
         for one in self._outputs.stragglers:
             domain, start_ms, _ = one.key

@@ -61,15 +61,24 @@ class Basis:
 class EvidenceWatch:
     """Verifies every copy of evidence once, compares copies of one session, and looks at texts nobody signs.
 
-    With `as_of_ms` each session's evidence is judged at that time in addition.
+    With `as_of_ms` each session's evidence is judged at that time in addition. With `facts`, `book` has what
+    verification yields of each session, which costs another one.
     """
 
-    def __init__(self, verify: SessionVerifier, sets: CollateralSets, desk: Desk, as_of_ms: int | None = None):
+    def __init__(
+        self,
+        verify: SessionVerifier,
+        sets: CollateralSets,
+        desk: Desk,
+        as_of_ms: int | None = None,
+        *,
+        facts: bool = False,
+    ):
         self._verify, self._sets, self._desk, self._as_of_ms = verify, sets, desk, as_of_ms
         self._copies: OrderedDict[bytes, bytes] = OrderedDict()
         self._judged: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._ends: dict[int, OrderedDict[tuple[bytes, bytes], bytes]] = {}
-        self.book = SessionBook()
+        self.book = SessionBook() if facts else None
 
     def worker(self, record: LogRecord, evidence: SessionEvidence, basis: Basis) -> None:
         """Evidence of an output or a control record, verified already."""
@@ -77,10 +86,11 @@ class EvidenceWatch:
         data = binding_bytes + ITEMS.write(to_avro(evidence.items))
         session_id = session_id_of(binding_bytes)
         known = self._known(record, session_id, basis, data)
-        if not known:
-            created_ms = evidence.binding.created_at_ms
-            self.book.note(evidence, basis.view, role="aggregator", now_ms=created_ms, collateral=basis.collateral)
-        self.book.seen(record, session_id)
+        if self.book is not None:
+            if not known:
+                created_ms = evidence.binding.created_at_ms
+                self.book.note(evidence, basis.view, role="aggregator", now_ms=created_ms, collateral=basis.collateral)
+            self.book.seen(record, session_id)
         if known:
             return
         self._texts(record, evidence.items)
@@ -106,7 +116,8 @@ class EvidenceWatch:
             if session_id is not None:
                 known.move_to_end((end, name))
                 self._desk.result.evidence += 1
-                self.book.seen(record, session_id)
+                if self.book is not None:
+                    self.book.seen(record, session_id)
                 return True
         return False
 
@@ -122,10 +133,11 @@ class EvidenceWatch:
             self._desk.finding("UNSIGNED_TEXT", record, "evidence, and a reason for none", severity=Severity.NOTICE)
             return
         known = self._known(record, body.session_id, basis, decoded.evidence_bytes or b"")
-        now_ms = min(body.window_end_ms, record.timestamp_ms)
-        if not known:
-            self.book.note(evidence, basis.view, role="host", now_ms=now_ms, collateral=basis.collateral)
-        self.book.seen(record, body.session_id)
+        if self.book is not None:
+            if not known:
+                now_ms = min(body.window_end_ms, record.timestamp_ms)
+                self.book.note(evidence, basis.view, role="host", now_ms=now_ms, collateral=basis.collateral)
+            self.book.seen(record, body.session_id)
         if known:
             self._remember(record, decoded, basis)
             return

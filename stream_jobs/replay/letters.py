@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from stream_jobs.core.effects import Rejection
 from stream_jobs.log_record import LogRecord
 from stream_jobs.output import dead_letter
-from stream_jobs.replay.ahead import Ahead, Seen
+from stream_jobs.replay.ahead import Seen
 from stream_jobs.replay.desk import Desk, ReplayRequest
+from stream_jobs.replay.side import END, Side
 from stream_jobs.replay.verdicts import Severity
-
-MAX_STRAGGLERS = 10_000
-"""Dead letters held until the end that belonged to nothing when their place came."""
 
 Letter = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 """Key, value, headers."""
@@ -38,24 +36,17 @@ def _number(text: bytes | None) -> bool:
     return text is not None and text.isdigit() and len(text) < 19
 
 
-class LetterSide:
-    """The dead letters of one partition's records, read as far ahead as the log asks for."""
+class LetterSide(Side[int, LogRecord]):
+    """The dead letters of one partition's records, by the offset of the record."""
 
     def __init__(self, request: ReplayRequest, partition: int, desk: Desk):
+        super().__init__()
         self._source = request.topics.reports, partition
         self._desk = desk
-        self._letters: dict[int, list[LogRecord]] = {}
-        self._stragglers: list[tuple[int, LogRecord]] = []
         self._seen = Seen()
-        self._now = -1
         self._nameless = True
         self.highest = -1
         """Highest offset of a refused record here."""
-        self.ahead = Ahead(iter(()), self._take)
-
-    def begin(self, records: Iterator[LogRecord]) -> None:
-        """Read from here on."""
-        self.ahead = Ahead(records, self._take)
 
     def place(self, letter: LogRecord) -> int | None:
         """Offset of the refused record, None where the letter is not of this partition."""
@@ -64,9 +55,8 @@ class LetterSide:
 
     def refused(self, record: LogRecord, rejection: Rejection, judged: bool) -> bool:
         """A record is refused; if `judged`, it must have its dead letter. False where it has none."""
-        self._now = record.offset
-        self.ahead.reach(record.offset)
-        letters = self._letters.pop(record.offset, [])
+        self.reach(record.offset)
+        letters = self.pop(record.offset)
         if not judged:
             return True
         self._seen.add(_tag(record.offset))
@@ -75,29 +65,24 @@ class LetterSide:
             self._compare(letter, expected, rejection)
         return bool(letters)
 
-    def settle(self, position: int) -> None:
-        """Letters of offsets below `position` that nobody asked for are stragglers."""
-        for offset in [offset for offset in self._letters if offset < position]:
-            for letter in self._letters.pop(offset):
-                self._late(offset, letter)
-
     def finish(self, first: int, end: int, *, to_the_end: bool, provable: Callable[[str, int], bool]) -> None:
         """Read on, and judge what is left of offsets in [first, end); with `to_the_end` also what names no record.
 
         `provable`: whether decisions about a domain are exact at an offset.
         """
         self._nameless = to_the_end
-        self.ahead.reach((1 << 63) - 1)
-        self.settle(1 << 63)
-        for offset, letter in self._stragglers:
+        self._rest()
+        self.settle(END)
+        for letter in self.stragglers:
+            offset = self._at(letter)
             domain = (letter.key or b"").decode("utf-8", "replace")
             if first <= offset < end and _tag(offset) not in self._seen and provable(domain, offset):
                 self._desk.finding("DEAD_LETTER_EXTRA", letter, f"of offset {offset}, which is not refused")
-        self._stragglers = []
+        self.stragglers = []
 
-    def _late(self, offset: int, letter: LogRecord) -> None:
-        if len(self._stragglers) < MAX_STRAGGLERS:
-            self._stragglers.append((offset, letter))
+    def _at(self, one: LogRecord) -> int:
+        at = self.place(one)
+        return -1 if at is None else at
 
     def _take(self, letter: LogRecord) -> int | None:
         self._desk.result.dead_letters += 1
@@ -108,11 +93,7 @@ class LetterSide:
                 self._desk.finding("DEAD_LETTER_EXTRA", letter, "its headers name no record of this partition")
             return None
         self.highest = max(self.highest, offset)
-        if offset < self._now:
-            self._late(offset, letter)
-        else:
-            self._letters.setdefault(offset, []).append(letter)
-        return offset
+        return self._keep(offset, letter)
 
     def _compare(self, letter: LogRecord, expected: Letter, rejection: Rejection) -> None:
         key, value, headers = expected

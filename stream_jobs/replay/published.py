@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schemas.codec import (
@@ -19,19 +18,17 @@ from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LogRecord
 from stream_jobs.output import cloud_event
-from stream_jobs.replay.ahead import Ahead, Place
+from stream_jobs.replay.ahead import Place
 from stream_jobs.replay.desk import Desk, ReplayRequest
 from stream_jobs.replay.evidence import Basis, EvidenceWatch
 from stream_jobs.replay.exact import Close
 from stream_jobs.replay.sets import CollateralSets
+from stream_jobs.replay.side import Side
 from stream_jobs.replay.trusted import TrustedPolicies
 from stream_jobs.replay.verdicts import Verdict, WindowVerdict
 from stream_jobs.tail import ForeignOutput, verify_output
 
 OUTPUT_EVENT = "org.enclavescale.fleet-power.v1"
-
-MAX_STRAGGLERS = 10_000
-"""Records held until the end that belonged to nothing when their place came: copies, and forgeries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +79,11 @@ def output_headers(one: PublishedOutput) -> tuple[tuple[str, bytes | None], ...]
     return tuple((name, text.encode()) for name, text in pairs)
 
 
-class OutputSide:
-    """The outputs of one partition, read as far ahead as the log asks for.
+class OutputSide(Side[OutputKey, PublishedOutput]):
+    """The outputs of one partition, by window and revision.
 
     `chain` is the core's `published`: digests that stand for what is computed, so that every window is judged on its
-    own. `windows` are the outputs of the position in hand and beyond, until they are asked for.
+    own.
     """
 
     def __init__(
@@ -99,52 +96,39 @@ class OutputSide:
         desk: Desk,
         watch: EvidenceWatch,
     ):
+        super().__init__()
         self._request, self._partition, self._policies, self._verify = request, partition, policies, verify
         self._sets, self._desk, self._watch = sets, desk, watch
+        self._whole = True
         self.chain: dict[OutputKey, bytes] = {}
-        self.windows: dict[OutputKey, list[PublishedOutput]] = {}
         self.closes: dict[int, dict[str, Close]] = {}
         """Close offset -> domain -> what was published there."""
-        self.stragglers: list[PublishedOutput] = []
         self.last_close = -1
         self.first_close: int | None = None
-        self._now = -1
-        self._whole = True
-        self.ahead = Ahead(iter(()), self._take)
-
-    def begin(self, records: Iterator[LogRecord]) -> None:
-        """Read from here on."""
-        self.ahead = Ahead(records, self._take)
-
-    def reach(self, position: int) -> None:
-        """Have everything that closed at `position` or before."""
-        self._now = position
-        self.ahead.reach(position)
 
     def pop(self, key: OutputKey) -> list[PublishedOutput]:
         """Outputs of a window's revision, in the order of their offsets; they are judged now."""
         self.chain.pop(key, None)
-        return self.windows.pop(key, [])
+        return super().pop(key)
 
     def settle(self, position: int) -> None:
         """What closed before `position` and was not asked for is a straggler."""
-        for key in [key for key, found in self.windows.items() if all(one.close_offset < position for one in found)]:
-            for one in self.windows.pop(key):
-                self._late(one)
-            self.chain.pop(key, None)
+        super().settle(position)
         for close in [close for close in self.closes if close < position]:
             del self.closes[close]
 
     def rest(self) -> int:
         """Read to the topic's end: only windows that were asked for still count. Returns their highest close offset."""
         self._whole = False
-        self.ahead.reach((1 << 63) - 1)
-        wanted = [one for found in self.windows.values() for one in found if self._request.wants(*one.key[:2])]
+        self._rest()
+        wanted = [one for found in self.found.values() for one in found if self._counts(one)]
         return max((one.close_offset for one in wanted), default=-1)
 
-    def _late(self, one: PublishedOutput) -> None:
-        if self._request.wants(*one.key[:2]) and len(self.stragglers) < MAX_STRAGGLERS:
-            self.stragglers.append(one)
+    def _counts(self, one: PublishedOutput) -> bool:
+        return self._request.wants(*one.key[:2])
+
+    def _at(self, one: PublishedOutput) -> int:
+        return one.close_offset
 
     def _take(self, record: LogRecord) -> int | None:
         named = window_of(record.key)
@@ -166,14 +150,11 @@ class OutputSide:
         known = closes.get(output.domain)
         end_ms = output.window_end_ms if known is None else min(known.end_ms, output.window_end_ms)
         closes[output.domain] = Close(end_ms, output.collateral_digest)
-        if self._request.wants(*one.key[:2]):
+        if self._counts(one):
             check_envelope(self._desk, record, manifest_key(one.key), output_headers(one))
-        if close < self._now:
-            self._late(one)
-        else:
-            self.windows.setdefault(one.key, []).append(one)
+        if close >= self._now:
             self.chain.setdefault(one.key, one.digest)
-        return close
+        return self._keep(one.key, one)
 
     def _open(self, record: LogRecord) -> PublishedOutput:
         signed, preimage = decode_signed_output(record.value or b"", self._request.framing)
@@ -207,48 +188,23 @@ class OutputSide:
         )
 
 
-class ManifestSide:
-    """The manifests of one partition, read as far ahead as the log asks for."""
+class ManifestSide(Side[OutputKey, PublishedManifest]):
+    """The manifests of one partition, by window and revision."""
 
     def __init__(self, request: ReplayRequest, desk: Desk):
-        self._request, self._desk = request, desk
-        self.windows: dict[OutputKey, list[PublishedManifest]] = {}
-        self.stragglers: list[PublishedManifest] = []
-        self._now = -1
-        self._whole = True
-        self.ahead = Ahead(iter(()), self._take)
-
-    def begin(self, records: Iterator[LogRecord]) -> None:
-        """Read from here on."""
-        self.ahead = Ahead(records, self._take)
-
-    def reach(self, position: int) -> None:
-        """Have everything of windows that closed at `position` or before."""
-        self._now = position
-        self.ahead.reach(position)
-
-    def pop(self, key: OutputKey) -> list[PublishedManifest]:
-        """Manifests of a window's revision, in the order of their offsets; they are judged now."""
-        return self.windows.pop(key, [])
-
-    def settle(self, position: int) -> None:
-        """What belongs before `position` and was not asked for is a straggler."""
-        for key in [
-            key
-            for key, found in self.windows.items()
-            if all(one.signed.manifest.close_offset < position for one in found)
-        ]:
-            for one in self.windows.pop(key):
-                self._late(one)
+        super().__init__()
+        self._request, self._desk, self._whole = request, desk, True
 
     def rest(self) -> None:
         """Read to the topic's end: only windows that were asked for still count."""
         self._whole = False
-        self.ahead.reach((1 << 63) - 1)
+        self._rest()
 
-    def _late(self, one: PublishedManifest) -> None:
-        if self._request.wants(*one.key[:2]) and len(self.stragglers) < MAX_STRAGGLERS:
-            self.stragglers.append(one)
+    def _counts(self, one: PublishedManifest) -> bool:
+        return self._request.wants(*one.key[:2])
+
+    def _at(self, one: PublishedManifest) -> int:
+        return one.signed.manifest.close_offset
 
     def _take(self, record: LogRecord) -> int | None:
         named = window_of(record.key)
@@ -264,13 +220,9 @@ class ManifestSide:
                 self._desk.finding("MANIFEST_INVALID", record, f"{error.code}: {error}")
             return None
         one = PublishedManifest(record, signed, preimage)
-        if self._request.wants(*one.key[:2]):
+        if self._counts(one):
             check_envelope(self._desk, record, manifest_key(one.key), ())
-        if signed.manifest.close_offset < self._now:
-            self._late(one)
-        else:
-            self.windows.setdefault(one.key, []).append(one)
-        return signed.manifest.close_offset
+        return self._keep(one.key, one)
 
 
 def manifest_place(framing: Framing) -> Place:
