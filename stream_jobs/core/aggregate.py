@@ -46,7 +46,7 @@ def add_report(
         total.add(host_id, stated, label, scales)
     again = window.revision >= 0
     origin = report.source, verified.root_label, verified.simulated, report.first_mile
-    entries.add(host_id, digest, offset, origin, flags, again, (verified.subjects, report.privacy))
+    entries.add(host_id, digest, offset, origin, flags, again, verified.subjects, report.privacy)
     window.dirty = again
 
 

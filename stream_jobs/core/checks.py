@@ -159,7 +159,8 @@ class ClassPlan:
     """What the numbers of one class are held against: schedule, enrolled range, and the stated noise at its largest.
 
     Transitions, pane sums and, if it is stated, the histogram's bins and its last cell are checked end to end: each
-    part begins at one of `starts`, and every number lies between `low` and `high` (int32). `cells`: k + 2. `readings`:
+    part begins at one of `starts`, and every number lies between `low` and `high` (int32), which are `span` (uint32)
+    apart. `cells`: k + 2. `readings`:
     most readings. `counts`: sum of the transitions. `reading_low`, `reading_high`: sum of the panes per reading taken,
     units of 0.1 W times sample. `*_slack`: how far noise moves a sum. `residual_mj`: the energy residual's size, None
     where none is stated.
@@ -171,6 +172,7 @@ class ClassPlan:
     starts: tuple[int, ...]
     low: np.ndarray
     high: np.ndarray
+    span: np.ndarray
     counts: int
     counts_slack: int
     reading_low: int
@@ -303,13 +305,15 @@ def _class_plan(
     if residual_scale is not None:
         residual = gpus * (clip_w[1] - clip_w[0]) * window_ms + draw_bound(residual_scale, 1)
     sizes = [size for size, _, _ in parts]
+    lowest, highest = (_bounds(sizes, [bounds[side] for _, *bounds in parts]) for side in (0, 1))
     return ClassPlan(
         ticks=ticks,
         cells=cells,
         readings=readings,
         starts=tuple(itertools.accumulate(sizes, initial=0))[:-1],
-        low=_bounds(sizes, [one for _, one, _ in parts]),
-        high=_bounds(sizes, [one for _, _, one in parts]),
+        low=lowest,
+        high=highest,
+        span=(highest.astype(np.int64) - lowest).astype(np.uint32),
         counts=gpus * (ticks - 1),
         counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
         reading_low=low,
@@ -380,9 +384,11 @@ def numbers_hold(reports: Sequence[WindowReport], plans: Sequence[ClassPlan]) ->
         raw = b"".join([part for one in stated for part in (one.transitions, one.pane_sums, one.histogram or b"")])
         numbers = np.frombuffer(raw, _INT32).reshape(len(stated), -1)
         taken = np.array([one.readings_taken for one in stated], np.int64)
-        sums = np.add.reduceat(numbers, plan.starts, axis=1, dtype=np.int64)
+        sums = np.add.reduceat(numbers.astype(np.int64), plan.starts, axis=1)
         hold &= (taken >= 0) & (taken <= plan.readings) & (samples >= 0) & (samples <= plan.ticks)
-        hold &= ((numbers <= plan.high) & (numbers >= plan.low)).all(axis=1)
+        beyond = (numbers - plan.low).view(np.uint32) > plan.span  # what is too low wraps around
+        if np.count_nonzero(beyond):
+            hold &= ~beyond.any(axis=1)
         hold &= np.abs(sums[:, 0] - plan.counts) <= plan.counts_slack
         hold &= taken * plan.reading_low - plan.window_slack <= sums[:, 1]
         hold &= sums[:, 1] <= taken * plan.reading_high + plan.window_slack

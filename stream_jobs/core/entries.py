@@ -17,9 +17,6 @@ _DIGEST_BYTES = 32
 Origin = tuple[str, str, bool, str]
 """Source, label of the root of trust, whether that is simulated, and verified first-mile grade of a report."""
 
-Behind = tuple[frozenset[Subject], PrivacyParameters]
-"""All by which a policy may revoke a report's session, and what it states of its privacy."""
-
 Scales = tuple[int, int, int, int]
 """What a report states of its noise, millionths: scales of histogram, transitions and pane sums, epsilon of these."""
 
@@ -32,7 +29,6 @@ class Entries:
     """
 
     __slots__ = (
-        "_behind",
         "_codes",
         "_digests",
         "_flags",
@@ -40,8 +36,10 @@ class Entries:
         "_new",
         "_offsets",
         "_places",
+        "_privacy",
         "_scales",
         "_stated",
+        "_subjects",
         "epsilon_micro",
         "flagged",
         "late",
@@ -52,7 +50,8 @@ class Entries:
 
     def __init__(self) -> None:
         self._new: dict[str, tuple[bytes, int, Origin]] = {}
-        self._behind: list[Behind] = []
+        self._subjects: list[frozenset[Subject]] = []
+        self._privacy: list[PrivacyParameters] = []
         self._flags: list[tuple[str, ...]] = []
         self._ids: list[str] = []
         self._digests = b""
@@ -74,11 +73,13 @@ class Entries:
         origin: Origin,
         flags: tuple[str, ...],
         late: bool,
-        behind: Behind,
+        subjects: frozenset[Subject],
+        privacy: PrivacyParameters,
     ) -> None:
-        """Take a host's report, its first."""
+        """Take a host's report, its first. `subjects`: all by which a policy may revoke it."""
         self._new[host_id] = digest, offset, origin
-        self._behind.append(behind)
+        self._subjects.append(subjects)
+        self._privacy.append(privacy)
         self._flags.append(flags)
         if flags:
             self.flagged.update(flags)
@@ -137,7 +138,7 @@ class Entries:
     def revoked(self, denied: frozenset[Subject]) -> set[str]:
         """Hosts whose reports rest on something denied."""
         ids = self.host_ids()
-        return {host_id for host_id, (subjects, _) in zip(ids, self._behind, strict=True) if subjects & denied}
+        return {host_id for host_id, mine in zip(ids, self._subjects, strict=True) if not denied.isdisjoint(mine)}
 
     def without(self, gone: Container[str]) -> Entries:
         """The same as if the reports of these hosts had never come."""
@@ -146,11 +147,11 @@ class Entries:
         for place, host_id in enumerate(ids):
             if host_id in gone:
                 continue
-            behind, origin = self._behind[place], self.origins[self._codes[place]]
-            result.scales_of(behind[1])
-            late = place >= on_time
+            subjects, privacy = self._subjects[place], self._privacy[place]
+            result.scales_of(privacy)
+            late, origin = place >= on_time, self.origins[self._codes[place]]
             offset = int(self._offsets[place])
-            result.add(host_id, digests[place], offset, origin, self._flags[place], late, behind)
+            result.add(host_id, digests[place], offset, origin, self._flags[place], late, subjects, privacy)
         return result
 
     def host_ids(self) -> list[str]:

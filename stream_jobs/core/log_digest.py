@@ -19,6 +19,9 @@ from stream_jobs.log_record import LogRecord
 MAX_WITNESSES = 4096
 """Witnesses named in a manifest at most; a flood of refused records goes into the digest alone."""
 
+TAKEN_AT_ONCE = 256
+"""Records whose bytes are hashed together: a call of its own for each costs more than its work."""
+
 _PLACE = struct.Struct(">?qqb")
 _LENGTH = struct.Struct(">q")
 
@@ -30,26 +33,34 @@ class LogDigest:
         self.records = 0
         self.witnesses: list[Witness] = []
         self._hash = hashlib.sha256(b"enclavescale/log/1\x00")
+        self._next: list[bytes] = []  # bytes to take, some hundreds of records' at a time
 
     def add(self, record: LogRecord, *, whole: bool) -> None:
         """Take `record`; `whole` unless an accepted signature covers all that it holds."""
         self.records += 1
-        self._hash.update(_PLACE.pack(whole, record.offset, record.timestamp_ms, record.timestamp_type))
+        self._next.append(_PLACE.pack(whole, record.offset, record.timestamp_ms, record.timestamp_type))
+        if len(self._next) >= TAKEN_AT_ONCE:
+            self._take()
         if whole:
             witness = record_witness(record)
-            self._hash.update(witness)
+            self._next.append(witness)
             if len(self.witnesses) < MAX_WITNESSES:
                 self.witnesses.append(Witness(offset=record.offset, digest=witness))
+
+    def _take(self) -> None:
+        self._hash.update(b"".join(self._next))
+        self._next = []
 
     def extend(self, other: LogDigest) -> None:
         """Take the digest of `other` as one, if it has any records."""
         if other.records:
             self.records += other.records
-            self._hash.update(b"\xff" + other.digest())
+            self._next.append(b"\xff" + other.digest())
             self.witnesses = [*self.witnesses, *other.witnesses][:MAX_WITNESSES]
 
     def digest(self) -> bytes:
         """The digest so far, 32 bytes."""
+        self._take()
         return self._hash.digest()
 
 

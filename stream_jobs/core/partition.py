@@ -17,21 +17,19 @@ record, cheapest check first:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.codec import SINGLE_OBJECT, DecodedRecord, Framing, decode_signed_record
 from schemas.errors import EnclaveScaleError
 from schemas.layout import ReportLayout
-from schemas.records import ControlRecord, DomainRule, WindowReport
+from schemas.records import ControlRecord, WindowReport
 from stream_jobs.core.aggregate import add_report
 from stream_jobs.core.checks import (
     ClassPlan,
     check_binding,
     check_confidential_compute,
     check_numbers,
-    check_window,
     numbers_hold,
     plan_classes,
 )
@@ -57,6 +55,7 @@ from stream_jobs.core.sessions import (
     prove_session,
 )
 from stream_jobs.core.standing import CollateralOffer, standing_of
+from stream_jobs.core.terms import TermsOf, placed
 from stream_jobs.core.wanted import wanted_controls
 from stream_jobs.core.windows import DomainState, Tally, Window
 from stream_jobs.log_record import LogRecord
@@ -110,6 +109,7 @@ class PartitionCore:
         self.orphans = Tally()
         self._counting_from_start = True
         self._routine = Routine()
+        self._terms = TermsOf(config.partition)
         self._ahead: dict[int, _Ahead] = {}
 
     @property
@@ -131,24 +131,28 @@ class PartitionCore:
         Decoding and signatures each need much of a processor's cache: in turns they cost a third more.
         """
         self._ahead = {record.offset: _Ahead(record, self._decode(record)) for record in records}
-        asked = set()
-        alike: dict[tuple[ReportLayout, tuple[ClassPlan, ...]], list[tuple[_Ahead, WindowReport]]] = defaultdict(list)
+        asked: dict[tuple[bytes, int], tuple[_Ahead, DecodedRecord, WindowReport]] = {}
+        alike: dict[tuple[ReportLayout, tuple[ClassPlan, ...]], list[tuple[_Ahead, WindowReport]]] = {}
         for one in self._ahead.values():
-            if not isinstance(one.read, DecodedRecord) or not isinstance(body := one.read.body, WindowReport):
+            read = one.read
+            if not isinstance(read, DecodedRecord) or not isinstance(body := read.body, WindowReport):
                 continue
-            state, once = self.domains.get(body.domain), (body.session_id, body.window_start_ms)
-            if state is None or once in asked:
+            once = body.session_id, body.window_start_ms
+            if once in asked:
                 continue
-            asked.add(once)
-            one.signature = check_ahead(state, one.read, body)
-            known = self._routine.plans_of(one.read.layout, body)
-            if known is not None and one.read.layout is not None:
-                alike[one.read.layout, known].append((one, body))
+            asked[once] = one, read, body
+            known = self._routine.plans_of(layout := read.layout, body)
+            if known is not None and layout is not None:
+                alike.setdefault((layout, known), []).append((one, body))
         for (_, plans), reports in alike.items():
             hold = numbers_hold([body for _, body in reports], plans)
             for (one, _), holds in zip(reports, hold.tolist(), strict=True):
                 if holds:
                     one.plans = plans
+        closed_ms = {name: state.closed_ms for name, state in self.domains.items()}
+        for one, read, body in asked.values():
+            if body.domain in closed_ms and body.window_end_ms > closed_ms[body.domain]:
+                one.signature = check_ahead(self.domains[body.domain], read, body)
 
     def _decode(self, record: LogRecord) -> DecodedRecord | EnclaveScaleError:
         """(1)"""
@@ -192,19 +196,12 @@ class PartitionCore:
             digest=decoded.digest if decoded else None,
         )
 
-    def _place(self, record: LogRecord, domain: str, view: PolicyView) -> DomainRule:
-        rule = view.domains.get(domain)
-        if rule is None:
-            raise Refused("DOMAIN_UNKNOWN", "the domain is not in the policy", field="domain")
-        if record.key != domain.encode() or rule.partition != self.config.partition:
-            raise Refused("WRONG_PARTITION", f"partition {self.config.partition}, policy says {rule.partition}")
-        return rule
-
     def _control(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
+        self._terms.clear()
         if body.kind == "BEACON":
             return self._beacon(decoded, body, record)
         view = policy_named(body, self.config.policies)
-        self._place(record, body.domain, view)
+        placed(record, body.domain, view, self.config.partition)
         append_ms = record.timestamp_ms
         check_signed(decoded, body, view, append_ms)  # before content is looked for
         named = standing_of(body, self.config.collateral, append_ms + view.policy.limits.max_control_age_ms)
@@ -229,7 +226,7 @@ class PartitionCore:
     def _beacon(self, decoded: DecodedRecord, body: ControlRecord, record: LogRecord) -> list[Effect]:
         state = self.domains.get(body.domain)
         if state is not None:
-            self._place(record, body.domain, state.active)
+            placed(record, body.domain, state.active, self.config.partition)
         apply_beacon(self.config.verify, state, decoded, body, record.timestamp_ms)
         if state is not None:
             state.tally.log.add(record, whole=True)
@@ -238,31 +235,20 @@ class PartitionCore:
     def _report(
         self, decoded: DecodedRecord, body: WindowReport, record: LogRecord, ahead: _Ahead | None
     ) -> list[Effect]:
-        state = self.domains.get(body.domain)  # (2)
-        if state is not None and state.closed_for_good(body.window_end_ms):
-            # Before the policy is asked for: superseded policies are forgotten together with their windows.
-            raise Refused("LATE", f"window {body.window_start_ms} ms is closed for good")
-        view = state.view_for(body.window_start_ms) if state else None
-        if state is None or view is None:
-            raise Refused("NO_POLICY", "no policy is in force for this window")
-        rule = self._place(record, body.domain, view)
-        check_window(body, rule, record.timestamp_ms, view.policy.limits.clock_skew_tolerance_ms)  # (3)
-        if body.window_end_ms > view.policy.not_after_ms:
-            raise Refused("POLICY_EXPIRED", "the window ends after the policy's not_after")
+        terms = self._terms.of(self.domains.get(body.domain), body, record)  # (2), (3)
+        state, view = terms.state, terms.view
         host = view.hosts.get(body.host_id)  # (4)
         if host is None or host.domain != body.domain:
             raise Refused("HOST_NOT_ENROLLED", "the host is not enrolled in this domain", field="host_id")
-        denied = state.denied(view)
-        if denied:
-            check_not_revoked(frozenset({subject("host", body.host_id)}), denied)
+        if terms.denied:
+            check_not_revoked(frozenset({subject("host", body.host_id)}), terms.denied)
         window = state.windows.get(body.window_start_ms)  # (5)
         earlier = window.entries.find(body.host_id) if window else None
         if earlier is not None and earlier[0] == decoded.digest:
             raise Refused("DUPLICATE", f"already accepted at offset {earlier[1]}")
         session, verified = prove_session(  # (6)
             self.config.verify,
-            state,
-            view,
+            terms,
             decoded,
             body,
             offset=record.offset,
@@ -273,15 +259,15 @@ class PartitionCore:
         if plans is None:
             check_binding(body, verified.binding, verified.first_mile)
             check_confidential_compute(body, verified.first_mile)
-            plans = plan_classes(body, verified.binding, host, view, rule)
+            plans = plan_classes(body, verified.binding, host, view, terms.rule)
         if ahead is None or ahead.plans != plans:
             check_numbers(body, plans)
         if earlier is not None:  # (8)
             raise Refused("EQUIVOCATION", f"another report was accepted at offset {earlier[1]}")
         if window is None:  # (9)
-            window = Window(body.window_start_ms, body.window_end_ms, view, rule, known=state.roster(view))
+            window = Window(body.window_start_ms, body.window_end_ms, view, terms.rule, known=state.roster(view))
             state.windows[body.window_start_ms] = window
-        flags = link(session, body, decoded.digest, state.freshness_ms(view))
+        flags = link(session, body, decoded.digest, terms.freshness_ms)
         add_report(window, body, body.classes, host, verified, digest=decoded.digest, offset=record.offset, flags=flags)
         if known is None or decoded.evidence is not None:
             value = record.value or b""
@@ -293,6 +279,7 @@ class PartitionCore:
         return []
 
     def _publish_due(self, state: DomainState, offset: int, reason: str) -> list[Effect]:
+        self._terms.clear()
         effects: list[Effect] = []
         due = state.due()
         for window in due:

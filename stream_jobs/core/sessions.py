@@ -11,6 +11,7 @@ from schemas.errors import EnclaveScaleError
 from schemas.records import Policy, SessionBinding, SessionEvidence, WindowReport
 from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
+from stream_jobs.core.terms import Terms
 from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
 from verifier.policy.subjects import Subject
 from verifier.signature import load_session_key, verify_record_signature
@@ -75,12 +76,13 @@ def verify_evidence(
 
 
 def check_ahead(state: DomainState, decoded: DecodedRecord, body: WindowReport) -> CheckedSignature | None:
-    """Check a record's signature before its turn, if its session is known and it looks as if it would be asked for.
+    """Check the signature of a record of a window that is not closed for good, before its turn: if its session is
+    known and it looks as if it would be asked for.
 
     A signature rests on nothing but key and bytes: whether the key is the session's is asked when it is used.
     """
     session = state.sessions.get(body.session_id)
-    if session is None or state.closed_for_good(body.window_end_ms):
+    if session is None:
         return None
     window = state.windows.get(body.window_start_ms)
     if window is not None and body.host_id in window.entries:
@@ -94,8 +96,7 @@ def check_ahead(state: DomainState, decoded: DecodedRecord, body: WindowReport) 
 
 def prove_session(
     verify: SessionVerifier,
-    state: DomainState,
-    view: PolicyView,
+    terms: Terms,
     decoded: DecodedRecord,
     body: WindowReport,
     *,
@@ -110,7 +111,7 @@ def prove_session(
     The record's time for verification is its window's end, bounded by the broker's append time: a host cannot date
     itself back behind an expired certificate's end, nor forward.
     """
-    freshness, closed_ms = state.freshness_ms(view), state.closed_ms
+    state, view, freshness, closed_ms = terms.state, terms.view, terms.freshness_ms, terms.closed_ms
     session = state.sessions.get(body.session_id)
     if session is not None and session.evidence_window_ms + freshness <= closed_ms:
         session = None  # out of reach; judged at every record, so that it does not show when one is dropped
@@ -129,7 +130,7 @@ def prove_session(
         raise checked[1]
     if (session.host_id if session else binding and binding.host_id) != body.host_id:
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
-    now_ms = min(body.window_end_ms, append_ms)
+    now_ms = body.window_end_ms if body.window_end_ms < append_ms else append_ms
     check_collateral_age(state, view, now_ms)
     if session is None:
         session = _new_session(verify, state, view, decoded, body, key=key, now_ms=now_ms)
@@ -137,22 +138,38 @@ def prove_session(
     elif decoded.evidence is not None:
         _refresh(verify, state, session, view, decoded, body=body, now_ms=now_ms)
         state.seen(body.window_start_ms, offset)
-    verified = _under(verify, state, session, view, body.session_id, now_ms)
-    denied = state.denied(view)
-    check_not_revoked(verified.subjects, denied)
-    check_beacon(state, view, session.evidence.binding, body.window_end_ms)
+    verified = session.verified.get(terms.basis)
+    if verified is None or not _certain(verified, now_ms):
+        verified = _under(verify, state, session, view, body.session_id, now_ms)
+    check_not_revoked(verified.subjects, terms.denied)
+    check_beacon(state, view, verified.binding, body.window_end_ms)
     if body.window_start_ms - session.evidence_window_ms > freshness:
         raise Refused("EVIDENCE_STALE", "the session's newest evidence is too old for this window")
-    for other_id in state.by_host[body.host_id]:
+    if len(known := state.by_host[body.host_id]) > 1:
+        _check_newest(verify, terms, session, known, body=body, now_ms=now_ms)
+    return session, verified
+
+
+def _check_newest(
+    verify: SessionVerifier,
+    terms: Terms,
+    session: SessionState,
+    known: tuple[bytes, ...],
+    *,
+    body: WindowReport,
+    now_ms: int,
+) -> None:
+    """None of the `known` sessions of its host is newer than `session` and counts. Raises Refused."""
+    state = terms.state
+    for other_id in known:
         other = state.sessions[other_id]
         if (
             other.order > session.order
-            and body.window_start_ms - other.evidence_window_ms <= freshness
-            and other.evidence_window_ms + freshness > closed_ms
-            and not (denied and _revoked(verify, state, view, other_id, now_ms, denied))
+            and body.window_start_ms - other.evidence_window_ms <= terms.freshness_ms
+            and other.evidence_window_ms + terms.freshness_ms > terms.closed_ms
+            and not (terms.denied and _revoked(verify, state, terms.view, other_id, now_ms, terms.denied))
         ):
             raise Refused("SUPERSEDED_SESSION", "a newer session of this host replaced this one")
-    return session, verified
 
 
 def _new_session(
@@ -190,7 +207,7 @@ def _new_session(
         evidence=evidence,
         binding_bytes=binding_bytes,
         evidence_window_ms=body.window_start_ms,
-        verified={_basis(state, view): verified},
+        verified={state.basis(view): verified},
     )
     state.sessions[body.session_id] = session
     known = state.by_host.get(body.host_id, ())
@@ -215,7 +232,7 @@ def _refresh(
     evidence, binding_bytes = decoded.evidence, decoded.binding_bytes
     if evidence is None or binding_bytes is None or body.window_start_ms <= session.evidence_window_ms:
         return
-    basis = _basis(state, view)
+    basis = state.basis(view)
     verified = session.verified.get(basis)
     if evidence is session.evidence and verified is not None and _certain(verified, now_ms):
         # The same again, as nearly always: a verdict depends on nothing but its arguments.
@@ -272,12 +289,6 @@ def _revoked(
     return not denied.isdisjoint(verified.subjects)
 
 
-def _basis(state: DomainState, view: PolicyView) -> bytes:
-    """Names what a verdict rests on beside evidence and time: the policy, and the collateral in force."""
-    in_force = state.collateral
-    return view.digest if in_force is None else view.digest + in_force.view.digest
-
-
 def check_collateral_age(state: DomainState, view: PolicyView, now_ms: int) -> None:
     """Collateral counts for `max_collateral_age_ms`: a renewal that somebody withholds is not waited for for ever.
 
@@ -314,7 +325,7 @@ def _under(
     verify: SessionVerifier, state: DomainState, session: SessionState, view: PolicyView, session_id: bytes, now_ms: int
 ) -> Verified:
     """The session as judged under `view` at `now_ms`; a switch of policy or collateral judges its evidence anew."""
-    basis = _basis(state, view)
+    basis = state.basis(view)
     verified = session.verified.get(basis)
     if verified is None or not _certain(verified, now_ms):
         verified = verify_evidence(

@@ -254,6 +254,10 @@ class DomainState:
                 found |= start.view.revoked
         return found
 
+    def basis(self, view: PolicyView) -> bytes:
+        """Names what a verdict on evidence rests on beside evidence and time: policy and collateral in force."""
+        return view.digest if self.collateral is None else view.digest + self.collateral.view.digest
+
     def roster(self, view: PolicyView) -> Roster:
         """The domain's roster under a policy, remembered as long as the policy is."""
         found = self.rosters.get(view.digest)
