@@ -25,7 +25,7 @@ SECRETS = frozenset(
 )
 """librdkafka's properties whose values are secret: refused on the command line, readable from a file."""
 
-TOKEN_FILE = "sasl.oauthbearer.token.file"
+TOKEN_FILE = "sasl.oauthbearer.token.file"  # noqa: S105 - a name
 """Of ours: a file with a token for SASL OAUTHBEARER, read again whenever a token is asked for."""
 
 _KEY_FILE = "ssl.key.location"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aiokafka.errors as aio
 from confluent_kafka import KafkaError, KafkaException
 
@@ -63,6 +65,10 @@ _SSL_WORDS = ("ssl/tls alert", "SSL handshake failed")
 """In librdkafka's messages: an alert that comes after the handshake is to it a connection that ended."""
 
 
+_DETAIL = re.compile(r" \(after \d+ms in state \w+[^)]*\)$")
+"""The state machine's part of librdkafka's messages."""
+
+
 def access_error(error: object) -> EnclaveScaleError | None:
     """A client library's error as one of the three; None where it is of another kind."""
     if isinstance(error, KafkaException) and error.args:
@@ -77,7 +83,7 @@ def access_error(error: object) -> EnclaveScaleError | None:
 
 
 def _of_librdkafka(error: KafkaError) -> EnclaveScaleError | None:
-    text = error.str()
+    text = _DETAIL.sub("", error.str())
     if error.code() in _DENIED:
         return NotAuthorized(text)
     if error.code() in _NOT_BELIEVED:

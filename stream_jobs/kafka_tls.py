@@ -1,4 +1,4 @@
-"""TLS as librdkafka's properties describe it, for Python's `ssl`: what aiokafka speaks, and what tells why it failed."""
+"""TLS as librdkafka's properties describe it, for Python's `ssl`: aiokafka speaks it, and it tells why it failed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _show_certificate(context: ssl.SSLContext, properties: Mapping[str, str]) ->
 
 @contextlib.contextmanager
 def _as_file(place: str | None, text: str | None) -> Iterator[str | None]:
-    """Python's `ssl` reads files only: a text becomes one that nobody else can open, and that no disk holds on Linux."""
+    """Python's `ssl` reads files only: a text becomes one that nobody else opens and, on Linux, no disk holds."""
     if not text:
         yield place
     elif hasattr(os, "memfd_create"):

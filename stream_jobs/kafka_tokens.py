@@ -22,7 +22,7 @@ from httpx2 import HTTPError
 
 from schemas.errors import ConfigError, EnclaveScaleError
 
-TOKEN_CALLBACK = "oauth_cb"
+TOKEN_CALLBACK = "oauth_cb"  # noqa: S105 - a name
 """librdkafka's name, in Python, of what hands out tokens."""
 
 OIDC_PROPERTIES = frozenset(
@@ -75,7 +75,10 @@ class TokenFile(str):
             raise TokenFailed(f"the token's file cannot be read: {reason}") from None
         if not token or len(token) > MAX_TOKEN_BYTES:
             raise TokenFailed("the token's file is empty, or too long")
-        return token, token_end(token)
+        end = token_end(token)
+        if end <= time.time():
+            raise TokenFailed("the token in the file has ended; somebody has to put a new one there")
+        return token, end
 
     def __str__(self) -> str:
         return self

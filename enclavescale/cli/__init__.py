@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from enclavescale.cli.access import access
 from enclavescale.cli.audit import audit_group
 from enclavescale.cli.bench import bench_group
 from enclavescale.cli.collateral import collateral
@@ -14,6 +15,7 @@ from enclavescale.cli.policy import policy_group
 from enclavescale.cli.read import show, tail
 from enclavescale.cli.replay import replay
 from enclavescale.cli.run import demo, produce_command
+from enclavescale.cli.schemas import schemas
 from enclavescale.cli.spdm import spdm
 from enclavescale.cli.synthesize import synthesize_command
 from enclavescale.cli.topics import topics
@@ -44,6 +46,8 @@ for _command in (
     export,
     replay,
     topics,
+    schemas,
+    access,
     verify,
     collateral,
     spdm,

@@ -17,9 +17,11 @@ import click
 from confluent_kafka import KafkaError, KafkaException
 
 from enclavescale.errors import ClusterUnreachable
+from enclavescale.reach import check
 from enclavescale.settings import kafka_properties, load_file
 from schemas.errors import ConfigError, EnclaveScaleError, SchemaError
 from schemas.topics import TopicNames
+from stream_jobs.kafka_errors import access_error, access_error_behind
 from verifier.errors import VerificationError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
@@ -51,6 +53,9 @@ def exit_code(error: EnclaveScaleError) -> int:
 
 def our_error(error: KafkaException) -> EnclaveScaleError:
     """The client library's error as one of ours; never shows a property's value."""
+    refusal = access_error(error)
+    if refusal is not None:
+        return refusal
     cause = error.args[0] if error.args else None
     if not isinstance(cause, KafkaError):
         return ClusterUnreachable(str(error))
@@ -78,7 +83,7 @@ def errors(as_json: bool) -> Iterator[None]:
     try:
         yield
     except EnclaveScaleError as error:
-        fail(error, as_json)
+        fail(access_error_behind(error) or error, as_json)
     except KafkaException as error:
         fail(our_error(error), as_json)
 
@@ -97,9 +102,14 @@ class Cluster:
         return kafka_properties(self.bootstrap, self.pairs, load_file(self.config) if self.config else None)
 
     def quiet_properties(self) -> dict[str, str]:
-        """The same for a command that asks once: the client library keeps silent, what it says is in our message."""
+        """The same for a command that asks once: the client library keeps silent, what it says is in our message.
+
+        The cluster has answered. Raises ConfigError, ClusterUnreachable, AuthenticationFailed, TlsFailed.
+        """
         verbose = bool(click.get_current_context().obj)
-        return self.properties() if verbose else {"log_level": "0", **self.properties()}
+        properties = self.properties() if verbose else {"log_level": "0", **self.properties()}
+        check(properties)
+        return properties
 
 
 def _names(prefix: str, pairs: tuple[str, ...]) -> TopicNames:
@@ -154,7 +164,7 @@ def cluster_options(function: F) -> F:
             "--kafka",
             multiple=True,
             metavar="NAME=VALUE",
-            help="Any librdkafka property. For secrets use the file or ENCLAVESCALE_KAFKA_… in the environment.",
+            help="Any librdkafka property; secrets come from files (sasl.password.file=PATH) or the environment.",
         ),
         click.option(
             "--kafka-config",
