@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from enclavescale.endpoint import Endpoint, endpoint_app
 from enclavescale.health import Answer, Health, Need
 from schemas.errors import EnclaveScaleError
-from stream_jobs.log import Turn
+from stream_jobs.log_slots import HELD, Turn
 from stream_jobs.worker import WorkerFacts
 
 LOOP_S = 120.0
@@ -92,6 +92,8 @@ class WorkerWatch:
         detail = f"{len(working)} of {len(turn.partitions)} partitions"
         if not turn.assigned:
             self.health.fail("partitions", "REBALANCING", detail)
+        elif any(one.state == HELD for one in turn.partitions.values()):
+            self.health.fail("partitions", "PARTITION_HELD", detail)
         elif len(working) < len(turn.partitions):
             self.health.fail("partitions", "PARTITIONS_STARTING", detail)
         else:

@@ -23,11 +23,11 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from schemas.errors import EnclaveScaleError
 from stream_jobs.kafka_names import faust_connection
-from stream_jobs.log import LogAdapter, Turn
+from stream_jobs.log import LogAdapter
 from stream_jobs.log_client import FaustGroupClient
 from stream_jobs.log_metrics import LogMetrics
 from stream_jobs.log_record import AdapterFailed, JobFactory, LogRecord
-from stream_jobs.log_slots import PartitionStats, TopicPartition
+from stream_jobs.log_slots import PartitionStats, TopicPartition, Turn
 from stream_jobs.metrics import Stages
 from stream_jobs.settings import LogSettings, faust_settings
 

@@ -16,6 +16,7 @@ from stream_jobs.core.partition import CoreConfig, PartitionCore
 from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.sessions import SessionVerifier, verify_evidence
 from stream_jobs.core.standing import CollateralOffer
+from stream_jobs.hold import SchemaGate
 from stream_jobs.log_record import START_METADATA, LogRecord
 from stream_jobs.metrics import JobMetrics
 from stream_jobs.output import OutputPublisher
@@ -73,6 +74,7 @@ class JobContext:
     collateral: CollateralStore | None = None
     beacons: BeaconIssuer | None = None
     metrics: JobMetrics = field(default_factory=JobMetrics)
+    gate: SchemaGate | None = None
 
     def make_job(
         self, topic: str, partition: int, start: int, metadata: str, log_start: int, high_watermark: int
@@ -164,11 +166,16 @@ class DomainJob:
     def look_ahead(self, records: Sequence[LogRecord]) -> None:
         """Pass the next records to the core, which may do some of its work for all of them at once."""
         self._note_admitted()
+        gate = self._context.gate
+        # What an id means may become known between this look and its record's turn: only what is settled is looked at.
+        settled = records if gate is None else [one for one in records if gate.settled(one.value)]
         with self._context.metrics.stages.timed("decode"):
-            self._core.look_ahead(records)
+            self._core.look_ahead(settled)
 
     def process(self, record: LogRecord) -> None:
-        """Decide about a record and publish the decisions. Raises PublishFailed, ReadFailed."""
+        """Decide about a record and publish the decisions. Raises PublishFailed, ReadFailed, Hold."""
+        if self._context.gate is not None and (hold := self._context.gate.unsettled(record.value)) is not None:
+            raise hold
         before, clock = self._core.resume_offset, self._context.metrics.stages.clock
         began = clock()
         try:
@@ -227,7 +234,9 @@ class DomainJob:
         self._note_admitted()
         for domain, state in self._core.domains.items():
             if state.watermark_ms >= 0:
-                self._context.metrics.domains.watermark(domain, (now_ms - state.watermark_ms) / 1000)
+                self._context.metrics.domains.watermark(
+                    domain, delay_s=(now_ms - state.watermark_ms) / 1000, reach_s=state.context_ms() / 1000
+                )
                 self._shown.add(domain)
         for domain in self._touched:
             self._idle_since[domain] = now_ms

@@ -21,9 +21,8 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from schemas.errors import EnclaveScaleError
 from stream_jobs.log_client import GroupClient, PartitionsLost, TryAgain
@@ -40,21 +39,12 @@ from stream_jobs.log_record import (
     Stalled,
     TimestampTypeError,
 )
-from stream_jobs.log_slots import Admission, PartitionStats, ProgressWatch, Slot, SlotState, TopicPartition
+from stream_jobs.log_slots import Admission, PartitionStats, ProgressWatch, Slot, SlotState, TopicPartition, Turn
 from stream_jobs.settings import LogSettings
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.25  # between two tries of what a broker in election refuses
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One round of the adapter's loop, for whoever watches it. `assigned`: the group has given this worker its share,
-    which may be nothing, and is not about to give it anew."""
-
-    assigned: bool
-    partitions: Mapping[TopicPartition, PartitionStats]
 
 
 class LogAdapter:
@@ -228,6 +218,9 @@ class LogAdapter:
             finally:
                 self._idle.set()
             self._pending_bytes -= sum(len(record.value or b"") for _, record, _ in batch)
+            for slot in {slot for slot, _, _ in batch if slot.stopped is not None}:
+                self._drop_pending(slot)
+                slot.wait()
             if self._pending_bytes <= self._settings.pending_bytes:
                 self._room.set()
             for slot, count in counts.items():
@@ -259,12 +252,15 @@ class LogAdapter:
             return
         slot.state = SlotState.LOST
         self._metrics.remove(slot.tp)
-        self._pending_bytes -= sum(len(item[1].value or b"") for item in self._pending if item[0] is slot)
-        self._pending = deque(item for item in self._pending if item[0] is not slot)
+        self._drop_pending(slot)
         if self._pending_bytes <= self._settings.pending_bytes:
             self._room.set()
         if slot.job is not None:
             self._executor.submit(close_job, slot.job)
+
+    def _drop_pending(self, slot: Slot) -> None:
+        self._pending_bytes -= sum(len(item[1].value or b"") for item in self._pending if item[0] is slot)
+        self._pending = deque(item for item in self._pending if item[0] is not slot)
 
     async def assigned(self, tps: Iterable[TopicPartition], generation: int) -> None:
         """A new assignment: start every partition from its committed offset, whether we had it before or not."""
@@ -411,6 +407,12 @@ class LogAdapter:
 
         Or it is no record: a transaction's marker at the end of the log, which no consumer ever gets. A broker says.
         """
+        if slot.hold is not None:
+            if slot.hold.again():
+                slot.hold = None
+                with contextlib.suppress(TryAgain, PartitionsLost):
+                    await self._seek(slot, "hold")
+            return
         behind = slot.high_watermark > max(slot.offered, slot.reached) and slot.done == slot.offered
         behind = behind and self._room.is_set()
         now = self._clock()
@@ -439,6 +441,7 @@ class LogAdapter:
             starting = slot.state is SlotState.STARTING  # has its own deadline, and jobs may read long
             cut = slot.high_watermark < slot.done and slot.state is SlotState.READY
             behind = not starting and (slot.processing_lag > 0 or cut or slot.state is SlotState.LOST)
+            behind = behind and slot.hold is None  # a restart would wait at the same record
             waited = self._watch.waiting(tp, slot.done, now, behind=behind)
             if waited <= limit:
                 continue

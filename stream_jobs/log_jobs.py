@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from schemas.errors import EnclaveScaleError
+from stream_jobs.hold import Hold
 from stream_jobs.log_record import JobFailed, LogRecord, PartitionJob, ResumeOffsetError
 from stream_jobs.log_slots import Slot, SlotState
 
@@ -21,7 +22,7 @@ AHEAD = 64
 def process_batch(batch: list[Item]) -> dict[Slot, int]:
     """Give each record to its slot's job; returns how many per slot.
 
-    A slot that is not ours any more is skipped from the next record on. Raises what the job raised where it has a
+    A slot that is not ours any more, or that waits, is skipped from the next record on. Raises what the job raised where it has a
     code (`PublishFailed`), `JobFailed` otherwise, `ResumeOffsetError` for a resume offset beyond the work done.
     """
     counts: dict[Slot, int] = {}
@@ -29,11 +30,17 @@ def process_batch(batch: list[Item]) -> dict[Slot, int]:
         for at, (slot, record, first_missing) in enumerate(batch):
             if at % AHEAD == 0:
                 _look_ahead(batch[at : at + AHEAD])
-            if slot.state is not SlotState.READY or slot.job is None:
+            if slot.state is not SlotState.READY or slot.job is None or slot.stopped is not None:
                 continue
             if first_missing is not None:
                 slot.job.gap(first_missing, record.offset)
-            slot.job.process(record)
+                slot.done = record.offset  # told once, even if the record has to wait
+            try:
+                slot.job.process(record)
+            except Hold as hold:
+                logger.warning("%s waits at offset %d: %s: %s", slot.tp, record.offset, hold.code, hold)
+                slot.stopped = hold
+                continue
             slot.done = record.offset + 1
             if slot.done_ms < 0:
                 slot.trail.append((record.offset, record.timestamp_ms))
@@ -54,7 +61,7 @@ def _look_ahead(batch: list[Item]) -> None:
     for slot, record, _ in batch:
         records.setdefault(slot, []).append(record)
     for slot, its in records.items():
-        if slot.state is SlotState.READY and slot.job is not None and len(its) > 1:
+        if slot.state is SlotState.READY and slot.job is not None and slot.stopped is None and len(its) > 1:
             slot.job.look_ahead(its)
 
 

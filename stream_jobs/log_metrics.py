@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from stream_jobs.log_slots import Slot, SlotState, TopicPartition
+from stream_jobs.log_slots import HELD, Slot, SlotState, TopicPartition
 from stream_jobs.metrics import Stages
 
 _LABELS = ("topic", "partition")
@@ -49,9 +49,9 @@ class LogMetrics:
 
     def count_states(self, slots: Iterable[Slot]) -> None:
         """Say how many partitions are in which state."""
-        states = Counted(slot.state for slot in slots)
-        for state in SlotState:
-            self.partitions.labels(state.value).set(states[state])
+        states = Counted(slot.shown for slot in slots)
+        for state in (*(one.value for one in SlotState), HELD):
+            self.partitions.labels(state).set(states[state])
 
     def publish(self, slot: Slot, now_ms: int) -> None:
         """Set the gauges of one partition at a Unix time, ms."""
@@ -67,8 +67,11 @@ class LogMetrics:
             "committed": slot.committed,
             "high_watermark": slot.high_watermark,
         }
+        labels = slot.tp.topic, str(slot.tp.partition)
         for name, value in values.items():
-            self._gauges[name].labels(slot.tp.topic, str(slot.tp.partition)).set(value)
+            self._gauges[name].labels(*labels).set(value)
+        for counter in (self.records, self.gaps, self.gap_records):
+            counter.labels(*labels)  # from nought on: a counter that appears with its first gap shows no increase
 
     def remove(self, tp: TopicPartition) -> None:
         """Take a revoked partition's gauges away: a frozen lag on two workers helps nobody."""

@@ -33,7 +33,9 @@ class PartitionJob(Protocol):
         """The next records, if nothing comes between: what can be done for them now need not be done one by one."""
 
     def process(self, record: LogRecord) -> None:
-        """Take the next record. May block on publishing; whatever it raises stops the worker uncommitted."""
+        """Take the next record. May block on publishing. `Hold` lets the partition wait at this record, which is then as
+        if it had not been given; whatever else it raises stops the worker uncommitted.
+        """
 
     def gap(self, first_missing: int, next_offset: int) -> None:
         """Offsets `first_missing` to `next_offset - 1` are not in the log; called before the next `process`."""

@@ -13,10 +13,11 @@ Faust delivers late, twice or from an earlier generation is told by its offset a
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from stream_jobs.hold import Hold
 from stream_jobs.log_record import PartitionJob
 
 MAX_TRAIL = 1024
@@ -37,6 +38,10 @@ class SlotState(enum.Enum):
     READY = "ready"
     CLOSING = "closing"  # being revoked: nothing is taken or processed any more, the last commit is on its way
     LOST = "lost"  # not ours any more: nothing is committed
+
+
+HELD = "held"
+"""How a slot that is ready and waits at a record is shown."""
 
 
 class Admission(enum.Enum):
@@ -66,6 +71,8 @@ class Slot:
     gap_at: int | None = None
     done_ms: int = -1  # append time of the newest record processed, Unix time; -1 before the first
     trail: list[tuple[int, int]] = field(default_factory=list)  # (next offset, append time) now and then, for lags
+    stopped: Hold | None = None  # what the job raised in the batch in hand; written by its thread
+    hold: Hold | None = None  # the same after the batch: nothing is taken until it is worth another try
     hollow: tuple[int, int] | None = None  # [first, end) at the log's end without a record, as a broker said
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -78,7 +85,7 @@ class Slot:
 
     def admit(self, offset: int) -> Admission:
         """Decide on an arriving offset, by the rules on top of this module."""
-        if self.state is not SlotState.READY or offset < self.offered:
+        if self.state is not SlotState.READY or self.hold is not None or offset < self.offered:
             return Admission.IGNORE
         if offset == self.offered:
             self.offered += 1
@@ -95,6 +102,16 @@ class Slot:
         first_missing, self.offered = self.offered, next_offset + 1
         self.gap_at = None
         return first_missing
+
+    @property
+    def shown(self) -> str:
+        """The state as a person sees it."""
+        return HELD if self.hold is not None and self.state is SlotState.READY else self.state.value
+
+    def wait(self) -> None:
+        """The batch is over and the record at `done` waits: it and what was taken behind it come from the log again."""
+        self.hold, self.stopped = self.stopped, None
+        self.offered, self.gap_at = self.done, None
 
     def forget_gap(self) -> None:
         """What looked like a gap was a stale delivery, or the second seek brought nothing: start over."""
@@ -174,7 +191,7 @@ class PartitionStats:
         """A snapshot of `slot` at a Unix time, ms."""
         return cls(
             slot.generation,
-            slot.state.value,
+            slot.shown,
             slot.start,
             slot.done,
             None if slot.resume_point is None else slot.resume_point[0],
@@ -185,6 +202,15 @@ class PartitionStats:
             slot.processing_lag_s(now_ms),
             dict(slot.counts),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round of the adapter's loop, for whoever watches it. `assigned`: the group has given this worker its share,
+    which may be nothing, and is not about to give it anew."""
+
+    assigned: bool
+    partitions: Mapping[TopicPartition, PartitionStats]
 
 
 class ProgressWatch:

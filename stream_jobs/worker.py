@@ -25,8 +25,9 @@ from stream_jobs.beacons import BeaconIssuer
 from stream_jobs.collateral_store import CollateralMetrics, CollateralStore, set_ends_ms
 from stream_jobs.collector import tune_collector
 from stream_jobs.core.policies import CORE_VERSION, PolicyView
+from stream_jobs.hold import SchemaGate
 from stream_jobs.job import JobContext
-from stream_jobs.log import Turn
+from stream_jobs.log_slots import Turn
 from stream_jobs.metrics import EvidenceChecks, JobMetrics, Stages, about
 from stream_jobs.output import OutputPublisher, WorkerIdentityFacts
 from stream_jobs.policy_store import PolicyMetrics, PolicyStore, PolicyTrust
@@ -97,6 +98,7 @@ class WorkerConfig:
     trust: PolicyTrust
     topics: TopicNames = field(default_factory=TopicNames)
     framing: Framing = SINGLE_OBJECT
+    gate: SchemaGate | None = None
     settings: LogSettings = field(default_factory=LogSettings)
     policy_wait_s: float = POLICY_WAIT_S
     beacon_interval_ms: int | None = None
@@ -196,6 +198,7 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
     context = JobContext(
         topics=config.topics,
         framing=config.framing,
+        gate=config.gate,
         policies=store,
         verify=verify,
         publisher=publisher,
