@@ -68,8 +68,8 @@ class Framing:
     """How values name their schema.
 
     Without `registry_ids` values carry Avro single-object encoding. With them (schema name to id) values carry
-    Confluent framing: byte 0, 4-byte big-endian id. Both are read; an id maps only to a pinned schema. `also_read` (id to
-    schema name): further ids of pinned schemas; it may grow while values are read, and nothing else may happen to it.
+    Confluent framing: byte 0, 4-byte big-endian id. Both are read; an id maps only to a pinned schema. `also_read`
+    (id to schema name): further ids of pinned schemas; while values are read it may grow, and nothing else.
     """
 
     registry_ids: Mapping[str, int] = field(default_factory=dict)

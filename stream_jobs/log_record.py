@@ -33,8 +33,8 @@ class PartitionJob(Protocol):
         """The next records, if nothing comes between: what can be done for them now need not be done one by one."""
 
     def process(self, record: LogRecord) -> None:
-        """Take the next record. May block on publishing. `Hold` lets the partition wait at this record, which is then as
-        if it had not been given; whatever else it raises stops the worker uncommitted.
+        """Take the next record. May block on publishing. `Hold` lets the partition wait at this record, which is then
+        as if it had not been given; whatever else it raises stops the worker uncommitted.
         """
 
     def gap(self, first_missing: int, next_offset: int) -> None:

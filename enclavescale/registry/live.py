@@ -45,7 +45,7 @@ MAX_MET = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the registry listed, asked for at `began` (the gate's clock, s). `newer`: ids of a later release's schemas."""
+    """What the registry listed, asked for at `began` (s). `newer`: ids of a later release's schemas."""
 
     began: float
     newer: frozenset[int]

@@ -22,8 +22,8 @@ class RegistryOptions:
     """A Schema Registry: `url` of its Confluent-compatible API, how to be let in, and where the ids are kept.
 
     Every `..._file` is a path: `ca_file`, `certificate_file` and `key_file` in PEM, `password_file` and
-    `key_password_file` with a secret in their only line. `ids_file`: what `url` said last, used where it does not answer;
-    without `url` it is all there is. `timeout_s`: of one request.
+    `key_password_file` with a secret in their only line. `ids_file`: what `url` said last, used where it does not
+    answer; without `url` it is all there is. `timeout_s`: of one request.
     """
 
     url: str = ""
