@@ -61,7 +61,7 @@ _AIO_NOT_BELIEVED = (
     aio.UnsupportedSaslMechanismError,
     aio.IllegalSaslStateError,
 )
-_SSL_WORDS = ("ssl/tls alert", "SSL handshake failed")
+_ALERT = "ssl/tls alert"
 """In librdkafka's messages: an alert that comes after the handshake is to it a connection that ended."""
 
 
@@ -88,8 +88,18 @@ def _of_librdkafka(error: KafkaError) -> EnclaveScaleError | None:
         return NotAuthorized(text)
     if error.code() in _NOT_BELIEVED:
         return AuthenticationFailed(text)
-    if error.code() == KafkaError._SSL or any(word in text for word in _SSL_WORDS):
+    if error.code() == KafkaError._SSL or _ALERT in text:
         return TlsFailed(text)
+    return None
+
+
+def read_refusal(error: KafkaError) -> NotAuthorized | None:
+    """Of a message's error, for a reader outside of every group: that it may not read, which no waiting changes.
+
+    librdkafka looks for a coordinator although nobody uses the group; that it may not is no refusal.
+    """
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return NotAuthorized(error.str())
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +18,18 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from enclavescale.access.roles import GROUP, READ, TOPIC, Grant
+from enclavescale.access.roles import GROUP, READ, TOPIC, WRITE, Grant, grants_of, role_of
 from enclavescale.errors import ClusterUnreachable
 from enclavescale.reach import check
 from schemas.errors import EnclaveScaleError
+from schemas.topics import TopicNames
 from stream_jobs.kafka_errors import NotAuthorized, access_error
 
 TIMEOUT_S = 15.0
 """Longest wait for one answer of the brokers, s."""
+
+HOST_WAIT_S = 2.0
+"""Longest wait of an agent for brokers that may be away, s: sampling begins after it."""
 
 _NO_AUTHORIZER = KafkaError.SECURITY_DISABLED
 
@@ -142,6 +147,16 @@ def require(admin: AdminClient, grants: Sequence[Grant], role: str) -> None:
                 "user, with the same options for topics."
             ),
         )
+
+
+def check_host(kafka: Mapping[str, str], names: TopicNames) -> None:
+    """Before an agent starts: raise AuthenticationFailed, TlsFailed or NotAuthorized where brokers refuse it.
+
+    Brokers that do not answer are nothing to wait for: reports go to the spool until they do.
+    """
+    wanted = [one for one in grants_of(role_of("host"), names) if one.operation == WRITE]
+    with contextlib.suppress(ClusterUnreachable):
+        require(check(kafka, HOST_WAIT_S), wanted, "host")
 
 
 def _missing_topics(admin: AdminClient, grants: Sequence[Grant]) -> list[Grant]:

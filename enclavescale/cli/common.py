@@ -16,6 +16,8 @@ from typing import Any, NoReturn, TypeVar
 import click
 from confluent_kafka import KafkaError, KafkaException
 
+from enclavescale.access.cluster import require
+from enclavescale.access.roles import grants_of, role_of
 from enclavescale.errors import ClusterUnreachable
 from enclavescale.reach import check
 from enclavescale.settings import kafka_properties, load_file
@@ -101,14 +103,17 @@ class Cluster:
         """librdkafka properties from options, file and environment. Raises ConfigError."""
         return kafka_properties(self.bootstrap, self.pairs, load_file(self.config) if self.config else None)
 
-    def quiet_properties(self) -> dict[str, str]:
+    def quiet_properties(self, role: str | None = None, group: str | None = None) -> dict[str, str]:
         """The same for a command that asks once: the client library keeps silent, what it says is in our message.
 
-        The cluster has answered. Raises ConfigError, ClusterUnreachable, AuthenticationFailed, TlsFailed.
+        The cluster has answered and, where `role` is given, allows what that role needs. Raises ConfigError,
+        ClusterUnreachable, AuthenticationFailed, TlsFailed, NotAuthorized.
         """
         verbose = bool(click.get_current_context().obj)
         properties = self.properties() if verbose else {"log_level": "0", **self.properties()}
-        check(properties)
+        admin = check(properties)
+        if role is not None:
+            require(admin, grants_of(role_of(role), self.names, group), role)
         return properties
 
 

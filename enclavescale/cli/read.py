@@ -10,13 +10,16 @@ import click
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, TopicPartition
 
 from enclavescale.cli.common import EXIT_CODES, Cluster, cluster_options, errors, json_option, say
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.live import P99_PPM, margin_style, moment, quantile_of, spread
 from enclavescale.reach import partitions_of_topic
 from enclavescale.records_text import record_text
-from schemas.codec import decode_any, decode_signed_output
+from enclavescale.registry.ids import open_framing
+from schemas.codec import Framing, decode_any, decode_signed_output
 from schemas.errors import ConfigError, SchemaError
 from schemas.mapping import to_jsonable
 from schemas.records import FleetPower
+from stream_jobs.kafka_errors import read_refusal
 from stream_jobs.reading import open_reader, read_range, watermarks
 
 READ_S = 15.0
@@ -25,30 +28,37 @@ CLICK_COLOURS = {"bold red": "red", "dark_orange3": "magenta", "green": "green"}
 
 @click.command(epilog=EXIT_CODES)
 @cluster_options
+@registry_options
 @click.option("--from-beginning", is_flag=True, help="Start at the oldest output instead of the next one.")
 @click.option("--max", "limit", default=0, help="Stop after so many outputs; 0 means never.")
 @click.option("--domain", help="Only this domain.")
 @json_option
-def tail(cluster: Cluster, from_beginning: bool, limit: int, domain: str | None, as_json: bool) -> None:
+def tail(
+    cluster: Cluster, registry: OpenRegistry, from_beginning: bool, limit: int, domain: str | None, as_json: bool
+) -> None:
     """Follow the output topic: one line per window, or one JSON object a line with --json."""
     with errors(as_json):
-        topic = cluster.names.output
-        consumer = open_reader(cluster.quiet_properties())
+        topic, framing = cluster.names.output, open_framing(registry(), cluster.names)
+        consumer = open_reader(cluster.quiet_properties("consumer"))
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         consumer.assign([TopicPartition(topic, one, start) for one in partitions_of_topic(consumer, topic)])
         with contextlib.suppress(KeyboardInterrupt):
-            _follow(consumer, limit, domain, as_json)
+            _follow(consumer, framing, limit, domain, as_json)
         consumer.close()
 
 
-def _follow(consumer: Consumer, limit: int, domain: str | None, as_json: bool) -> None:
+def _follow(consumer: Consumer, framing: Framing, limit: int, domain: str | None, as_json: bool) -> None:
     shown = 0
     while not limit or shown < limit:
         message = consumer.poll(0.5)
-        if message is None or message.error() is not None:
+        if message is None:
+            continue
+        if (failed := message.error()) is not None:
+            if (refusal := read_refusal(failed)) is not None:
+                raise refusal
             continue
         try:
-            signed = decode_signed_output(message.value() or b"")[0]
+            signed = decode_signed_output(message.value() or b"", framing)[0]
         except SchemaError as error:
             click.echo(f"{message.partition()}/{message.offset()}: {error.code} {error}", err=True)
             continue
@@ -82,12 +92,19 @@ def output_line(output: FleetPower) -> str:
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", required=False, type=click.File("rb"))
 @cluster_options
+@registry_options
 @click.option("--topic", help="Read from this topic instead of a file.")
 @click.option("--partition", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--offset", default=-1, type=click.IntRange(-1), help="Which record; -1, the default, is the last one.")
 @json_option
 def show(
-    file: IO[bytes] | None, cluster: Cluster, topic: str | None, partition: int, offset: int, as_json: bool
+    file: IO[bytes] | None,
+    cluster: Cluster,
+    registry: OpenRegistry,
+    topic: str | None,
+    partition: int,
+    offset: int,
+    as_json: bool,
 ) -> None:
     """Show any record as JSON: a FILE that holds one value (- for stdin), or one offset of a topic.
 
@@ -105,7 +122,7 @@ def show(
             value = message.value() or b""
             if not as_json:
                 click.echo(_position(message))
-        record = decode_any(value)
+        record = decode_any(value, open_framing(registry(), cluster.names))
         if as_json:
             say(to_jsonable(record))
         else:

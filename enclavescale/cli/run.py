@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from attester.simulated import SIMULATED_BANNER
+from enclavescale.access.cluster import check_host
 from enclavescale.agent.file import ProduceSpec, load_spec
 from enclavescale.agent.producing import Production, is_simulated
 from enclavescale.cli.common import (
@@ -29,6 +30,7 @@ from enclavescale.errors import NotDelivered
 from enclavescale.gate import Gate
 from enclavescale.live import summary_screen
 from enclavescale.settings import kafka_properties, load_file
+from schemas.topics import TopicNames
 
 Load = Callable[[], tuple[ProduceSpec, dict[str, str]]]
 
@@ -131,6 +133,7 @@ def produce_command(config: Path, as_json: bool) -> None:
 
     with errors(as_json):
         spec, kafka = load()
+        check_host(kafka, TopicNames.with_prefix(spec.topic_prefix))
         if is_simulated(spec):
             click.echo(SIMULATED_BANNER, err=True)
         if spec.gated:

@@ -13,7 +13,9 @@ from attester.simulated import SIMULATED_BANNER, SimulatedTee, simulated_measure
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
 from enclavescale.cli.common import EXIT_CODES, Cluster, FiniteRange, cluster_options, errors, json_option, say
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.reach import metadata
+from enclavescale.registry.live import open_gate
 from schemas.errors import ConfigError
 from stream_jobs.policy_store import PolicyTrust
 from stream_jobs.reading import open_reader
@@ -26,6 +28,7 @@ READY_LAG_S, LINGER_S = 60.0, 30.0
 
 @click.command(epilog=EXIT_CODES)
 @cluster_options
+@registry_options
 @click.option("--group", required=True, help="Consumer group.")
 @click.option("--host-id", required=True, help="Enrolled identity of this aggregator.")
 @click.option("--policy-signer", "signers", multiple=True, required=True, metavar="HEX", help="Trusted signer's key.")
@@ -73,6 +76,7 @@ READY_LAG_S, LINGER_S = 60.0, 30.0
 @json_option
 def worker(
     cluster: Cluster,
+    registry: OpenRegistry,
     group: str,
     host_id: str,
     signers: tuple[str, ...],
@@ -107,6 +111,7 @@ def worker(
             trust = PolicyTrust(tuple(bytes.fromhex(one) for one in signers), min_policy_counter)
         except ValueError as error:
             raise ConfigError("--policy-signer: not hexadecimal", field="policy_signer") from error
+        framing, gate = open_gate(registry(), cluster.names)
         config = WorkerConfig(
             kafka=cluster.properties(),
             host_id=host_id,
@@ -114,6 +119,8 @@ def worker(
             provider=provider,
             trust=trust,
             topics=cluster.names,
+            framing=framing,
+            gate=gate,
             settings=LogSettings(
                 session_timeout_s=session_timeout,
                 heartbeat_interval_s=session_timeout / 3,
@@ -124,7 +131,7 @@ def worker(
         )
         if listen is not None:
             watch.listen(listen)
-        with contextlib.closing(open_reader(cluster.quiet_properties())) as reader:
+        with contextlib.closing(open_reader(cluster.quiet_properties("worker", group))) as reader:
             metadata(reader)  # one message when nobody answers, instead of the client library's log of every attempt
         code = run_worker(config, watch.registry)
         if as_json:
