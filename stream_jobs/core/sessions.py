@@ -44,10 +44,11 @@ class SessionVerifier(Protocol):
         """Return the verified session."""
 
 
-def session_order(binding: SessionBinding, session_id: bytes) -> tuple[int, bytes]:
-    """Sort key of a host's sessions: the beacon's time, else the session's own; ties by session id."""
+def session_order(binding: SessionBinding, session_id: bytes) -> tuple[int, int, bytes]:
+    """Sort key of a host's sessions: the beacon's time, else the session's own; of those that name one beacon the
+    session's own; ties by session id."""
     moment = binding.beacon.issued_at_ms if binding.beacon else binding.created_at_ms
-    return moment, session_id
+    return moment, binding.created_at_ms, session_id
 
 
 def verify_evidence(
