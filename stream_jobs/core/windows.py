@@ -89,7 +89,7 @@ class SessionState:
 
     host_id: str
     key: ec.EllipticCurvePublicKey
-    order: tuple[int, bytes]
+    order: tuple[int, int, bytes]
     evidence: SessionEvidence
     binding_bytes: bytes
     evidence_window_ms: int

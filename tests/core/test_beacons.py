@@ -71,6 +71,19 @@ def test_what_does_not_count() -> None:
     assert story.report("h1", 0, session=naming("h1", 0)) == []
 
 
+def test_of_two_sessions_with_one_beacon_the_newer_counts() -> None:
+    """A host that restarts names the newest beacon again; its session before must not outlive it, whatever its id."""
+    for number in range(4):
+        story = begun()
+        beacon(story, 0)
+        named = {"beacon": beacon_of(0), "beacon_absent_reason": None}
+        old, new = (new_session("h0", "d", T0 + later, IMAGE, **named) for later in (number, number + 1))
+        assert story.report("h0", 0, session=old) == []
+        assert story.report("h0", 1, session=new) == []
+        assert code_of(story.report("h0", 2, session=old)) == "SUPERSEDED_SESSION"
+        assert story.report("h0", 2, session=new) == []
+
+
 def test_where_no_beacon_is_demanded_none_is_needed() -> None:
     story = begun(LAX)
     assert story.report("h0", 0) == []
