@@ -1,0 +1,1 @@
+"""The page of `enclavescale serve`: one aiohttp application over the state of `stream_jobs.web`."""
