@@ -1,0 +1,1 @@
+"""What is deployed agrees with the program: units, images, compose file, chart, tutorial."""
