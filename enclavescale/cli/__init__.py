@@ -16,6 +16,7 @@ from enclavescale.cli.read import show, tail
 from enclavescale.cli.replay import replay
 from enclavescale.cli.run import demo, produce_command
 from enclavescale.cli.schemas import schemas
+from enclavescale.cli.serve import serve
 from enclavescale.cli.spdm import spdm
 from enclavescale.cli.synthesize import synthesize_command
 from enclavescale.cli.topics import topics
@@ -41,6 +42,7 @@ for _command in (
     demo,
     produce_command,
     worker,
+    serve,
     tail,
     show,
     export,
