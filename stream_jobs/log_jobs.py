@@ -22,8 +22,9 @@ AHEAD = 64
 def process_batch(batch: list[Item]) -> dict[Slot, int]:
     """Give each record to its slot's job; returns how many per slot.
 
-    A slot that is not ours any more, or that waits, is skipped from the next record on. Raises what the job
-    raised where it has a code (`PublishFailed`), `JobFailed` otherwise, `ResumeOffsetError` for a resume offset beyond the work done.
+    A slot that is not ours any more, or that waits, is skipped from the next record on. Raises what the job raised
+    where it has a code (`PublishFailed`), `JobFailed` otherwise, `ResumeOffsetError` for a resume offset beyond the
+    work done.
     """
     counts: dict[Slot, int] = {}
     try:

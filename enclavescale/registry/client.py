@@ -6,22 +6,23 @@ Subjects are named by TopicNameStrategy (`TOPIC-value`). Keys are plain text and
 from __future__ import annotations
 
 import json
+import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 from fastavro.schema import to_parsing_canonical_form
-from httpx2 import HTTPError
 
 from enclavescale.registry.errors import RegistryRefused, RegistryUnreachable
 from enclavescale.registry.options import RegistryOptions, client_settings
 from schemas.errors import ConfigError
 from schemas.pins import pin
 from schemas.topics import TOPICS, TopicNames
+
+T = TypeVar("T")
 
 LEVEL = "FULL_TRANSITIVE"
 """Every version reads what every other wrote: logs are replayed by later releases, and audits read old ones."""
@@ -91,6 +92,11 @@ class Registry:
         if not options.url:
             raise ConfigError("no registry given", field="registry.url", remedy="Give --registry URL.")
         settings = client_settings(options, retries)
+        # Slow to load (half a second), and most who come by this module have no registry.
+        from confluent_kafka.schema_registry import Schema, SchemaRegistryClient  # noqa: PLC0415
+
+        self._schema = Schema
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request otherwise
         try:
             self._client = SchemaRegistryClient.new_client(settings)
         except (ValueError, TypeError, OSError, ssl.SSLError) as error:
@@ -104,12 +110,7 @@ class Registry:
 
     def _versions(self, subject: str, schema: str) -> list[Listed]:
         with _answers():
-            try:
-                versions = sorted(self._client.get_versions(subject))
-            except SchemaRegistryError as error:
-                if error.http_status_code == _NOT_FOUND:
-                    return []
-                raise
+            versions = _or_none(lambda: sorted(self._client.get_versions(subject))) or []
             found = [self._client.get_version(subject, version) for version in versions]
         named = [schema if _is_pinned(one.schema.schema_str, schema) else None for one in found]
         last = max((at for at, one in enumerate(named) if one), default=len(named))
@@ -129,7 +130,7 @@ class Registry:
                 done.append(Registered(subject, schema, had[-1].number, "exists"))
             else:
                 with _answers():
-                    number = self._client.register_schema(subject, Schema(pin(schema).text, "AVRO"))
+                    number = self._client.register_schema(subject, self._schema(pin(schema).text, "AVRO"))
                 done.append(Registered(subject, schema, number, "registered"))
             if self._level(subject) != LEVEL:
                 self._demand(subject)
@@ -137,12 +138,7 @@ class Registry:
 
     def _level(self, subject: str) -> str | None:
         with _answers():
-            try:
-                return self._client.get_compatibility(subject)
-            except SchemaRegistryError as error:
-                if error.http_status_code == _NOT_FOUND:
-                    return None  # the subject has none of its own, or is not there
-                raise
+            return _or_none(lambda: str(self._client.get_compatibility(subject)))  # None: not there, or the default
 
     def _demand(self, subject: str) -> None:
         with _answers():
@@ -173,9 +169,24 @@ class Registry:
         self._client.close()
 
 
+def _or_none(ask: Callable[[], T]) -> T | None:
+    """What was asked for, None where there is no such thing."""
+    from confluent_kafka.schema_registry.error import SchemaRegistryError  # noqa: PLC0415
+
+    try:
+        return ask()
+    except SchemaRegistryError as error:
+        if error.http_status_code == _NOT_FOUND:
+            return None
+        raise
+
+
 @contextmanager
 def _answers() -> Iterator[None]:
     """The client's errors as ours. Texts of the registry are shown, cut; the request, which has secrets, never is."""
+    from confluent_kafka.schema_registry.error import SchemaRegistryError  # noqa: PLC0415
+    from httpx2 import HTTPError  # noqa: PLC0415
+
     try:
         yield
     except SchemaRegistryError as error:
