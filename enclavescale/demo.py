@@ -58,6 +58,9 @@ LATENESS_WINDOWS = 60
 MAX_IDLE_MS = 24 * 3_600_000
 """A replay lies in the past: closing idle domains by the wall clock would close windows that are still to come."""
 
+BEACON_AGE_MS = 2 * 3_600_000
+"""Greatest age of a beacon in evidence beyond the event time that the run replays, ms: two of a worker's intervals."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
@@ -105,6 +108,7 @@ class Demo:
             grace_windows=GRACE_WINDOWS,
             lateness_ms=LATENESS_WINDOWS * width,
             max_idle_ms=MAX_IDLE_MS,
+            max_beacon_age_ms=BEACON_AGE_MS + (self.options.windows + GRACE_WINDOWS) * width,
         )
         self.records = min(ATTACK_RECORDS, options.windows) if options.attacked else 0
         self.liars = [host for host in self.fleet.hosts if self.fleet.domain_of(host.host_id) == "hall-a"][:3]
@@ -211,6 +215,7 @@ class Demo:
             start_ms=self.start_ms,
             origin_ms=origin_ms,
             topic_prefix=self.prefix,
+            follow_beacons=True,
             gated=True,
         )
 
@@ -235,7 +240,9 @@ class Demo:
             records=self.records,
             tampered_host=self.liars[0].host_id,
             replayed_host=self.liars[1].host_id,
-            rogue=dataclasses.replace(rogue, tee_image=ROGUE_IMAGE, evidence_interval=1, windows=self.records),
+            rogue=dataclasses.replace(
+                rogue, tee_image=ROGUE_IMAGE, evidence_interval=1, follow_beacons=False, windows=self.records
+            ),
         )
         path = self.directory / "attackers.json"
         path.write_text(json.dumps(to_jsonable(spec)))
@@ -300,7 +307,8 @@ class Demo:
         return name in self._gated and self.children.done(name)
 
     def _ready(self) -> bool:
-        return len(self.tallies.controls) == len(self.fleet.policy.domains)
+        """Every domain has a policy in force, and a beacon that its hosts may name."""
+        return len(self.tallies.beacons) == len(self.fleet.policy.domains)
 
     def _finished(self) -> bool:
         """Every window has its output and every lie its refusal."""

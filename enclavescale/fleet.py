@@ -176,8 +176,10 @@ def demo_fleet(
     grace_windows: int = 1,
     partitions: tuple[int, int] = (0, 1),
     max_idle_ms: int = 120_000,
+    max_beacon_age_ms: int | None = None,
 ) -> Fleet:
-    """Enrol `hosts` hosts of `gpus` GPUs in two domains. `create_time`: the broker stamps no append times."""
+    """Enrol `hosts` hosts of `gpus` GPUs in two domains. `create_time`: the broker stamps no append times;
+    `max_beacon_age_ms`: demand evidence that names a beacon."""
     enrolled, specs = _hosts(hosts, gpus)
     policy = Policy(
         version=1,
@@ -207,6 +209,7 @@ def demo_fleet(
             evidence_checks_per_window=256,
             max_epsilon_micro=1_000_000,
             max_control_age_ms=60_000,
+            max_beacon_age_ms=max_beacon_age_ms,
         ),
         unsafe_allow_unevaluated_tcb=True,
         unsafe_allow_unenrolled_platform=False,

@@ -45,6 +45,7 @@ class Tallies:
     views: dict[str, DomainView] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     controls: set[str] = field(default_factory=set)
+    beacons: set[str] = field(default_factory=set)
     reports: int = 0
     _refused_at: set[tuple[str, str, str]] = field(default_factory=set)
     _impostor_seen: set[int] = field(default_factory=set)
@@ -82,6 +83,8 @@ class Tallies:
             with contextlib.suppress(SchemaError):
                 body = decode_signed_record(value).body
                 if isinstance(body, ControlRecord):
+                    if body.kind == "BEACON" and body.domain in self.controls:
+                        self.beacons.add(body.domain)  # one that came before its domain began was refused
                     self.controls.add(body.domain)
 
     def _reported(self, host_id: str, end_ms: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,6 +113,8 @@ def make_kafka_consumer(properties: dict[str, str]) -> Any:
 class BeaconFollower:
     """Hands every newer beacon of `topic` to each of `demands` (`SessionKeeper.demand`), on a thread of its own.
 
+    The newest is also kept for whoever asks (`newest`), or comes later (`tell`).
+
     `turn` is one round of the thread that `start` begins. `now_ms` is Unix time in ms. Raises ConfigError. Nobody waits
     for brokers: until they answer, nothing is heard, and `state` says why.
     """
@@ -120,7 +123,7 @@ class BeaconFollower:
         self,
         kafka: Mapping[str, str],
         topic: str,
-        demands: Sequence[Callable[[Beacon], None]],
+        demands: Sequence[Callable[[Beacon], None]] = (),
         *,
         framing: Framing = SINGLE_OBJECT,
         now_ms: Callable[[], int] = wall_clock_ms,
@@ -128,7 +131,7 @@ class BeaconFollower:
     ) -> None:
         self._properties = consumer_properties(kafka)
         self._topic = topic
-        self._demands = tuple(demands)
+        self._demands: tuple[Callable[[Beacon], None], ...] = tuple(demands)
         self._framing = framing
         self._now_ms = now_ms
         self._make_consumer = make_consumer
@@ -137,6 +140,9 @@ class BeaconFollower:
         self._thread = threading.Thread(target=self._run, name="beacons", daemon=True)
         self._state = BeaconState(heard=0, refused=0, last_issued_ms=None, last_error=None)
         self._failures = 0
+        self._lock = threading.Lock()
+        self._newest: Beacon | None = None
+        self._heard, self._empty = threading.Event(), False
 
     def start(self) -> Self:
         """Begin the thread. Returns the follower."""
@@ -146,6 +152,25 @@ class BeaconFollower:
     def state(self) -> BeaconState:
         """Where it stands."""
         return self._state
+
+    def newest(self, wait_s: float, *, or_none: bool = True) -> Beacon | None:
+        """The newest beacon of the topic; waits for one up to `wait_s`, with `or_none` no longer than until it is known
+        that there is none."""
+        deadline_s = time.monotonic() + wait_s
+        while self._newest is None and not (or_none and self._empty):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or self._closed.is_set():
+                break
+            self._heard.wait(min(left_s, POLL_S))
+        return self._newest
+
+    def tell(self, demand: Callable[[Beacon], None]) -> None:
+        """Hand what was heard last, and what comes, to one more."""
+        with self._lock:
+            self._demands = (*self._demands, demand)
+            newest = self._newest
+        if newest is not None:
+            demand(newest)
 
     def turn(self, poll_s: float = POLL_S) -> float:
         """Open the topic if it is not open, wait up to `poll_s` for one record. Returns the seconds to pause after."""
@@ -177,12 +202,14 @@ class BeaconFollower:
         found = self._consumer.list_topics(self._topic, ASK_S).topics[self._topic]
         if found.error is not None:
             raise KafkaException(found.error)
-        places = []
+        places, held = [], False
         for number in found.partitions:
             place = TopicPartition(self._topic, number)
             low, end = self._consumer.get_watermark_offsets(place, ASK_S)
             places.append(TopicPartition(self._topic, number, max(low, end - 1)))
+            held = held or end > low
         self._consumer.assign(places)
+        self._empty = not held
         self._failures = 0
         self._note(last_error=None)
 
@@ -197,7 +224,12 @@ class BeaconFollower:
             return
         newest = max(beacon.issued_at_ms, self._state.last_issued_ms or 0)
         self._note(heard=self._state.heard + 1, last_issued_ms=newest)
-        for demand in self._demands:
+        with self._lock:
+            if self._newest is None or self._newest.issued_at_ms < beacon.issued_at_ms:
+                self._newest = beacon
+            demands = self._demands
+        self._heard.set()
+        for demand in demands:
             demand(beacon)
 
     def _failed(self, error: KafkaException) -> float:

@@ -6,9 +6,10 @@ hosts that started together drift apart. Or some seconds after a beacon newer th
 `min_interval_ms` at most.
 
 Order: workers take the session with the newest moment for a host's valid one, the beacon's where it has one, else its
-own, and refuse the reports of the others as superseded. So each session made here has a later moment than the one
-before it, and none is ahead of this machine's clock, or a restart could not go on: a beacon of the next seconds waits
-for its time, one that the session in use has seen is not named again, and a clock that was set back is not followed.
+own; of those that name one beacon the newest. They refuse the reports of the others as superseded. So each session
+made here comes after the one before it, and none is ahead of this machine's clock, or a restart could not go on: a
+beacon of the next seconds waits for its time, and a clock that was set back is not followed. Every session names the
+newest beacon that was heard, again if there is no newer one: a policy may demand one.
 """
 
 from __future__ import annotations
@@ -84,8 +85,33 @@ def elapsed_clock_s() -> float:
 
 
 def moment_ms(binding: SessionBinding) -> int:
-    """What workers order a host's sessions by (stream_jobs.core.sessions), UTC ms."""
+    """What workers order a host's sessions by first (stream_jobs.core.sessions), UTC ms."""
     return binding.beacon.issued_at_ms if binding.beacon else binding.created_at_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session stands among those of its host: after it comes one with a later moment, or with an equal one
+    that was created later. UTC ms."""
+
+    moment_ms: int
+    created_at_ms: int
+    beacon: Beacon | None
+
+    @classmethod
+    def of(cls, binding: SessionBinding) -> Place:
+        """That of a session with this binding."""
+        return cls(moment_ms(binding), binding.created_at_ms, binding.beacon)
+
+    def before(self, other: Place) -> bool:
+        """Whether workers take `other` for the newer one."""
+        return (self.moment_ms, self.created_at_ms) < (other.moment_ms, other.created_at_ms)
+
+    def next(self, heard: Beacon | None, now_ms: int) -> tuple[Beacon | None, int]:
+        """Beacon and `created_at_ms` of a session that comes after this one: the newest beacon that lets it."""
+        offered = [one for one in (self.beacon, heard) if one is not None and one.issued_at_ms >= self.moment_ms]
+        named = max(offered, key=lambda one: one.issued_at_ms, default=None)
+        return named, max(now_ms, self.created_at_ms + 1)
 
 
 class SessionKeeper:
@@ -126,7 +152,6 @@ class SessionKeeper:
         self._asked_s = self._not_before_s = 0.0
         self._renewals = self._failures = self._in_a_row = 0
         self._last_error: str | None = None
-        self._moment_ms = 0
         self._made(first, self._elapsed_s())
         self._in_use_s = self._made_s
 
@@ -149,7 +174,7 @@ class SessionKeeper:
     def demand(self, beacon: Beacon) -> None:
         """Renew soon, with this beacon, unless the newest session has seen it or a newer one."""
         with self._lock:
-            if beacon.issued_at_ms <= self._moment_ms:
+            if beacon.issued_at_ms <= self._place.moment_ms:
                 return
             if self._beacon is None:
                 self._beacon = beacon
@@ -159,14 +184,14 @@ class SessionKeeper:
                 self._beacon = beacon
         self._wake.set()
 
-    def hold(self) -> int:
-        """Hand out no session until `resume`; return a `created_at_ms` newer than every one handed out.
+    def hold(self) -> Place:
+        """Hand out no session until `resume`; return where the newest one stands.
 
         For a configuration that replaces this one some time later: its first session must still be the newest then.
         """
         with self._lock:
             self._held = True
-            return self._next_moment_ms()
+            return self._place
 
     def resume(self) -> None:
         """Hand out sessions again: the replacement came to nothing."""
@@ -190,11 +215,11 @@ class SessionKeeper:
             wait_s, beacon = self._plan()
             if wait_s > 0:
                 return wait_s
-            created_at_ms = self._next_moment_ms()
+            named, created_at_ms = self._place.next(beacon, self._wall_ms())
             begun_s = self._elapsed_s()
         try:
-            session = self._make(beacon, created_at_ms)
-            if moment_ms(session.binding) <= self._moment_ms:
+            session = self._make(named, created_at_ms)
+            if not self._place.before(Place.of(session.binding)):
                 raise ValueError("the session names neither the beacon nor the moment it was given")
         except Exception as error:  # whatever it is, the host's windows go on and so do the attempts
             self._failed(error)
@@ -212,11 +237,8 @@ class SessionKeeper:
         if self._thread.is_alive():
             self._thread.join(CLOSE_S)
 
-    def _next_moment_ms(self) -> int:
-        return max(self._wall_ms(), self._moment_ms + 1)
-
     def _plan(self) -> tuple[float, Beacon | None]:
-        """Seconds until the next session is to be made, 0 if now, and the beacon that it would name now."""
+        """Seconds until the next session is to be made, 0 if now, and the beacon that waits and may be named now."""
         now, beacon = self._elapsed_s(), self._beacon
         at = self._expires_s
         if beacon is not None:
@@ -229,8 +251,8 @@ class SessionKeeper:
     def _made(self, session: Session, begun_s: float) -> None:
         self._made_s = begun_s
         self._expires_s = self._made_s + self._lasts_s * (EARLIEST + (LATEST - EARLIEST) * self._random())
-        self._moment_ms = moment_ms(session.binding)
-        if self._beacon is not None and self._beacon.issued_at_ms <= self._moment_ms:
+        self._place = Place.of(session.binding)
+        if self._beacon is not None and self._beacon.issued_at_ms <= self._place.moment_ms:
             self._beacon = None
         self._in_a_row, self._last_error, self._not_before_s = 0, None, 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from enclavescale.agent.sessions import MakeSession, cpu_quotes, host_devices, s
 from enclavescale.agent.sources import BoundedState, HostSources, SourcePool
 from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
 from enclavescale.gate import Gate, GatedPacer
+from enclavescale.registry.ids import open_framing
+from enclavescale.registry.options import RegistryOptions
 from producers.agent import Agent, AgentConfig, RunSummary
 from producers.beacons import BeaconFollower
 from producers.config import HostProfile, Schedule, SessionFacts, session_facts
@@ -24,9 +26,9 @@ from producers.host import AgentHost
 from producers.pacer import Pacer, RealTimePacer, ReplayPacer
 from producers.privacy import Budget, check_budget, privacy_parameters
 from producers.publish import PublishConfig, partitions_of
-from producers.renewal import SessionKeeper, wall_clock_ms
+from producers.renewal import Place, SessionKeeper, wall_clock_ms
 from schemas.errors import ConfigError, EnclaveScaleError
-from schemas.records import Policy
+from schemas.records import Beacon, Policy
 from schemas.topics import TopicNames
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,12 @@ RESTART_FIELDS = (
     "gated",
 )
 """Fields of the file that a reload does not change."""
+
+BEACON_S, DEMANDED_BEACON_S = 3.0, 30.0
+"""Longest wait for a beacon before the first session, s; and where the policy demands one."""
+
+NO_PLACE = Place(0, 0, None)
+"""Every session comes after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ class Assembly:
 
     config: AgentConfig
     hosts: tuple[WatchedHost, ...]
+    policy_counter: int
     beacons: BeaconFollower | None = None
 
     @property
@@ -173,13 +182,15 @@ class Production:
         self._pool.close()
         self.instruments.close()
 
-    def _hold(self) -> dict[str, int]:
-        """Have nobody renew a session while another configuration waits for its window: by host, how new the first
-        session of that must be. Workers take the newest session of a host for the valid one."""
-        newest: dict[str, int] = {}
+    def _hold(self) -> dict[str, Place]:
+        """Have nobody renew a session while another configuration waits for its window: by host, after which session
+        the first of that must come. Workers take the newest session of a host for the valid one."""
+        newest: dict[str, Place] = {}
         for one in self._assemblies():
             for host in one.hosts:
-                newest[host.host_id] = max(newest.get(host.host_id, 0), host.keeper.hold())
+                place = host.keeper.hold()
+                if host.host_id not in newest or newest[host.host_id].before(place):
+                    newest[host.host_id] = place
         return newest
 
     def _resume(self) -> None:
@@ -224,8 +235,20 @@ class Production:
             if getattr(spec, name) != getattr(self._spec, name):
                 raise ConfigError(f"another {name} takes a restart", field=name)
 
-    def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str], newest: Mapping[str, int]) -> Assembly:
+    def _check_counter(self, policy: Policy) -> None:
+        """A policy with a lower counter was replaced: whoever puts it there undoes what its successor changed."""
+        before = max((one.policy_counter for one in self._assemblies()), default=policy.counter)
+        if policy.counter < before:
+            raise ConfigError(
+                f"the policy has counter {policy.counter}; the one in force has {before}",
+                code="POLICY_ROLLBACK",
+                field="policy",
+                remedy="Fetch the newest policy. To take an older one deliberately, have it signed with a new counter.",
+            )
+
+    def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str], newest: Mapping[str, Place]) -> Assembly:
         policy = read_policy(Path(spec.policy), spec.policy_signers)
+        self._check_counter(policy)
         check_tee(policy, spec)
         if policy.not_after_ms <= self._wall_ms():
             # No reason to stop: what is in force is on the log, and this file may be what is old.
@@ -239,23 +262,28 @@ class Production:
         if spec.evidence_max_age_s * 1000 < 2 * first.schedule.window_ms:
             raise ConfigError("evidence must last for two windows at least", field="evidence_max_age_s")
         hosts, watched = [], []
+        beacons = _follow(spec, kafka) if spec.follow_beacons else None
         try:
+            heard = _first_beacon(beacons, policy)
             for host, plan in plans.items():
                 maker = session_maker(cpu_quotes(spec, host.host_id), plan.facts, host_devices(host, plan.sources.nvml))
-                created_at_ms = max(self._wall_ms(), newest.get(host.host_id, 0))
-                keeper, agent_host = _keep(maker, plan, created_at_ms, spec.evidence_max_age_s)
+                before = newest.get(host.host_id, NO_PLACE)
+                keeper, agent_host = _keep(maker, plan, before.next(heard, self._wall_ms()), spec.evidence_max_age_s)
                 watched.append(WatchedHost(host.host_id, plan.sources, keeper))
                 hosts.append(agent_host)
+                if beacons is not None:
+                    beacons.tell(keeper.demand)
             config = self._config(spec, kafka, policy, first, tuple(hosts))
-            beacons = _follow(spec, kafka, watched) if spec.follow_beacons else None
         except BaseException:
+            if beacons is not None:
+                beacons.close()
             for one in watched:
                 one.keeper.close()
             raise
         watch = HostWatch(
             self.instruments, policy, watched, tee=spec.tee, in_force=lambda done: self._taken_over(assembly, done)
         )
-        assembly = Assembly(dataclasses.replace(config, observer=watch), tuple(watched), beacons)
+        assembly = Assembly(dataclasses.replace(config, observer=watch), tuple(watched), policy.counter, beacons)
         return assembly
 
     def _config(
@@ -266,13 +294,15 @@ class Production:
         plan: HostPlan,
         hosts: tuple[AgentHost, ...],
     ) -> AgentConfig:
+        names = TopicNames.with_prefix(spec.topic_prefix)
         return AgentConfig(
             hosts=hosts,
+            framing=open_framing(spec.registry or RegistryOptions(), names),
             pacer=_pacer(spec, plan.schedule, self._gate, self._wall_ms()),
             publish=PublishConfig(
                 partitions=partitions_of(policy.domains),
                 kafka=kafka,
-                topic=TopicNames.with_prefix(spec.topic_prefix).reports,
+                topic=names.reports,
             ),
             spool_path=Path(spec.spool),
             schedule=plan.schedule,
@@ -284,9 +314,11 @@ class Production:
         )
 
 
-def _keep(make: MakeSession, plan: HostPlan, created_at_ms: int, max_age_s: int) -> tuple[SessionKeeper, AgentHost]:
-    """A host with its first session, and who makes the next ones."""
-    first = make(None, created_at_ms)
+def _keep(
+    make: MakeSession, plan: HostPlan, named: tuple[Beacon | None, int], max_age_s: int
+) -> tuple[SessionKeeper, AgentHost]:
+    """A host with its first session, of that beacon and time, and who makes the next ones."""
+    first = make(*named)
     keeper = SessionKeeper(make, first, max_age_ms=max_age_s * 1000, window_ms=plan.schedule.window_ms).start()
     nvml = plan.sources.nvml
     return keeper, AgentHost(
@@ -297,10 +329,23 @@ def _keep(make: MakeSession, plan: HostPlan, created_at_ms: int, max_age_s: int)
     )
 
 
-def _follow(spec: ProduceSpec, kafka: Mapping[str, str], hosts: Sequence[WatchedHost]) -> BeaconFollower:
-    """Beacons are followed on a connection of their own; every keeper hears of them."""
-    topic = TopicNames.with_prefix(spec.topic_prefix).beacons
-    return BeaconFollower(kafka, topic, [host.keeper.demand for host in hosts]).start()
+def _follow(spec: ProduceSpec, kafka: Mapping[str, str]) -> BeaconFollower:
+    """Beacons are followed on a connection of their own."""
+    names = TopicNames.with_prefix(spec.topic_prefix)
+    framing = open_framing(spec.registry or RegistryOptions(), names)
+    return BeaconFollower(kafka, names.beacons, framing=framing).start()
+
+
+def _first_beacon(beacons: BeaconFollower | None, policy: Policy) -> Beacon | None:
+    """The beacon for sessions to begin with: a policy that demands one is worth waiting for it."""
+    if beacons is None:
+        return None
+    if policy.limits.max_beacon_age_ms is None:
+        return beacons.newest(BEACON_S)
+    found = beacons.newest(DEMANDED_BEACON_S, or_none=False)
+    if found is None:
+        log.warning("no beacon was heard, and the policy demands one: reports are refused until one is")
+    return found
 
 
 def _pacer(spec: ProduceSpec, schedule: Schedule, gate: Gate | None, now_ms: int) -> Pacer:

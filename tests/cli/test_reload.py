@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import threading
 import time
@@ -12,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Self, cast
 
 import pytest
+from confluent_kafka import Producer
 
 from enclavescale.agent import producing
 from enclavescale.agent.producing import Production
@@ -19,9 +21,9 @@ from enclavescale.cli.run import Load, reload_when_asked
 from enclavescale.embedded import MockCluster
 from enclavescale.gate import Gate
 from producers.publish import PublishConfig, Publisher
-from producers.renewal import SessionKeeper
+from producers.renewal import Place, SessionKeeper
 from producers.spool import Spool
-from schemas.codec import decode_signed_record
+from schemas.codec import decode_signed_record, encode_beacon, encode_signed_beacon
 from schemas.errors import ConfigError
 from schemas.records import Beacon
 from schemas.topics import TopicNames
@@ -182,3 +184,51 @@ def test_a_reload_leaves_no_follower_of_beacons_behind(tmp_path: Path) -> None:
         until(lambda: not old._thread.is_alive())
         assert not old._thread.is_alive()
         assert [one.beacons is not old for one in production._assemblies()] == [True, True]
+
+
+def test_a_policy_with_a_lower_counter_is_refused(tmp_path: Path) -> None:
+    """Whoever can write the file could else take back what a successor has changed."""
+    site = make_site(tmp_path, "trace")
+    kafka, spec = {"bootstrap.servers": "127.0.0.1:1"}, site.spec(hosts=[TRACE])
+    counter = site.policy.counter
+    site.sign(counter=counter + 2)
+    with Production(spec, kafka) as production:
+        refused = production.instruments.registry.get_sample_value
+        site.sign(counter=counter + 1)
+        assert not production.reload(lambda: (spec, kafka))
+        assert refused("enclavescale_agent_reloads_total", {"result": "refused"}) == 1
+        site.sign(counter=counter + 3)
+        assert production.reload(lambda: (spec, kafka))
+        site.sign(counter=counter + 2)
+        assert not production.reload(lambda: (spec, kafka)), "also lower than one that waits for its window"
+        assert refused("enclavescale_agent_reloads_total", {"result": "refused"}) == 2
+
+
+def test_the_first_session_names_the_newest_beacon(tmp_path: Path) -> None:
+    """So that a host that starts between two beacons is not refused until the next."""
+    site, names = make_site(tmp_path, "trace"), TopicNames()
+    bootstrap = MockCluster({names.beacons: 1}).bootstrap
+    kafka, now_ms = {"bootstrap.servers": bootstrap}, int(time.time() * 1000)
+    newest = Beacon(nonce=b"n" * 32, issued_at_ms=now_ms - 60_000, session_id=b"s" * 32)
+    producer = Producer(kafka)
+    producer.produce(names.beacons, encode_signed_beacon(encode_beacon(newest), bytes(64)))
+    assert producer.flush(DEADLINE_S) == 0
+    spec = site.spec(hosts=[TRACE], follow_beacons=True)
+    with Production(spec, kafka) as production:
+        assert production.reload(lambda: (spec, kafka))
+        first, second = (one.config.hosts[0].session.binding for one in production._assemblies())
+    assert first.beacon == second.beacon == newest
+    assert Place.of(first).before(Place.of(second))
+
+
+def test_a_host_waits_for_the_beacon_that_its_policy_demands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(producing, "DEMANDED_BEACON_S", 0.1)
+    site = make_site(tmp_path, "trace")
+    limits = dataclasses.replace(site.policy.limits, max_beacon_age_ms=3_600_000, max_beacon_age_ms_absent_reason=None)
+    site.sign(limits=limits)
+    spec = site.spec(hosts=[TRACE], follow_beacons=True)
+    with Production(spec, {"bootstrap.servers": "127.0.0.1:1"}) as production:
+        assert production._assemblies()[0].config.hosts[0].session.binding.beacon is None
+    assert "no beacon was heard" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,7 +48,7 @@ def value(of: Beacon) -> bytes:
 @pytest.fixture(scope="module")
 def cluster() -> MockCluster:
     """librdkafka's own broker, in this process."""
-    return MockCluster({f"{TOPIC}-{number}": 2 for number in range(5)})
+    return MockCluster({f"{TOPIC}-{number}": 2 for number in range(7)})
 
 
 Write = Callable[..., None]
@@ -64,6 +65,13 @@ def write(cluster: MockCluster) -> Iterator[Write]:
 
     yield put
     producer.flush(WAIT_S)
+
+
+def until(what: Callable[[], bool]) -> None:
+    end_s, pause = time.monotonic() + WAIT_S, threading.Event()
+    while not what() and time.monotonic() < end_s:
+        pause.wait(0.01)
+    assert what()
 
 
 def follower(cluster: MockCluster, topic: str, *demands: Callable[[Beacon], None]) -> BeaconFollower:
@@ -173,6 +181,34 @@ def test_everybody_is_told(cluster: MockCluster, write: Write) -> None:
     one.turn(WAIT_S)
     assert first == second == [beacon()]
     one.close()
+
+
+def test_the_newest_is_kept_for_who_asks_and_who_comes_later(cluster: MockCluster, write: Write) -> None:
+    topic, later = f"{TOPIC}-5", list[Beacon]()
+    write(topic, value(beacon(NOW_MS - 5)))
+    write(topic, value(beacon(NOW_MS - 9)), partition=1)
+    one = follower(cluster, topic)
+    assert one.newest(0.0) is None, "nothing was read yet"
+    one.start()
+    assert one.newest(WAIT_S) is not None
+    until(lambda: one.state().heard == 2)
+    one.tell(later.append)
+    assert later == [one.newest(0.0)] == [beacon(NOW_MS - 5)]
+    write(topic, value(beacon(NOW_MS - 1)))
+    until(lambda: len(later) == 2)
+    assert later[1] == one.newest(0.0) == beacon(NOW_MS - 1)
+    one.close()
+
+
+def test_nobody_waits_for_a_beacon_that_is_not_there_but_who_needs_one(cluster: MockCluster, write: Write) -> None:
+    topic = f"{TOPIC}-6"
+    one = follower(cluster, topic).start()
+    assert one.newest(WAIT_S) is None
+    threading.Timer(0.2, write, (topic, value(beacon()))).start()
+    assert one.newest(WAIT_S, or_none=False) == beacon()
+    one.close()
+    away = BeaconFollower({"bootstrap.servers": "127.0.0.1:1"}, TOPIC)
+    assert away.newest(0.05) is None, "where no broker answers the wait has an end"
 
 
 def test_what_is_refused_is_counted_and_said_once(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from producers.config import SessionFacts, session_facts
 from producers.privacy import Budget, privacy_parameters
-from producers.renewal import EARLIEST, LATEST, SessionKeeper, moment_ms
+from producers.renewal import EARLIEST, LATEST, Place, SessionKeeper, moment_ms
 from schemas.codec import encode_binding, session_id_of
 from schemas.errors import EnclaveScaleError
 from schemas.records import Beacon
@@ -200,7 +200,7 @@ def test_beacons_of_the_future_do_not_put_off_what_waits() -> None:
     assert [at for at, _ in bench.made] == [1109, 1169]
 
 
-def test_a_renewal_by_age_names_the_beacon_that_waits_and_never_one_twice() -> None:
+def test_a_renewal_by_age_names_the_beacon_that_waits_and_then_the_same_again() -> None:
     bench = Bench()
     bench.draw = 0.9
     bench.elapsed = 1000 + 0.75 * 3600 - 10
@@ -209,8 +209,8 @@ def test_a_renewal_by_age_names_the_beacon_that_waits_and_never_one_twice() -> N
     bench.turn_at(bench.elapsed + 10)
     assert [made.binding.beacon for _, made in bench.made] == [waiting]
     bench.turn_at(bench.elapsed + 3600)
-    assert bench.made[1][1].binding.beacon is None
-    assert moment_ms(bench.made[1][1].binding) > moment_ms(bench.made[0][1].binding)
+    assert bench.made[1][1].binding.beacon == waiting, "a policy may refuse evidence without one"
+    assert Place.of(bench.made[0][1].binding).before(Place.of(bench.made[1][1].binding))
 
 
 def test_a_clock_set_back_makes_no_older_session() -> None:
@@ -284,16 +284,32 @@ def test_a_session_that_workers_would_not_take_for_newer_is_no_session() -> None
 def test_a_keeper_on_hold_hands_out_nothing_newer_than_what_replaces_it() -> None:
     bench = Bench()
     bench.turn_at(1000 + 2_700)
-    assert bench.keeper.hold() == moment_ms(bench.made[0][1].binding) + 1, "made this very millisecond"
+    place, newest = bench.keeper.hold(), bench.made[0][1].binding
+    assert place == Place.of(newest)
+    assert place.next(None, bench.wall_ms()) == (None, newest.created_at_ms + 1), "made this very millisecond"
     bench.elapsed += 1
-    assert bench.keeper.hold() == bench.wall_ms()
+    assert place.next(None, bench.wall_ms()) == (None, bench.wall_ms())
     bench.turn_at(1000 + 5_400)
     assert bench.keeper.due(START_MS) is None
     assert bench.keeper.state().renewals == 0
     bench.keeper.resume()
     assert bench.keeper.due(START_MS) is bench.made[1][1]
     bench.offset_ms -= 86_400_000
-    assert bench.keeper.hold() == moment_ms(bench.made[1][1].binding) + 1, "also with the clock set back"
+    after = bench.keeper.hold().next(None, bench.wall_ms())
+    assert after == (None, moment_ms(bench.made[1][1].binding) + 1), "also with the clock set back"
+
+
+def test_a_session_names_the_newest_beacon_that_does_not_make_it_older() -> None:
+    old, new = beacon(100), beacon(200, nonce=8)
+    bare = Place.of(session(None, 150).binding)
+    assert bare.next(None, 150) == (None, 151)
+    assert bare.next(old, 300) == (None, 300), "workers would take it for the older one"
+    assert bare.next(new, 300) == (new, 300)
+    named = Place.of(session(new, 250).binding)
+    assert named.next(None, 300) == named.next(old, 300) == named.next(new, 300) == (new, 300)
+    assert named.next(new, 100) == (new, 251), "with the clock set back"
+    assert named.before(Place.of(session(new, 251).binding))
+    assert not named.before(Place.of(session(new, 250).binding))
 
 
 STEPS = st.lists(
@@ -312,7 +328,7 @@ def test_whatever_is_asked_sessions_get_newer_and_not_too_many(
     steps: list[tuple[float, int | None, bool, bool]], draw: float
 ) -> None:
     bench = Bench(max_age_s=1200, draw=draw)
-    moments, answers = [moment_ms(bench.first.binding)], True
+    places, answers = [Place.of(bench.first.binding)], True
     bench.failing = lambda: None if answers else QuoteFailed("busy")
     for seconds, issued, answering, window_ends in steps:
         answers = answering
@@ -322,11 +338,11 @@ def test_whatever_is_asked_sessions_get_newer_and_not_too_many(
         wait = bench.keeper.turn()
         assert 0 < wait <= LATEST * 1200
         if window_ends and (taken := bench.keeper.due(0)) is not None:
-            moments.append(moment_ms(taken.binding))
-            assert moments[-1] <= bench.wall_ms()
+            places.append(Place.of(taken.binding))
+            assert places[-1].moment_ms <= bench.wall_ms()
         state = bench.keeper.state()
         assert state.age_ms <= (bench.elapsed - 1000) * 1000 + 1
-    assert moments == sorted(set(moments)), "each newer than the one before"
+    assert all(older.before(newer) for older, newer in itertools.pairwise(places))
     times = [1000.0, *(at for at, _ in bench.made)]
     assert all(after - before > 59.999 for before, after in itertools.pairwise(times))
     assert len(bench.attempts) == len(bench.made) + bench.keeper.state().failures

@@ -198,7 +198,7 @@ def test_a_beacon_renews_it_at_once(tmp_path: Path) -> None:
         host.keeper.demand(asked)
 
     records = Host(Tee(), {5: demand, 9: demand}).run(tmp_path, 30)
-    assert sessions(records) == [(0, None), (5, asked), (21, None)], "the last by age: no newer beacon was heard"
+    assert sessions(records) == [(0, None), (5, asked), (21, asked)], "the last by age: no newer beacon was heard"
 
 
 def test_windows_go_on_while_the_tee_does_not_answer(tmp_path: Path) -> None:
@@ -268,7 +268,8 @@ def test_a_reload_takes_the_newest_session_over_only_if_the_old_keeper_is_on_hol
     fresh = []
 
     def begin(host: Host, _agent: Agent) -> None:
-        fresh.append(host.make(None, host.keeper.hold() if on_hold else host.now_ms))
+        named = host.keeper.hold().next(None, host.now_ms) if on_hold else (None, host.now_ms)
+        fresh.append(host.make(*named))
         host.now_ms += 1
         host.keeper.demand(beacon(host.now_ms))
 
