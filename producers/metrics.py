@@ -62,6 +62,8 @@ class AgentMetrics:
         self._sealed = counter("reports_sealed", "Reports sealed and on disk")
         self._lost = counter("reports_lost", "Reports whose spool failed: sealed, never sent")
         self._reloads = counter("reloads", "Reloads of the configuration by result (ok, refused)", "result")
+        for result in ("ok", "refused"):
+            self._reloads.labels(result)
         self._policy_counter = gauge("policy_counter", "Counter of the policy in use")
         self._policy_end = gauge("policy_not_after_timestamp_seconds", "End of the policy in use, Unix time")
         self._spool_entries = gauge("spool_entries", "Reports that wait for an acknowledgement")

@@ -235,7 +235,7 @@ class DomainJob:
         for domain, state in self._core.domains.items():
             if state.watermark_ms >= 0:
                 self._context.metrics.domains.watermark(
-                    domain, delay_s=(now_ms - state.watermark_ms) / 1000, reach_s=state.context_ms() / 1000
+                    domain, watermark_ms=state.watermark_ms, reach_ms=state.context_ms()
                 )
                 self._shown.add(domain)
         for domain in self._touched:

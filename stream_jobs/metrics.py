@@ -113,7 +113,9 @@ class DomainMetrics:
         self._gauges: list[Gauge] = []
         self._newest: dict[str, int] = {}
         self._window_end = gauge("window_end_timestamp_seconds", "End of the newest published window, Unix time")
-        self._delay = gauge("watermark_delay_seconds", "How far the watermark is behind the worker's clock")
+        self._watermark = gauge("watermark_timestamp_seconds", "Event time up to which windows are closed, Unix time")
+        self._window = gauge("window_seconds", "Length of the newest window")
+        self._reach = gauge("reach_seconds", "How far below the watermark records still matter: a restart reads so much")
         self._mean = interval("mean", "Mean power over the newest window")
         self._quantile = interval("quantile", "Quantile of the power over the newest window", "quantile")
         self._margin = interval("margin", "Limit less the policy's quantile of the power")
@@ -138,6 +140,7 @@ class DomainMetrics:
             return
         self._newest[name] = output.window_start_ms
         self._window_end.labels(name).set(output.window_end_ms / 1000)
+        self._window.labels(name).set((output.window_end_ms - output.window_start_ms) / 1000)
         _show(self._mean, output.mean, name)
         for one in output.quantiles:
             _show(self._quantile, one.estimate, name, f"{one.quantile_ppm / PPM:g}")
@@ -162,9 +165,10 @@ class DomainMetrics:
             for one in output.flagged:
                 self._flagged.labels(output.domain, one.code).inc(one.count)
 
-    def watermark(self, domain: str, delay_s: float) -> None:
-        """Say how far a domain's watermark is behind, s."""
-        self._delay.labels(domain).set(delay_s)
+    def watermark(self, domain: str, *, watermark_ms: int, reach_ms: int) -> None:
+        """Say where a domain's watermark is (Unix time), and how far below it records still matter, ms."""
+        self._watermark.labels(domain).set(watermark_ms / 1000)
+        self._reach.labels(domain).set(reach_ms / 1000)
 
     def remove(self, domain: str) -> None:
         """Forget a domain whose partition is another worker's now: a frozen margin helps nobody."""
