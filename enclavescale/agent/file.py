@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enclavescale.registry.options import RegistryOptions
 from producers.privacy import Budget, default_budget
 from schemas.contract import FIRST_MILE_GRADES
 from schemas.errors import ConfigError
@@ -93,13 +94,6 @@ class BudgetSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrySpec:
-    """A Schema Registry, for `doctor`: its `url`."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceSpec:
     """The configuration file of `enclavescale produce`.
 
@@ -109,8 +103,8 @@ class ProduceSpec:
     `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the latest; `follow_beacons`: also when an
     aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz. `speed` 0 means real time; else event time runs
     `speed` times as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until
-    stopped. `gated`: windows wait until they are released on stdin (`enclavescale.gate`), and the run ends with stdin.
-    Kafka properties stand in the same file, in a table `kafka`.
+    stopped. `registry`: a Schema Registry, whose ids the values carry. `gated`: windows wait until they are released on
+    stdin (`enclavescale.gate`), and the run ends with stdin. Kafka properties stand in the same file, in a table `kafka`.
     """
 
     policy: str
@@ -125,7 +119,7 @@ class ProduceSpec:
     evidence_interval: int = 0
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     listen: str = ""
-    registry: RegistrySpec | None = None
+    registry: RegistryOptions | None = None
     spool_max_mib: int = 256
     spool_max_age_s: int = 86_400
     windows: int = 0

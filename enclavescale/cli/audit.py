@@ -26,9 +26,11 @@ from enclavescale.cli.common import (
     say,
 )
 from enclavescale.cli.policy_options import names_cluster, points, show_screen, signers_option
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.cli.times import now_ms, parse_time, range_options
 from enclavescale.judging.record_screen import chain_screen, statement_screen, unproven_rows
 from enclavescale.reach import metadata
+from enclavescale.registry.ids import open_framing
 from schemas.codec import decode_signed_policy, decode_signed_record
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.mapping import to_jsonable
@@ -69,13 +71,21 @@ def audit_group() -> None:
 
 
 def _source_options(function: F) -> F:
-    """Cluster options and --archive; the command gets `open_topics`, which opens what they name."""
+    """Options of cluster, archive and schema ids; the command gets `open_topics`, which opens what they name."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, cluster: Cluster, archive: Path | None, archive_digest: str | None, **kwargs: Any) -> Any:
-        return function(*args, open_topics=functools.partial(_topics, cluster, archive, archive_digest), **kwargs)
+    def wrapped(
+        *args: Any,
+        cluster: Cluster,
+        registry: OpenRegistry,
+        archive: Path | None,
+        archive_digest: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        opener = functools.partial(_topics, cluster, registry, archive, archive_digest)
+        return function(*args, open_topics=opener, **kwargs)
 
-    result = cluster_options(wrapped)
+    result = cluster_options(registry_options(wrapped))
     for option in (
         click.option("--archive-digest", metavar="HEX", help="With --archive: what the digest of its index must be."),
         click.option(
@@ -93,20 +103,23 @@ OpenTopics = Callable[[], contextlib.AbstractContextManager[AuditTopics]]
 
 
 @contextlib.contextmanager
-def _topics(cluster: Cluster, archive: Path | None, archive_digest: str | None) -> Iterator[AuditTopics]:
+def _topics(
+    cluster: Cluster, registry: OpenRegistry, archive: Path | None, archive_digest: str | None
+) -> Iterator[AuditTopics]:
     if archive is not None:
         if names_cluster(cluster):
             raise ConfigError("give a cluster or --archive, one of them", field="archive")
         with contextlib.closing(open_archive(archive, archive_digest)) as held:
-            yield AuditTopics(held, held.names)
+            yield AuditTopics(held, held.names, open_framing(registry(), held.names))
         return
     if archive_digest is not None:
         raise ConfigError("--archive-digest needs --archive", field="archive_digest")
+    framing = open_framing(registry(), cluster.names)
     properties = cluster.quiet_properties()
     with contextlib.closing(open_reader(properties)) as consumer:
         metadata(consumer)  # one message where nobody answers
     with contextlib.closing(KafkaSpec(properties).open()) as source:
-        yield AuditTopics(source, cluster.names)
+        yield AuditTopics(source, cluster.names, framing)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, Cluster, cluster_options, errors, json_option, say
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.cli.times import now_ms, parse_time, range_options
 from enclavescale.live import moment
 from enclavescale.reach import metadata
+from enclavescale.registry.ids import open_framing
 from schemas.errors import ConfigError
 from stream_jobs.archive import ArchiveError, Directory, Exported, Request, check_archive, export_archive, open_archive
 from stream_jobs.archive.cluster import ClusterSource
@@ -41,6 +43,7 @@ MINUTE_MS = 60_000
 @click.option("--check", is_flag=True, help="Read the archive in DIRECTORY and compare every byte with its index.")
 @click.option("--digest", metavar="HEX", help="With --check: what the index's digest must be.")
 @cluster_options
+@registry_options
 @json_option
 def export(
     directory: Path,
@@ -53,6 +56,7 @@ def export(
     check: bool,
     digest: str | None,
     cluster: Cluster,
+    registry: OpenRegistry,
     as_json: bool,
 ) -> None:
     """Write a range of all topics into DIRECTORY: an archive that replay reads without Kafka.
@@ -74,12 +78,15 @@ def export(
             if given[name] is not None and (from_ms is None or name == "digest"):
                 raise ConfigError(f"--{name} says nothing here", field=name)
         asked = None if resume else _request(from_ms, to_ms, context, until)
+        framing = open_framing(registry(), cluster.names)
         properties = cluster.quiet_properties()
         with contextlib.closing(open_reader(properties)) as consumer:
             metadata(consumer)
         source = ClusterSource(properties)
         with contextlib.closing(source), _bar(quiet=as_json) as progress:
-            made = export_archive(source, cluster.names, Directory(directory), asked, progress=progress)
+            made = export_archive(
+                source, cluster.names, Directory(directory), asked, framing=framing, progress=progress
+            )
         _tell(directory, made, as_json)
 
 
@@ -96,6 +103,8 @@ def _nothing_but_the_digest() -> None:
         "bootstrap",
         "kafka_config",
         "kafka",
+        "registry_url",
+        "schema_ids",
     ):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.removesuffix("_text").replace("_", "-")

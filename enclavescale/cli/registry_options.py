@@ -15,6 +15,9 @@ from enclavescale.settings import load_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+OpenRegistry = Callable[[], RegistryOptions]
+"""Reads what was given; raises ConfigError."""
+
 
 def registry_options(function: F) -> F:
     """The options --registry and --schema-ids, below `cluster_options`; the command gets `registry`."""

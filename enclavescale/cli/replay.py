@@ -31,9 +31,11 @@ from enclavescale.cli.common import (
     say,
 )
 from enclavescale.cli.policy_options import names_cluster, points, show_screen, signers_option
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.cli.times import now_ms, range_options
 from enclavescale.live import moment
 from enclavescale.reach import metadata
+from enclavescale.registry.ids import open_framing
 from enclavescale.report import Gathered, Made, report_facts, write_page
 from schemas.errors import ConfigError
 from schemas.topics import TopicNames
@@ -122,6 +124,7 @@ class _Kept:
 @click.option("--digest", metavar="HEX", help="With --archive: what the digest of its index must be.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes, one partition each; as many as processors.")
 @cluster_options
+@registry_options
 @json_option
 def replay(
     from_ms: int,
@@ -135,6 +138,7 @@ def replay(
     digest: str | None,
     jobs: int | None,
     cluster: Cluster,
+    registry: OpenRegistry,
     as_json: bool,
 ) -> None:
     """Recompute what was published for a range of windows from its inputs, and compare bit for bit.
@@ -155,6 +159,7 @@ def replay(
             domain=domain,
             as_of_ms=now_ms() if as_of == "now" else None,
             sessions=out is not None,
+            framing=open_framing(registry(), names),
         )
         began_s = time.monotonic()
         with contextlib.ExitStack() as stack:
