@@ -19,6 +19,7 @@ from enclavescale.cli.schemas import schemas
 from enclavescale.cli.serve import serve
 from enclavescale.cli.spdm import spdm
 from enclavescale.cli.synthesize import synthesize_command
+from enclavescale.cli.top import top
 from enclavescale.cli.topics import topics
 from enclavescale.cli.verify import verify
 from enclavescale.cli.worker import worker
@@ -43,6 +44,7 @@ for _command in (
     produce_command,
     worker,
     serve,
+    top,
     tail,
     show,
     export,

@@ -50,11 +50,13 @@ RECALL_MS = 900_000
 
 @dataclass(slots=True)
 class Source:
-    """How the reading goes. Times UTC ms, 0 for never; `ends`: where each output partition ended when it was met."""
+    """How the reading goes. Times UTC ms, 0 for never; `ends`: where each output partition ended when it was met;
+    `letters`: the same of the rejections."""
 
     contact_ms: int = 0
     error: str = ""
     ends: dict[int, int] = field(default_factory=dict)
+    letters: dict[int, int] = field(default_factory=dict)
     next_offsets: dict[int, int] = field(default_factory=dict)
     rejections: bool = False
     remade_ms: int = 0
@@ -131,6 +133,8 @@ class Board:
         with self._lock:
             self._refusals += 1
             self._book.take(one)
+            if one.letter_offset + 1 >= self._source.letters.get(one.letter_partition, 0):
+                self._source.letters[one.letter_partition] = 0
 
     def stands(self, standing: Standing) -> None:
         """Take what is in force."""
@@ -152,6 +156,11 @@ class Board:
         """A partition of the output topic, met now, that ends at `end`."""
         with self._lock:
             self._source.ends.setdefault(number, end)
+
+    def letters(self, number: int, end: int) -> None:
+        """A partition of the rejections topic, met now, that ends at `end`; 0 if nothing of it is to be read."""
+        with self._lock:
+            self._source.letters.setdefault(number, end)
 
     def passed(self, partition: int, offset: int, now_ms: int) -> None:
         """The record at `offset` was read. An offset that was read before means a topic made anew."""
@@ -211,7 +220,8 @@ class Board:
         """Whether everything was read that was there when reading began."""
         with self._lock:
             source = self._source
-            return bool(source.ends) and all(source.next_offsets.get(one, 0) >= end for one, end in source.ends.items())
+            outputs = all(source.next_offsets.get(one, 0) >= end for one, end in source.ends.items())
+            return source.contact_ms > 0 and bool(source.ends) and outputs and not any(source.letters.values())
 
     def snapshot(self, now_ms: int) -> dict[str, Any]:
         """Everything as JSON, histories included."""

@@ -140,6 +140,7 @@ class Follower:
             self._board.partition(partition, end if end > first else 0)
         else:
             first = max(low, end - TAIL_REFUSALS)
+            self._board.letters(partition, end if end > first else 0)
         self._known.add((topic, partition))
         self._found.put(_Place(topic, partition, first))
 

@@ -28,6 +28,8 @@ NOW_MS = 6 * 3_600_000
 LATE_MS = 120_000
 """Figures older than this when they were published, and by more than ten windows, are late, ms."""
 
+MINUS = "\N{MINUS SIGN}"
+
 HARMLESS = frozenset({"DUPLICATE"})
 """Refusals that at-least-once delivery makes by itself."""
 
@@ -59,7 +61,7 @@ def worst_first(found: Iterable[Problem]) -> list[Problem]:
 def power(watts: int) -> str:
     """Watts in words: MW from one MW on, kW from one kW on."""
     size, unit = (1_000_000, "MW") if abs(watts) >= 1_000_000 else (1_000, "kW")
-    return f"{watts / size:.2f} {unit}"
+    return f"{MINUS if watts < 0 else ''}{abs(watts) / size:.2f} {unit}"
 
 
 def span(ms: int) -> str:
@@ -137,7 +139,7 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
         one for one in output.forecasts
         if one.quantile_ppm == margin.quantile_ppm and one.estimate.value_w > margin.limit_w
     ]  # fmt: skip
-    if over and margin.margin is not None and margin.margin.value_w >= 0:
+    if over and margin.margin is not None and margin.margin.low_w >= 0:  # else the margin has said it
         first = min(over, key=lambda one: one.horizon_ms)
         yield Problem(
             level=WATCH, weight=50, code="FORECAST_OVER", domain=domain,

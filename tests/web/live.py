@@ -14,20 +14,21 @@ from subprocess import PIPE, Popen
 from confluent_kafka import Producer
 
 from enclavescale.fleet import sign_policy
+from schemas.codec import decode_signed_output
 from schemas.records import SignedFleetPower
 from schemas.topics import TOPICS, TopicNames
-from schemas.codec import decode_signed_output
 from stream_jobs.reading import open_reader, read_range, watermarks
 from tests.pipeline.kafka_side import wait_until
-from tests.pipeline.world import WINDOW_MS, Item, World
+from tests.pipeline.world import GPUS, WINDOW_MS, Item, World
 
 DOMAINS = {"hall-a": 0, "hall-b": 1, "hall-c": 1}
 
 
-def mock_world(directory: Path, hosts: int = 4) -> World:
-    """A fleet whose policy accepts the mock broker's timestamps."""
+def mock_world(directory: Path, hosts: int = 4, limit_w: int = 200) -> World:
+    """A fleet whose policy accepts the mock broker's timestamps. `limit_w`: of a domain, per GPU."""
     world = World(directory, DOMAINS, hosts, seed=1)
-    world.policy = dataclasses.replace(world.policy, unsafe_allow_create_time=True)
+    rules = tuple(dataclasses.replace(one, limit_w=hosts * GPUS * limit_w) for one in world.policy.domains)
+    world.policy = dataclasses.replace(world.policy, unsafe_allow_create_time=True, domains=rules)
     world.policy_value = sign_policy(world.policy, world.key)
     return world
 
@@ -131,7 +132,9 @@ def worker(fleet: Fleet, log: Path) -> Iterator[Popen[bytes]]:
 
 
 @contextmanager
-def page(fleet: Fleet, *arguments: str, signer: bool = True, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def page(
+    fleet: Fleet, *arguments: str, signer: bool = True, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """`enclavescale serve` as a process; its URL."""
     command = [sys.executable, "-m", "enclavescale", "serve", "--bootstrap", fleet.bootstrap, "--listen", "127.0.0.1:0"]
     command += ["--policy-signer", fleet.world.signer] if signer else []

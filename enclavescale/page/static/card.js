@@ -119,7 +119,7 @@ export class Card {
     this.small.replaceChildren(
       ...(margin ? [] : [fact("No margin because", output.margin.margin_absent_reason ?? NONE, "bad")]),
       ...forecastsOf(output).map((one) => fact(`Forecast p99 in ${one.seconds} s`, `${one.p99 > output.margin.limit_w ? "! " : ""}${amount(one.p99, unit)} ${unit.name}`, one.p99 > output.margin.limit_w ? "open" : null)),
-      fact("Hosts reporting", `${whole ? "" : "! "}${count(coverage.reporting_hosts)} of ${count(coverage.enrolled_hosts)} (${share(coverage.reporting_capacity_w, coverage.enrolled_capacity_w)} of capacity)`, whole ? null : "open"),
+      fact("Hosts, capacity", `${whole ? "" : "! "}${count(coverage.reporting_hosts)} of ${count(coverage.enrolled_hosts)}, ${share(coverage.reporting_capacity_w, coverage.enrolled_capacity_w)}`, whole ? null : "open"),
       fact("Window", h("span", {}, time(output.window_start_ms), " to ", time(output.window_end_ms))),
       fact("Revision", `${output.revision}${facts.revised_windows ? `; ${facts.revised_windows} windows revised` : ""}`),
       fact("Refused in it", refused || "nothing", refused ? "open" : null),
@@ -149,11 +149,11 @@ export class Card {
     this.row.replaceChildren(
       h("th", { scope: "row" }, mark(level), " ", h("a", { href: `#${this.id}` }, this.name)),
       h("td", { class: "bar" }, bullet(this.points.at(-1))),
-      h("td", { class: "n" }, in_(output.mean?.value_w)),
-      h("td", { class: "n" }, in_(p99?.value_w)),
-      h("td", { class: "n" }, in_(output.margin.limit_w)),
+      h("td", { class: "n wide" }, in_(output.mean?.value_w)),
+      h("td", { class: "n wide" }, in_(p99?.value_w)),
+      h("td", { class: "n wide" }, in_(output.margin.limit_w)),
       h("td", { class: `n mark ${marginKind(margin)}` }, margin ? `${amount(margin.value_w, unit, true)} ${unit.name}` : "withheld"),
-      h("td", { class: "n" }, margin ? interval(margin.low_w, margin.high_w, unit, true) : NONE),
+      h("td", { class: "n wide" }, margin ? interval(margin.low_w, margin.high_w, unit, true) : NONE),
       h("td", { class: "n" }, `${count(output.coverage.reporting_hosts)}/${count(output.coverage.enrolled_hosts)}`),
       this.ages,
       h("td", { class: "w" }, trust(facts)),
@@ -197,5 +197,5 @@ function legend() {
     key(s("rect", { class: "sure", x: 0, y: 1, width: 18, height: 8 }), "its 95 % interval"),
     key(s("rect", { class: "area", x: 0, y: 1, width: 18, height: 8 }), "median to p99"),
     key(s("line", { class: "limit", x1: 0, x2: 18, y1: 5, y2: 5 }), "limit"),
-    key(s("circle", { class: "ahead-dot", cx: 9, cy: 5, r: 3.6 }), "forecast p99, with interval and median"));
+    key(s("circle", { class: "ahead-dot", cx: 9, cy: 5, r: 3.6 }), "forecast: p99, interval, median"));
 }

@@ -2,7 +2,7 @@
 
 import { NONE, amount, interval, local, s } from "./text.js";
 
-const HEIGHT = 178, TOP = 12, BOTTOM = 22, LEFT = 52, AHEAD = 96;
+const HEIGHT = 178, TOP = 12, BOTTOM = 22, LEFT = 52, AHEAD = 118;
 
 function scale(domain, range) {
   const [low, high] = domain, [from, to] = range;
@@ -135,7 +135,7 @@ function ahead(forecasts, y, right, width, bottom, last) {
     made.push(s("line", { class: "ahead", x1: at, x2: at, y1: y(one.low), y2: y(one.high) }));
     made.push(s("line", { class: "ahead", x1: at - 5, x2: at + 5, y1: y(one.p50), y2: y(one.p50) }));
     made.push(s("circle", { class: "ahead-dot", cx: at, cy: y(one.p99), r: 3.6 }));
-    made.push(s("text", { x: at, y: HEIGHT - 5, "text-anchor": "middle" }, `+${one.seconds} s`));
+    made.push(s("text", { x: at, y: HEIGHT - 5, "text-anchor": "middle" }, `${one.seconds} s`));
   });
   return made;
 }

@@ -92,11 +92,35 @@ function verdict() {
   document.body.classList.toggle("old", Boolean(lost) || status.source.stale_since_ms !== null);
   document.title = `${SIGNS[level] ?? "?"} ${level === "fine" ? "fine" : level} – EnclaveScale`;
   const rest = lost || status.level === "waiting" ? status.problems : status.problems.slice(1);
-  const line = (one) => {
-    const card = one.domain === null ? null : cards.get(one.domain);
-    return h("li", {}, mark(one.level), card ? h("a", { href: `#${card.id}` }, one.text) : h("span", {}, one.text), h("span", { class: "do" }, one.todo));
-  };
-  replace($("problems"), rest.slice(0, 40).map(line).concat(rest.length > 40 ? [h("li", {}, "", `and ${rest.length - 40} more`)] : []), rest);
+  const lines = grouped(rest);
+  const more = lines.length > LINES ? [h("li", {}, "", h("span", {}, `and ${lines.length - LINES} more`))] : [];
+  replace($("problems"), lines.slice(0, LINES).map(problem).concat(more), [rest, [...cards.keys()]]);
+}
+
+const LINES = 12, NAMED = 8;
+
+// What is wrong with several domains in the same way is one line.
+function grouped(problems) {
+  const found = new Map();
+  for (const one of problems) {
+    const key = one.domain === null ? JSON.stringify(one) : `${one.level} ${one.code}`;
+    const held = found.get(key);
+    if (held) held.also.push(one.domain);
+    else found.set(key, { ...one, also: [] });
+  }
+  return [...found.values()];
+}
+
+function anchor(domain, text) {
+  const card = cards.get(domain);
+  return card ? h("a", { href: `#${card.id}` }, text) : h("span", {}, text);
+}
+
+function problem(one) {
+  const also = one.also.slice(0, NAMED).flatMap((name, index) => [index ? ", " : " Likewise ", anchor(name, name)]);
+  if (one.also.length > NAMED) also.push(` and ${one.also.length - NAMED} more`);
+  if (also.length) also.push(".");
+  return h("li", {}, mark(one.level), h("span", {}, anchor(one.domain, one.text), also), h("span", { class: "do" }, one.todo));
 }
 
 // Lists are written anew only when what they say has changed: a reader's place and focus stay.
