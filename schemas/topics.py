@@ -25,7 +25,12 @@ class TopicSpec:
     config: Mapping[str, str]
 
 
-_AUDIT: Mapping[str, str] = {"cleanup.policy": "delete", "retention.ms": str(AUDIT_RETENTION_MS)}
+_AUDIT: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(AUDIT_RETENTION_MS),
+    "retention.bytes": "-1",  # by time alone: a flood must not push evidence out
+    "unclean.leader.election.enable": "false",  # an acknowledged record stays where it is
+}
 _LARGE = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
 
 TOPICS: tuple[TopicSpec, ...] = (
@@ -94,6 +99,29 @@ TOPICS: tuple[TopicSpec, ...] = (
         config=_AUDIT,
     ),
 )
+
+
+def settings_of(spec: TopicSpec, *, replication: int = 3, retention_ms: int = AUDIT_RETENTION_MS) -> dict[str, str]:
+    """The settings of a topic with `replication` copies that is kept for `retention_ms`.
+
+    One copy may be away: of three, two must have a record before it is acknowledged.
+    """
+    in_sync = max(1, min(2, replication - 1))
+    return {**spec.config, "retention.ms": str(retention_ms), "min.insync.replicas": str(in_sync)}
+
+
+_AT_LEAST = frozenset({"retention.ms", "min.insync.replicas"})
+
+
+def meets(setting: str, found: str | None, declared: str) -> bool:
+    """Does a setting do what is declared? More copies and longer retention do (-1 is for ever), all else is exact."""
+    if found is None or setting not in _AT_LEAST:
+        return found == declared
+    try:
+        has, needs = int(found), int(declared)
+    except ValueError:
+        return False
+    return has == -1 or (needs != -1 and has >= needs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, errors, json_option, say, topic_options
+from enclavescale.cli.common import EXIT_CODES, EXIT_REFUSED, errors, json_option, say, topic_options
 from enclavescale.registry.client import Registry
 from enclavescale.registry.ids import open_ids
 from enclavescale.registry.options import RegistryOptions, read_options
@@ -68,12 +68,12 @@ def register(url: str | None, config: Path | None, schema_ids: Path | None, name
             click.echo(f"{one.state:10} {one.subject}  {one.schema} id {one.number}")
 
 
-@schemas.command(epilog="Exit codes: 0 as declared, 1 it differs or failed, 2 usage.")
+@schemas.command(epilog=EXIT_CODES)
 @_reach
 @topic_options
 @json_option
 def check(url: str | None, config: Path | None, schema_ids: Path | None, names: TopicNames, as_json: bool) -> None:
-    """Compare the registry with this release: missing or other schemas, two ids of one, compatibility; exit 1."""
+    """Compare the registry with this release: missing or other schemas, two ids of one, compatibility; exit 3."""
     with errors(as_json):
         with closing(Registry(_options(url, config, schema_ids))) as registry:
             found = registry.check(names)
@@ -83,4 +83,4 @@ def check(url: str | None, config: Path | None, schema_ids: Path | None, names: 
             for one in found:
                 click.echo(f"{one.subject}: {one.what} is {one.found}, declared {one.declared}")
             click.echo(f"{len(found)} differences" if found else "as declared")
-        sys.exit(EXIT_FAILURE if found else 0)
+        sys.exit(EXIT_REFUSED if found else 0)

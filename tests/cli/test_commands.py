@@ -33,7 +33,7 @@ def test_help_says_what_exit_codes_mean(path: tuple[str, ...]) -> None:
     done = call(*path, "--help")
     assert done.exit_code == 0
     assert "Exit codes: 0 ok, 1 failure, 2 usage, 3 refused." in done.stdout
-    if path and path not in {("topics",), ("collateral",), ("bench",), ("policy",), ("audit",)}:
+    if path and path not in {("topics",), ("schemas",), ("collateral",), ("bench",), ("policy",), ("audit",)}:
         assert "--json" in done.stdout
 
 
