@@ -26,7 +26,7 @@ class SchemaError(EnclaveScaleError):
     """Bytes that are not a record of a pinned schema."""
 
     code = "MALFORMED"
-    remedy = "Check which producer wrote this record and with which schema; the original bytes are in the DLQ."
+    remedy = "Check what wrote these bytes, and with which schema; those of a refused record are in the DLQ."
 
 
 class ConfigError(EnclaveScaleError):

@@ -10,15 +10,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message
 
-from schemas.codec import Framing, decode_signed_output, encode_binding, record_digest, session_id_of
+from schemas.codec import Framing, decode_signed_output, record_digest
 from schemas.errors import EnclaveScaleError
-from schemas.records import SignedFleetPower
+from stream_jobs.audit.outputs import check_worker
 from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.policies import CollateralView, PolicyView
-from stream_jobs.core.sessions import SessionVerifier, verify_evidence
+from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.reading import backwards, watermarks
-from verifier.errors import EvidenceMissing
-from verifier.signature import load_session_key, verify_record_signature
 
 logger = logging.getLogger(__name__)
 
@@ -47,47 +45,6 @@ class Published:
     digests: dict[OutputKey, bytes] = field(default_factory=dict)
     last_close: int = -1
     last_rejection: int = -1
-
-
-def verify_output(
-    signed: SignedFleetPower,
-    preimage: bytes,
-    view: PolicyView,
-    verify: SessionVerifier,
-    sets: Sequence[CollateralView] = (),
-) -> None:
-    """An output is an attested aggregator's, under `view`. Raises our errors.
-
-    Its evidence is judged as of when its session was bound; under collateral, of which one of `sets` must do, as of
-    its window where that is later: a set that is in force need not hold what was current before.
-    """
-    evidence = signed.worker.evidence
-    if evidence is None:
-        raise EvidenceMissing("the output carries no evidence of its worker")
-    if evidence.binding.host_id != signed.worker.host_id:
-        raise ForeignOutput("the worker's host_id differs from its session binding")
-    binding_bytes = encode_binding(evidence.binding)
-    key = load_session_key(evidence.binding.session_public_key)
-    verify_record_signature(key, preimage, signed.signature)
-    created_ms = evidence.binding.created_at_ms
-    failure: EnclaveScaleError | None = None
-    for collateral in sets or (None,):
-        try:
-            verify_evidence(
-                verify,
-                evidence,
-                binding_bytes,
-                session_id=session_id_of(binding_bytes),
-                view=view,
-                role="aggregator",
-                now_ms=created_ms if collateral is None else max(created_ms, signed.output.window_end_ms),
-                collateral=collateral,
-            )
-            return
-        except EnclaveScaleError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
 
 
 def no_sets(_digest: bytes | None) -> Sequence[CollateralView]:
@@ -131,7 +88,7 @@ class TailReader:
             view = self._policies(output.policy_digest)
             if view is None or (output.source.topic, output.source.partition) != source:
                 raise ForeignOutput("an output of another policy or source")
-            verify_output(signed, preimage, view, self._verify, self._sets(output.collateral_digest))
+            check_worker(signed, preimage, view, self._verify, self._sets(output.collateral_digest))
         except EnclaveScaleError as error:
             logger.warning("output at offset %s ignored: %s %s", message.offset(), error.code, error)
             return None

@@ -304,13 +304,17 @@ def chain(
         if newest is None and domain is None:
             raise ConfigError("give --to or --domain", field="to")
         with open_topics() as topics, _counting(quiet=as_json) as step:
-            last = topics.newest_output(domain or "") if newest is None else _output(topics, newest)
+            walker = ChainWalker(topics, _opener(signers), SessionCache().verify)
             first = None if oldest is None else _output(topics, oldest)
-            if domain not in (None, last.output.domain):
-                raise ConfigError(f"--to is an output of {last.output.domain}", field="domain")
-            if first is not None and first.output.source.close_offset > last.output.source.close_offset:
-                first, last = last, first
-            found = ChainWalker(topics, _opener(signers), SessionCache().verify).walk(last, first, step)
+            if newest is None:
+                found = walker.follow(domain or "", first, step)
+            else:
+                last = _output(topics, newest)
+                if domain not in (None, last.output.domain):
+                    raise ConfigError(f"--to is an output of {last.output.domain}", field="domain")
+                if first is not None and first.output.source.close_offset > last.output.source.close_offset:
+                    first, last = last, first
+                found = walker.walk(last, first, step)
         if as_json:
             say({"whole": found.whole, **to_jsonable(found)})
         else:

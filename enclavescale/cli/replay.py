@@ -183,7 +183,7 @@ def replay(
             if document is not None and out is not None:
                 facts = _report_facts(spec, request, result, kept.gathered)
                 full = {name: one for name, one in facts.items() if name not in {"shown", "request", "result"}}
-                document.write(request, result, {"seconds": round(took_s, 3), **full})
+                document.write(request, result, full)
                 write_page(out, facts)
     if as_json:
         say(_summary(request, result, kept, took_s))

@@ -176,6 +176,10 @@ def _chain_blocks(chain: Chain) -> Iterator[RenderableType]:
     rows.append(("revisions", Text(f"{chain.revisions} follow the ones that they name")))
     rows.append(("workers", Text(", ".join(chain.workers) or NONE)))
     yield block("", rows)
+    if chain.passed:
+        named = [("", Text(f"offset {one.link.offset}: {one.code} {one.message}")) for one in chain.passed_over]
+        more = [("", Text(f"and {chain.passed - len(named)} more"))] if chain.passed > len(named) else []
+        yield block("Passed over: no attested worker signed them", [*named, *more])
     for one in chain.restarts:
         why = _why_restarted(one.before is None, one.idle_close_offset)
         place = f"offset {one.link.offset}, window {moment(one.link.window_start_ms)}"

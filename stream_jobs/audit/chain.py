@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from schemas.codec import decode_signed_record
 from schemas.errors import EnclaveScaleError
@@ -28,6 +28,9 @@ MAX_SETS = 8
 
 REPEATED = 64
 """Outputs looked at before a chain that begins anew."""
+
+MAX_NAMED = 16
+"""Records named that were passed over; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Break:
 class Chain:
     """What was found from `newest` back to `oldest`. `outputs`: verified and linked; `revisions`: of them, those whose
     predecessor was met and is the one they name; `workers`: who signed them; `broken`: the first break, or None.
+    `passed`: records above `newest` that no attested worker signed, the last of them in `passed_over`.
     """
 
     domain: str
@@ -82,6 +86,8 @@ class Chain:
     workers: tuple[str, ...]
     restarts: tuple[Restart, ...]
     broken: Break | None
+    passed: int = 0
+    passed_over: tuple[Break, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -159,6 +165,30 @@ class ChainWalker:
             found = self._topics.collateral(digest)
             self._sets[digest] = [collateral_of(values, self._topics.framing) for values in found]
         return self._sets[digest]
+
+    def follow(
+        self, domain: str, oldest: OutputRecord | None = None, step: Callable[[int], None] = lambda count: None
+    ) -> Chain:
+        """As `walk`, from a domain's newest output that holds: anybody who may write there can put a record on top.
+
+        Where none holds, from the last one. Raises RecordNotFound where there is none.
+        """
+        newest: OutputRecord | None = None
+        passed: list[Break] = []
+        count = 0
+        for found in self._topics.outputs_backwards(domain):
+            newest = newest or found
+            try:
+                self.check(found)
+            except UNSOUND as error:
+                count += 1
+                if len(passed) < MAX_NAMED:
+                    passed.append(_break(found, error))
+                continue
+            return replace(self.walk(found, oldest, step), passed=count, passed_over=tuple(passed))
+        if newest is None:
+            raise RecordNotFound(f"the output topic has no output of domain {domain}")
+        return self.walk(newest, oldest, step)
 
     def walk(
         self, newest: OutputRecord, oldest: OutputRecord | None = None, step: Callable[[int], None] = lambda count: None
@@ -309,7 +339,9 @@ def _ended(walk: _Walk, error: EnclaveScaleError | None) -> Chain:
         revisions=walk.revisions,
         workers=tuple(sorted(walk.workers)),
         restarts=tuple(walk.restarts),
-        broken=None
-        if error is None
-        else Break(link=at, code=error.code, message=str(error), field=error.field, remedy=error.remedy),
+        broken=None if error is None else _break(walk.at, error),
     )
+
+
+def _break(at: OutputRecord, error: EnclaveScaleError) -> Break:
+    return Break(link=link_of(at), code=error.code, message=str(error), field=error.field, remedy=error.remedy)

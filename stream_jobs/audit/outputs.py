@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from schemas.codec import (
@@ -83,9 +83,8 @@ def check_output(
 ) -> CheckedOutput:
     """Verify an output, framed bytes as on the topic, under `view`. Raises SchemaError or VerificationError.
 
-    `collateral`: the set that the output names; any, or none, if it names none. The evidence is judged as of when its
-    session was bound, under collateral as of the window's end where that is later, as workers judge it that take over
-    (`stream_jobs.tail`).
+    `collateral`: the set that the output names; any, or none, if it names none. `check_worker` says as of when the
+    evidence is judged.
     """
     signed, preimage = decode_signed_output(value, framing)
     reached = ["format"]
@@ -93,35 +92,63 @@ def check_output(
         check_policy(signed.output, view)
         check_collateral(signed.output, collateral)
         reached.append("policy")
-        evidence = signed.worker.evidence
-        if evidence is None:
-            raise EvidenceMissing("the output carries no evidence of its worker", field="worker.evidence")
-        binding_bytes, created_ms = encode_binding(evidence.binding), evidence.binding.created_at_ms
-        session_id = session_id_of(binding_bytes)
-        if evidence.binding.host_id != signed.worker.host_id:
-            raise WorkerMismatch("the worker's host_id differs from its session binding", field="worker.host_id")
-        if session_id != signed.worker.session_id:
-            raise WorkerMismatch("the worker's session_id is not its binding's", field="worker.session_id")
-        reached.append("worker")
-        key = load_session_key(evidence.binding.session_public_key)
-        verify_record_signature(key, preimage, signed.signature)
-        reached.append("signature")
-        worker = verify_evidence(
-            verify,
-            evidence,
-            binding_bytes,
-            session_id=session_id,
-            view=view,
-            role="aggregator",
-            now_ms=created_ms if collateral is None else max(created_ms, signed.output.window_end_ms),
-            collateral=collateral,
-        )
-        reached.append("evidence")
+        sets = () if collateral is None else (collateral,)
+        worker = check_worker(signed, preimage, view, verify, sets, reached=reached)
         check_chain_fields(signed.output)
     except VerificationError as error:
         error.verified = tuple(reached)
         raise
+    session_id = signed.worker.session_id
     return CheckedOutput(signed=signed, digest=record_digest(preimage), view=view, worker=worker, session_id=session_id)
+
+
+def check_worker(
+    signed: SignedFleetPower,
+    preimage: bytes,
+    view: PolicyView,
+    verify: SessionVerifier,
+    sets: Sequence[CollateralView] = (),
+    *,
+    reached: list[str] | None = None,
+) -> Verified:
+    """The evidence of the attested aggregator that signed an output, verified under `view`. Raises VerificationError.
+
+    It is judged as of when its session was bound; under collateral, of which one of `sets` must do, as of the window's
+    end where that is later: a set that is in force need not hold what was current before. `reached` takes the stages
+    that were passed.
+    """
+    reached = [] if reached is None else reached
+    evidence = signed.worker.evidence
+    if evidence is None:
+        raise EvidenceMissing("the output carries no evidence of its worker", field="worker.evidence")
+    binding_bytes, created_ms = encode_binding(evidence.binding), evidence.binding.created_at_ms
+    session_id = session_id_of(binding_bytes)
+    if evidence.binding.host_id != signed.worker.host_id:
+        raise WorkerMismatch("the worker's host_id differs from its session binding", field="worker.host_id")
+    if session_id != signed.worker.session_id:
+        raise WorkerMismatch("the worker's session_id is not its binding's", field="worker.session_id")
+    reached.append("worker")
+    verify_record_signature(load_session_key(evidence.binding.session_public_key), preimage, signed.signature)
+    reached.append("signature")
+    failures: list[VerificationError] = []
+    for collateral in sets or (None,):
+        try:
+            worker = verify_evidence(
+                verify,
+                evidence,
+                binding_bytes,
+                session_id=session_id,
+                view=view,
+                role="aggregator",
+                now_ms=created_ms if collateral is None else max(created_ms, signed.output.window_end_ms),
+                collateral=collateral,
+            )
+        except VerificationError as error:
+            failures.append(error)
+        else:
+            reached.append("evidence")
+            return worker
+    raise failures[0]
 
 
 def check_collateral(output: FleetPower, collateral: CollateralView | None) -> None:

@@ -106,13 +106,12 @@ class AuditTopics:
                 return found
         raise RecordNotFound(f"{self.names.output}[{partition}] has no output at offset {offset}")
 
-    def newest_output(self, domain: str) -> OutputRecord:
-        """The last output of a domain on the topic. Raises RecordNotFound."""
+    def outputs_backwards(self, domain: str) -> Iterator[OutputRecord]:
+        """What passes for outputs of a domain, the last on the topic first."""
         for extent in self.source.extents(self.names.output):
             for record in self.backwards(extent.topic, extent.partition, extent.end):
                 if found := self.as_output(record, domain):
-                    return found
-        raise RecordNotFound(f"the output topic has no output of domain {domain}")
+                    yield found
 
     def policies(self, digest: bytes) -> list[tuple[bytes, bytes]]:
         """Signed policies of a digest: framed bytes and the signer's point of each. Raises RecordNotFound.

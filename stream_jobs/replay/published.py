@@ -8,12 +8,11 @@ from schemas.codec import (
     Framing,
     decode_signed_manifest,
     decode_signed_output,
-    encode_binding,
     record_digest,
-    session_id_of,
 )
 from schemas.errors import EnclaveScaleError
 from schemas.records import SignedFleetPower, SignedWindowManifest
+from stream_jobs.audit.outputs import check_worker
 from stream_jobs.core.partition import OutputKey
 from stream_jobs.core.sessions import SessionVerifier
 from stream_jobs.log_record import LogRecord
@@ -26,7 +25,7 @@ from stream_jobs.replay.sets import CollateralSets
 from stream_jobs.replay.side import Side
 from stream_jobs.replay.trusted import TrustedPolicies
 from stream_jobs.replay.verdicts import Verdict, WindowVerdict
-from stream_jobs.tail import ForeignOutput, verify_output
+from stream_jobs.tail import ForeignOutput
 
 OUTPUT_EVENT = "org.enclavescale.fleet-power.v1"
 
@@ -158,18 +157,17 @@ class OutputSide(Side[OutputKey, PublishedOutput]):
 
     def _open(self, record: LogRecord) -> PublishedOutput:
         signed, preimage = decode_signed_output(record.value or b"", self._request.framing)
-        output, evidence = signed.output, signed.worker.evidence
+        output = signed.output
         if (output.source.topic, output.source.partition) != (self._request.topics.reports, self._partition):
             raise ForeignOutput("an output of another source")
         view = self._policies.lookup(output.policy_digest)
         if view is None:
             raise ForeignOutput("an output of a policy that is not on the policy topic, or not trusted")
-        verify_output(signed, preimage, view, self._verify, self._sets.judging(output.collateral_digest))
-        if evidence is None or session_id_of(encode_binding(evidence.binding)) != signed.worker.session_id:
-            raise ForeignOutput("the worker's session_id differs from its session binding")
-        self._desk.result.sessions[signed.worker.session_id] = evidence.binding.session_public_key
-        digest = output.collateral_digest
-        self._watch.worker(record, evidence, Basis(view, None if digest is None else self._sets.lookup(digest)))
+        check_worker(signed, preimage, view, self._verify, self._sets.judging(output.collateral_digest))
+        if (evidence := signed.worker.evidence) is not None:  # `check_worker` has seen to it
+            self._desk.result.sessions[signed.worker.session_id] = evidence.binding.session_public_key
+            digest = output.collateral_digest
+            self._watch.worker(record, evidence, Basis(view, None if digest is None else self._sets.lookup(digest)))
         return PublishedOutput(record, signed, record_digest(preimage))
 
     def _refuse(self, record: LogRecord, named: tuple[str, int] | None, message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.codec import encode_output, encode_signed_output, output_preimage
 from schemas.records import FleetPower, WorkerIdentity
-from stream_jobs.audit.chain import Chain, ChainWalker
+from stream_jobs.audit.chain import MAX_NAMED, Chain, ChainWalker
 from stream_jobs.audit.errors import RecordNotFound
 from stream_jobs.audit.topics import OutputRecord
 from stream_jobs.log_record import LogRecord
@@ -21,11 +21,14 @@ from tests.core.replay import CACHE
 from tests.core.story import Story, small_policy
 
 
-def walk(site: Site, oldest: OutputRecord | None = None, newest: OutputRecord | None = None) -> Chain:
+def walker(site: Site) -> ChainWalker:
     opener = checker().open_policy
     assert opener is not None
-    walker = ChainWalker(site.audit, opener, CACHE.verify)
-    return walker.walk(newest or site.audit.newest_output("d"), oldest)
+    return ChainWalker(site.audit, opener, CACHE.verify)
+
+
+def walk(site: Site, oldest: OutputRecord | None = None, newest: OutputRecord | None = None) -> Chain:
+    return walker(site).walk(newest or next(site.audit.outputs_backwards("d")), oldest)
 
 
 def output(site: Site, offset: int) -> OutputRecord:
@@ -112,6 +115,35 @@ def test_a_signature_that_fails_is_a_break_at_its_output() -> None:
     assert (chain.broken.code, chain.broken.link.offset, chain.outputs) == ("SIGNATURE_INVALID", 1, 3)
 
 
+def test_records_on_top_that_nobody_attested_signed_are_passed_over() -> None:
+    """Or whoever may write to the topic could keep everybody from following a chain from its end."""
+    site = fresh()
+    last = output(site, 4)
+    whole = walker(site).follow("d")
+    assert (whole.newest.offset, whole.passed, whole.passed_over) == (4, 0, ())
+    forged = bytearray(last.value)
+    forged[forged.index(last.signed.signature) + 7] ^= 1
+    for _ in range(MAX_NAMED + 4):
+        site.topics.append(NAMES.output, 0, T0, last.record.key, bytes(forged))
+    chain = walker(site).follow("d")
+    assert chain.whole
+    assert (chain.newest, chain.outputs) == (whole.newest, whole.outputs)
+    assert (chain.passed, len(chain.passed_over)) == (MAX_NAMED + 4, MAX_NAMED)
+    assert (chain.passed_over[0].code, chain.passed_over[0].link.offset) == ("SIGNATURE_INVALID", 4 + MAX_NAMED + 4)
+
+
+def test_where_no_output_holds_the_last_is_the_break() -> None:
+    site = fresh()
+    for record in site.outputs():
+        found = output(site, record.offset)
+        value = bytearray(found.value)
+        value[value.index(found.signed.signature) + 7] ^= 1
+        site.topics.replace(record, value=bytes(value))
+    chain = walker(site).follow("d")
+    assert chain.broken is not None
+    assert (chain.broken.code, chain.outputs) == ("SIGNATURE_INVALID", 0)
+
+
 def test_a_policy_that_is_gone_or_untrusted_breaks_the_chain() -> None:
     site = fresh()
     site.topics.records[NAMES.policy, 0].clear()
@@ -120,7 +152,7 @@ def test_a_policy_that_is_gone_or_untrusted_breaks_the_chain() -> None:
     assert (chain.broken.code, chain.outputs) == ("RECORD_NOT_FOUND", 0)
     opener = checker(1).open_policy
     assert opener is not None
-    chain = ChainWalker(told().audit, opener, CACHE.verify).walk(told().audit.newest_output("d"))
+    chain = ChainWalker(told().audit, opener, CACHE.verify).follow("d")
     assert chain.broken is not None
     assert chain.broken.code == "POLICY_UNTRUSTED"
 
@@ -230,7 +262,7 @@ def test_two_domains_have_a_chain_each() -> None:
     opener = checker().open_policy
     assert opener is not None
     walker = ChainWalker(site.audit, opener, CACHE.verify)
-    newest = {name: site.audit.newest_output(name) for name in ("a", "b")}
+    newest = {name: next(site.audit.outputs_backwards(name)) for name in ("a", "b")}
     for one in newest.values():
         found = walker.walk(one)
         assert (found.whole, found.outputs) == (True, len(site.outputs()) // 2)
@@ -250,7 +282,7 @@ def test_outputs_are_found_by_digest_with_and_without_their_event_id() -> None:
     with pytest.raises(RecordNotFound):
         site.audit.output_at(0, 99)
     with pytest.raises(RecordNotFound):
-        site.audit.newest_output("nowhere")
+        walker(site).follow("nowhere")
 
 
 def test_a_long_chain_is_read_block_by_block() -> None:
@@ -266,7 +298,7 @@ def test_a_long_chain_is_read_block_by_block() -> None:
         return genuine(topic, partition, first, end)
 
     topics.read = counted
-    newest = site.audit.newest_output("d")
+    newest = next(site.audit.outputs_backwards("d"))
     read.clear()
     assert walk(site, newest=newest).outputs == 12
     assert sum(end - first for first, end in read) <= 2 * len(site.outputs())

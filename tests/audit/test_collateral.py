@@ -120,7 +120,7 @@ def test_chains_are_followed_under_the_sets_named(named: bool) -> None:
     site, judge = site_under_collateral(named=named), Judge(needs=True)
     opener = checker().open_policy
     assert opener is not None
-    found = ChainWalker(site.audit, opener, judge).walk(site.audit.newest_output("d"))
+    found = ChainWalker(site.audit, opener, judge).follow("d")
     assert (found.broken, found.outputs) == (None, 5)
 
 

@@ -139,7 +139,7 @@ def emptied(site: Site) -> Site:
 def whole(site: Site, workers: set[str]) -> None:
     opener = checker().open_policy
     assert opener is not None
-    newest = site.audit.newest_output("d")
+    newest = next(site.audit.outputs_backwards("d"))
     found = ChainWalker(site.audit, opener, CACHE.verify).walk(newest)
     assert found.broken is None, found.broken
     assert set(found.workers) <= workers
