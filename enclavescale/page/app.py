@@ -245,14 +245,19 @@ class Page:
         """For ever: close connections that never ask anything, and those beyond `MAX_CONNECTIONS`."""
         met: dict[object, float] = {}
         while True:
-            now = time.monotonic()
-            connections = list(server.connections)
-            met = {one: met.get(one, now) for one in connections}
-            self._asked &= met.keys()
-            for number, one in enumerate(connections):
-                if number >= MAX_CONNECTIONS or (one not in self._asked and now - met[one] > SILENT_S):
-                    one.force_close()
+            self.shed_once(server, met, time.monotonic())
             await asyncio.sleep(1.0)
+
+    def shed_once(self, server: web.Server, met: dict[object, float], now: float) -> None:
+        """Close what is too much or too silent at `now`, s; `met` holds when each connection was seen first."""
+        connections = list(server.connections)
+        for gone in met.keys() - set(connections):
+            del met[gone]
+        self._asked &= set(connections)
+        for number, one in enumerate(connections):
+            since = met.setdefault(one, now)
+            if number >= MAX_CONNECTIONS or (one not in self._asked and now - since > SILENT_S):
+                one.force_close()
 
 
 def _probe(answer: Answer) -> web.Response:

@@ -41,7 +41,7 @@ MAX_UNVERIFIED = 50
 
 MAX_AGGREGATORS = 64
 
-STALE_MS = 8_000
+STALE_MS = 10_000
 """No broker answered for so long: what is shown is stale, ms. Brokers are asked every two seconds."""
 
 RECALL_MS = 900_000
@@ -58,6 +58,7 @@ class Source:
     ends: dict[int, int] = field(default_factory=dict)
     letters: dict[int, int] = field(default_factory=dict)
     next_offsets: dict[int, int] = field(default_factory=dict)
+    met: bool = False
     rejections: bool = False
     remade_ms: int = 0
 
@@ -117,7 +118,7 @@ class Board:
                 card = self._cards[output.domain] = Card(self._keep)
                 keep = min(self._keep, max(1, MAX_POINTS // len(self._cards)))
                 for one in self._cards.values():
-                    one.keep = keep
+                    one.hold(keep)
             if card.take(judged, partition, offset, published_ms):
                 self._changed.setdefault(output.domain, set()).add(output.window_start_ms)
             self._signed_by(judged, published_ms)
@@ -141,10 +142,15 @@ class Board:
         with self._lock:
             self._standing = standing
 
-    def contact(self, now_ms: int, *, rejections: bool) -> None:
-        """A broker answered; `rejections`: whether the rejections topic is there."""
+    def contact(self, now_ms: int) -> None:
+        """A broker answered."""
         with self._lock:
-            self._source.contact_ms, self._source.error = now_ms, ""
+            self._source.contact_ms = now_ms
+
+    def met(self, *, rejections: bool) -> None:
+        """All partitions that there are now are known; `rejections`: whether the rejections topic is there."""
+        with self._lock:
+            self._source.met, self._source.error = True, ""
             self._source.rejections = rejections
 
     def failed(self, error: str) -> None:
@@ -221,7 +227,7 @@ class Board:
         with self._lock:
             source = self._source
             outputs = all(source.next_offsets.get(one, 0) >= end for one, end in source.ends.items())
-            return source.contact_ms > 0 and bool(source.ends) and outputs and not any(source.letters.values())
+            return source.met and bool(source.ends) and outputs and not any(source.letters.values())
 
     def snapshot(self, now_ms: int) -> dict[str, Any]:
         """Everything as JSON, histories included."""
@@ -336,7 +342,7 @@ class Board:
             codes = ", ".join(sorted({str(one["code"]) for one in bad})[:3])
             what = "output does" if len(bad) == 1 else "outputs do"
             yield Problem(
-                level=TROUBLE, weight=97, code="UNVERIFIED",
+                level=TROUBLE, weight=72, code="UNVERIFIED",
                 text=f"{len(bad)} {what} not verify ({codes}) and {'is' if len(bad) == 1 else 'are'} not shown.",
                 todo="Somebody else writes to the output topic, or a worker's evidence has ended: see the list below.",
             )  # fmt: skip

@@ -101,14 +101,19 @@ class Card:
         held = self._points.get(output.window_start_ms)
         if held is None or (held[2] or 0) <= output.revision:
             self._points[output.window_start_ms] = point_of(output)
-        while len(self._points) > self.keep:
-            del self._points[min(self._points)]
         counts = Counter({one.code: one.count for one in output.refused})
         self._refused.append((output.window_start_ms, counts))
         self._by_code.update(counts)
-        while len(self._refused) > self.keep:
-            self._by_code.subtract(self._refused.popleft()[1])
+        self.hold(self.keep)
         return True
+
+    def hold(self, keep: int) -> None:
+        """Hold `keep` windows at most from now on."""
+        self.keep = keep
+        while len(self._points) > keep:
+            del self._points[min(self._points)]
+        while len(self._refused) > keep:
+            self._by_code.subtract(self._refused.popleft()[1])
 
     @property
     def chain(self) -> str:

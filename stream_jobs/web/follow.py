@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from schemas.errors import EnclaveScaleError, SchemaError
+from schemas.records import DomainRule
 from schemas.topics import TopicNames
 from stream_jobs.reading import ReadFailed, open_reader
 from stream_jobs.web.board import Board
@@ -53,9 +55,9 @@ class _Place:
 
 
 class Follower:
-    """Two threads: one reads and judges, one asks the brokers what there is. `keep`: windows of history per domain.
+    """Three threads: one asks the brokers what there is, one what is in force, one reads and judges.
 
-    A context manager. `wall`: UTC seconds.
+    A context manager. `keep`: windows of history per domain; `wall`: UTC seconds.
     """
 
     def __init__(
@@ -73,10 +75,10 @@ class Follower:
         self._stop = threading.Event()
         self._found: SimpleQueue[_Place] = SimpleQueue()
         self._known: set[tuple[str, int]] = set()
-        self._asked_standing: float | None = None
+        self._rules: tuple[DomainRule, ...] | None = None
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"page-{work.__name__.strip('_')}", daemon=True)
-            for work in (self._watch, self._read)
+            for work in (self._watch, self._stand, self._read)
         ]
         self.failure: BaseException | None = None
 
@@ -94,7 +96,7 @@ class Follower:
 
     @property
     def alive(self) -> bool:
-        """Whether both threads still run."""
+        """Whether all threads still run."""
         return self.failure is None and all(one.is_alive() for one in self._threads)
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -108,30 +110,38 @@ class Follower:
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            try:
+            with self._telling():
                 self._ask()
-            except KafkaException as error:
-                cause = error.args[0]
-                self._board.failed(cause.str() if hasattr(cause, "str") else str(error))
-            except EnclaveScaleError as error:
-                self._board.failed(f"{error.code}: {error}")
             self._stop.wait(ASK_S)
 
+    def _stand(self) -> None:
+        while not self._stop.wait(STANDING_S):
+            with self._telling():
+                self._board.stands(self._judge.standing(int(self._wall() * 1000)))
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What brokers do not answer is told to the board, and tried again."""
+        try:
+            yield
+        except KafkaException as error:
+            cause = error.args[0]
+            self._board.failed(cause.str() if hasattr(cause, "str") else str(error))
+        except EnclaveScaleError as error:
+            self._board.failed(f"{error.code}: {error}")
+
     def _ask(self) -> None:
-        now = time.monotonic()
         followed = {}
         for topic in (self._topics.output, self._topics.rejections):
             found = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
             followed[topic] = found.error is None
             if found.error is not None and topic == self._topics.output:
                 raise ReadFailed(f"{topic}: {found.error.str()}")
+            self._board.contact(int(self._wall() * 1000))
             for partition in sorted(found.partitions) if found.error is None else ():
                 if (topic, partition) not in self._known:
                     self._meet(topic, partition)
-        if self._asked_standing is None or now - self._asked_standing >= STANDING_S:
-            self._board.stands(self._judge.standing(int(self._wall() * 1000)))
-            self._asked_standing = now
-        self._board.contact(int(self._wall() * 1000), rejections=followed[self._topics.rejections])
+        self._board.met(rejections=followed[self._topics.rejections])
 
     def _meet(self, topic: str, partition: int) -> None:
         low, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
@@ -146,11 +156,10 @@ class Follower:
 
     def _domains_on(self, partition: int) -> int:
         """How many domains share a partition, as far as a policy says; 1 at least."""
-        if self._asked_standing is None:
+        if self._rules is None:
             standing = self._judge.standing(int(self._wall() * 1000))
             self._board.stands(standing)
             self._rules = () if standing.policy is None else standing.policy.policy.domains
-            self._asked_standing = time.monotonic()
         return max(1, sum(1 for rule in self._rules if rule.partition == partition))
 
     # -- reading ---------------------------------------------------------------------------------------------

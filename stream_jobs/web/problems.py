@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.records import FleetPower
+from stream_jobs.core.aside import ABSENT
 from stream_jobs.web.card import Card
 from stream_jobs.web.judging import Standing
 
@@ -115,20 +116,20 @@ def of_domain(domain: str, card: Card, now_ms: int, standing: Standing) -> Itera
 
 def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
     margin = output.margin
-    if margin.margin is None:
+    if margin.margin is None and output.coverage.quorum_met:
         reason = margin.margin_absent_reason or "no reason given"
         yield Problem(
             level=TROUBLE, weight=70, code="MARGIN_WITHHELD", domain=domain,
             text=f"{domain}: no margin is stated: {reason}.",
             todo="Do not rely on an older margin. Bring back the hosts that are missing.",
         )  # fmt: skip
-    elif margin.margin.value_w < 0:
+    elif margin.margin is not None and margin.margin.value_w < 0:
         yield Problem(
-            level=TROUBLE, weight=90, code="OVER_LIMIT", domain=domain,
+            level=TROUBLE, weight=98, code="OVER_LIMIT", domain=domain,
             text=f"{domain} is over its limit of {power(margin.limit_w)} by {power(-margin.margin.value_w)}.",
             todo="Lower power caps, or move or stop jobs of this domain.",
         )  # fmt: skip
-    elif margin.margin.low_w < 0:
+    elif margin.margin is not None and margin.margin.low_w < 0:
         yield Problem(
             level=WATCH, weight=60, code="MARGIN_UNSURE", domain=domain,
             text=f"{domain} may be over its limit: margin {power(margin.margin.value_w)}, at worst "
@@ -159,7 +160,7 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
         share = 100 * coverage.reporting_capacity_w / max(1, coverage.enrolled_capacity_w)
         yield Problem(
             level=TROUBLE, weight=75, code="NO_QUORUM", domain=domain,
-            text=f"{domain}: hosts with {share:.0f} % of the capacity report; the policy asks for "
+            text=f"{domain} states no margin: {share:.0f} % of its capacity report, the policy asks for "
             f"{output.coverage.quorum_ppm / 10_000:.0f} %.",
             todo="See the network and the agents of this domain, then the refusals below.",
         )  # fmt: skip
@@ -184,9 +185,10 @@ def _history(domain: str, card: Card, output: FleetPower) -> Iterator[Problem]:
             text=f"{domain}: the newest output does not link to the one before it.",
             todo="An output was lost or held back: run `enclavescale audit chain`.",
         )  # fmt: skip
-    aside = sum(one.hosts for one in output.set_aside)
+    claims = [one for one in output.set_aside if one.code != ABSENT]
+    aside = sum(one.hosts for one in claims)
     if aside:
-        codes = ", ".join(sorted({one.code for one in output.set_aside}))
+        codes = ", ".join(sorted({one.code for one in claims}))
         yield Problem(
             level=WATCH, weight=40, code="SET_ASIDE", domain=domain,
             text=f"{domain}: claims of {aside} hosts count only in part ({codes}).",

@@ -122,7 +122,7 @@ export class Card {
       fact("Hosts, capacity", `${whole ? "" : "! "}${count(coverage.reporting_hosts)} of ${count(coverage.enrolled_hosts)}, ${share(coverage.reporting_capacity_w, coverage.enrolled_capacity_w)}`, whole ? null : "open"),
       fact("Window", h("span", {}, time(output.window_start_ms), " to ", time(output.window_end_ms))),
       fact("Revision", `${output.revision}${facts.revised_windows ? `; ${facts.revised_windows} windows revised` : ""}`),
-      fact("Refused in it", refused || "nothing", refused ? "open" : null),
+      fact("Refused records", refused || "nothing", refused ? "open" : null),
     );
     this.plot();
     if (this.more.open) this.#tables();
@@ -156,7 +156,7 @@ export class Card {
       h("td", { class: "n wide" }, margin ? interval(margin.low_w, margin.high_w, unit, true) : NONE),
       h("td", { class: "n" }, `${count(output.coverage.reporting_hosts)}/${count(output.coverage.enrolled_hosts)}`),
       this.ages,
-      h("td", { class: "w" }, trust(facts)),
+      h("td", { class: "w wide" }, trust(facts)),
     );
   }
 
