@@ -1,0 +1,60 @@
+"""`enclavescale bench attacks`: every attack of the threat model, tried many times."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from enclavescale.bench.attacks import bench_attacks
+from enclavescale.bench.attacks_classes import CLASSES
+from enclavescale.bench.attacks_screen import attacks_screen
+from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, errors, json_option, say
+
+
+@click.command("attacks", epilog=EXIT_CODES)
+@click.option(
+    "--trials", default=200, show_default=True, type=click.IntRange(1, 10_000_000), help="Of each class, all different."
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    type=click.Choice(list(CLASSES)),
+    show_default="all",
+    help="Only this class; may be given several times.",
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**31), help="Fixes what is tried.")
+@click.option("--workers", default=0, show_default="one per core", type=click.IntRange(0, 1024), help="Processes.")
+@json_option
+def attacks(trials: int, classes: tuple[str, ...], seed: int, workers: int, as_json: bool) -> None:
+    """Every attack of the threat model as code: how often it succeeds, and how it is refused.
+
+    A fleet with real sessions, signatures and evidence reports into the real pipeline; attackers put records into its
+    log, change it, or withhold parts of it. A trial succeeds if anything in an output changes but the counts of what
+    was refused, or if an honest report is lost without a trace. Ends with 1 if one does. With --json the last line is
+    one object.
+    """
+    with errors(as_json):
+        console = Console(stderr=True)
+        with Progress(
+            TextColumn("classes"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
+            disable=as_json or not console.is_terminal,
+        ) as bar:  # fmt: skip
+            task = bar.add_task("classes", total=None)
+            result = bench_attacks(
+                trials,
+                classes=classes or tuple(CLASSES),
+                seed=seed,
+                workers=workers,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        if as_json:
+            say(result)
+        else:
+            screen = Console()
+            screen.print(attacks_screen(result, screen.width))
+    if not result["met"]:
+        sys.exit(EXIT_FAILURE)
