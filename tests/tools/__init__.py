@@ -1,0 +1,1 @@
+"""Checks with other people's tools, each pinned by a lock file."""
