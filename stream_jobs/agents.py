@@ -22,6 +22,7 @@ import faust
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from schemas.errors import EnclaveScaleError
+from stream_jobs.kafka_errors import access_error
 from stream_jobs.kafka_names import faust_connection
 from stream_jobs.log import LogAdapter
 from stream_jobs.log_client import FaustGroupClient
@@ -135,7 +136,8 @@ class LogWorker:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._arm_hard_exit()
         if not stop.is_set():
-            adapter.fail(AdapterFailed(f"Faust ended by itself: {_why(running, worker)!r}"))
+            why = _why(running, worker)
+            adapter.fail(access_error(why) or AdapterFailed(f"Faust ended by itself: {why!r}"))
         stopping.cancel()
         self._jobs_ended = await adapter.stop()
         with contextlib.suppress(Exception):
