@@ -45,8 +45,8 @@ ROLES: dict[str, Role] = {
     for role in (
         Role(
             "host",
-            "An agent: writes the reports of its hosts, hears beacons, may check its aggregator.",
-            {"reports": (WRITE,), "beacons": (READ,), "output": (READ,), "collateral": (READ,)},
+            "An agent: writes the reports of its hosts, hears beacons.",
+            {"reports": (WRITE,), "beacons": (READ,)},
         ),
         Role(
             "worker",

@@ -178,39 +178,48 @@ def check_command(cluster: Cluster, role: str, principal: str, group: str | None
 
 @access.command(epilog=EXIT_CODES)
 @topic_options
-@role_option
-@click.option("--name", required=True, help="Of the KafkaUser: its principal is User:NAME (with tls: User:CN=NAME).")
-@group_option
-@click.option("--cluster", "kafka_cluster", required=True, help="Strimzi's Kafka resource.")
-@click.option("--namespace", help="Of the resource.")
+@click.option("--role", type=click.Choice(list(ROLES)), help="Only this one; all of them otherwise.")
+@click.option("--name", help="Of the KafkaUser, with --role; enclavescale-ROLE otherwise.")
+@click.option("--group", default="enclavescale", show_default=True, help="Consumer group of workers.")
+@click.option("--cluster", "kafka_cluster", default="kafka", show_default=True, help="Strimzi's Kafka resource.")
+@click.option("--namespace", help="Of the resources.")
 @click.option(
     "--authentication",
     type=click.Choice(["scram-sha-512", "tls", "tls-external"]),
     default="scram-sha-512",
     show_default=True,
-    help="How it says who it is.",
+    help="How they say who they are.",
 )
 @_load_options
 def strimzi(
     names: TopicNames,
-    role: str,
-    name: str,
-    group: str | None,
+    role: str | None,
+    name: str | None,
+    group: str,
     kafka_cluster: str,
     namespace: str | None,
     authentication: str,
     **load: Any,
 ) -> None:
-    """Print a KafkaUser resource: rights and quotas of a role. Needs no broker."""
+    """Print KafkaUser resources: rights and quotas of roles. Needs no broker.
+
+    With scram-sha-512 the principal is User:NAME, with tls User:CN=NAME. The operator makes passwords and certificates.
+    """
     with errors(False):
+        if name and not role:
+            raise ConfigError("--name without --role", field="name")
+        load_of_hosts = _load(**load)
         click.echo(
-            kafka_user(
-                grants_of(role_of(role), names, group),
-                quota_of(role, _load(**load)),
-                name=name,
-                cluster=kafka_cluster,
-                namespace=namespace,
-                authentication=authentication,
+            "---\n".join(
+                kafka_user(
+                    grants_of(one, names, group),
+                    quota_of(one.name, load_of_hosts),
+                    name=name or f"enclavescale-{one.name}",
+                    cluster=kafka_cluster,
+                    namespace=namespace,
+                    authentication=authentication,
+                )
+                for one in ([role_of(role)] if role else ROLES.values())
             ),
             nl=False,
         )
