@@ -67,7 +67,7 @@ class AgentMetrics:
         self._policy_counter = gauge("policy_counter", "Counter of the policy in use")
         self._policy_end = gauge("policy_not_after_timestamp_seconds", "End of the policy in use, Unix time")
         self._spool_entries = gauge("spool_entries", "Reports that wait for an acknowledgement")
-        self._spool_bytes = gauge("spool_bytes", "Bytes of these reports")
+        self._spool_bytes = gauge("spool_bytes", "Bytes of the reports that wait")
         self._spool_max_bytes = gauge("spool_max_bytes", "Bound of the spool, bytes")
         self._spool_age = gauge("spool_oldest_age_seconds", "Age of the oldest report that waits; 0 with none")
         self._dropped = counter("spool_dropped", "Reports dropped from a full spool, oldest first, or too large")
@@ -110,7 +110,7 @@ class AgentMetrics:
         self._epsilon_w = gauge("privacy_epsilon_per_w_event", "Privacy loss of an event of w windows", *_HOST)
         self._epsilon_max = gauge("policy_max_epsilon", "Largest privacy loss per window the policy allows")
         self._glitches = gauge("noisy_glitches", "Isolated spikes in the newest window, with noise", *_CLASS)
-        self._glitches_sum = gauge("noisy_glitches_sum", "The same, summed since the start or the last reload", *_CLASS)
+        self._glitches_sum = gauge("noisy_glitches_sum", "Isolated spikes with noise, summed since the start or the last reload", *_CLASS)
         self._residual = gauge(
             "noisy_energy_residual_joules", "Readings minus energy counter in the newest window, with noise", *_CLASS
         )
