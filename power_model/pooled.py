@@ -75,7 +75,7 @@ def pooled_quantiles(one: ClassRows, rows: Counts, points: int) -> Floats | None
     summed, first = _aligned(one.histograms, rows, moves)
     edges = float(one.edges_w[0]) + width * np.arange(first, first + summed.size + 1, dtype=np.float64)
     quantiles = quantile_function(project_histogram(summed, noise, readings), edges, points)
-    return (quantiles + _held_back(one, one.histograms, rows, moves, edges, points)) * gpus
+    return (quantiles + _held_back(one, one.histograms, rows, moves, (summed, first), edges, points)) * gpus
 
 
 def tail_noise(one: ClassRows, rows: Counts) -> float:
@@ -91,6 +91,7 @@ def _held_back(
     histograms: npt.NDArray[np.signedinteger[Any]],
     rows: Counts,
     moves: Counts,
+    pooled: tuple[Counts, int],
     edges_w: Floats,
     points: int,
 ) -> Floats:
@@ -98,7 +99,8 @@ def _held_back(
 
     A row's readings are a share s of the pool, but those near an end are all of its highest percent. Were the row's
     power added to the others' in step, it could not move a quantile by more than s times the clip range; so that is
-    what it may at most: half of it either way from where the quantile is without the row.
+    what it may at most: half of it either way from where the quantile is without the row. `pooled`: as `_aligned` has
+    it.
     """
     result = np.zeros(points, dtype=np.float64)
     readings = one.readings[rows]
@@ -107,7 +109,7 @@ def _held_back(
     if rows.size < 2 or not tried.size:
         return result
     at = (np.arange(points, dtype=np.float64) + 0.5) / points
-    pool, first = _aligned(histograms, rows, moves)
+    pool, first = pooled
     heights = np.cumsum(pool)
     usual = _rough_quantiles(heights / total, edges_w, at)
     half_w = float(one.edges_w[-1] - one.edges_w[0]) / 2

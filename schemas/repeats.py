@@ -6,10 +6,12 @@ Whatever does not fit is answered with None and takes the usual way, so that thi
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from hashlib import sha256
+from typing import Any
 from weakref import WeakValueDictionary
 
 from schemas.codec import MAX_VALUE_BYTES, NOT_DUE, SINGLE_OBJECT_MARKER, DecodedRecord, record_preimage
@@ -22,6 +24,9 @@ MAX_LAYOUTS = 2
 
 MAX_RECENT = 4
 """Layouts learned last, tried for every session: hosts of a kind change theirs together."""
+
+MAX_PATTERNS = 8
+"""Evidence, by the kinds of its items, that other evidence is compressed against: fleets share certificates."""
 
 SIGNATURE_BYTES = 64
 
@@ -48,6 +53,53 @@ _Tail = tuple[SessionEvidence | None, bytes | None, bytes | None, str | None]
 _ABSENT: _Tail = (None, None, None, NOT_DUE)
 
 
+class KeptEvidence(SessionEvidence):
+    """Evidence at rest: its bytes, compressed. What is asked of it is read from them anew; `opened` reads all at once.
+
+    Sessions keep their evidence for a change of policy or collateral, which is seldom, and it would be most of what is
+    known of them.
+    """
+
+    __slots__ = ("_packed", "_pattern")
+
+    @classmethod
+    def of(cls, evidence_bytes: bytes, pattern: bytes) -> KeptEvidence:
+        """Keep evidence by its bytes as `read_evidence` takes them; `pattern`: any bytes that may be like them."""
+        packer = zlib.compressobj(zdict=pattern)
+        made = object.__new__(cls)
+        object.__setattr__(made, "_packed", packer.compress(evidence_bytes) + packer.flush())
+        object.__setattr__(made, "_pattern", pattern)
+        return made
+
+    def opened(self) -> SessionEvidence:
+        """The evidence that it was made of."""
+        evidence, *_ = read_evidence(zlib.decompressobj(zdict=self._pattern).decompress(self._packed), 0)
+        if evidence is None:
+            raise ValueError("made of bytes that are no evidence")
+        return evidence
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("binding", "items"):
+            raise AttributeError(name)
+        return getattr(self.opened(), name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SessionEvidence):
+            return NotImplemented
+        return self.opened() == opened(other)
+
+    def __hash__(self) -> int:
+        return hash(self.opened())
+
+    def __repr__(self) -> str:
+        return repr(self.opened())
+
+
+def opened(evidence: SessionEvidence) -> SessionEvidence:
+    """Return `evidence` as it is read: parts of evidence at rest are read anew whenever they are asked for."""
+    return evidence.opened() if isinstance(evidence, KeptEvidence) else evidence
+
+
 @dataclass(slots=True)
 class _Known:
     """One session: the bytes its values begin with (framing, branch, names), and what follows them.
@@ -60,7 +112,7 @@ class _Known:
     fields: tuple[str, str, bytes]
     layouts: tuple[ReportLayout, ...] = ()
     tail_digest: bytes | None = None
-    evidence: SessionEvidence | None = None
+    evidence: KeptEvidence | None = None
     binding_bytes: bytes | None = None
 
     def use(self, layout: ReportLayout) -> None:
@@ -69,13 +121,18 @@ class _Known:
             return
         self.layouts = (layout, *(one for one in self.layouts if one is not layout))[:MAX_LAYOUTS]
 
-    def take_evidence(self, value: bytes, decoded: DecodedRecord) -> None:
+    def take_evidence(self, value: bytes, decoded: DecodedRecord, patterns: dict[tuple[str, ...], bytes]) -> None:
         """Remember the evidence that `value` carries."""
-        if decoded.evidence is None or decoded.evidence_absent_reason is not None:
+        taken = decoded.evidence_bytes
+        if decoded.evidence is None or taken is None or decoded.evidence_absent_reason is not None:
             return  # evidence, and a reason why there is none: legal, and nobody writes it
+        kinds = tuple(item.kind for item in decoded.evidence.items)
+        if kinds not in patterns and len(patterns) >= MAX_PATTERNS:
+            patterns.clear()
         after = self.body_at + len(decoded.preimage) - len(_PREFIX) + SIGNATURE_BYTES
         self.tail_digest = sha256(value[after:]).digest()
-        self.evidence, self.binding_bytes = decoded.evidence, decoded.binding_bytes
+        self.evidence = KeptEvidence.of(taken, patterns.setdefault(kinds, taken))
+        self.binding_bytes = decoded.binding_bytes
 
 
 class RepeatDecoder:
@@ -86,6 +143,7 @@ class RepeatDecoder:
         self._layouts: WeakValueDictionary[object, ReportLayout] = WeakValueDictionary()
         self._recent: deque[ReportLayout] = deque(maxlen=MAX_RECENT)
         self._numbers = Numbers()
+        self._patterns: dict[tuple[str, ...], bytes] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -163,8 +221,13 @@ class RepeatDecoder:
                 self._recent.appendleft(layout)
             known = self._take(value, body, report, layout)
         if known is not None and evidence_counts and decoded.evidence is not known.evidence:
-            known.take_evidence(value, decoded)
+            known.take_evidence(value, decoded, self._patterns)
         return layout
+
+    def evidence_of(self, session_id: bytes) -> SessionEvidence | None:
+        """The evidence that is remembered of a session, the object that its reports are decoded with; None without."""
+        known = self._sessions.get(session_id)
+        return None if known is None else known.evidence
 
     def _take(self, value: bytes, body: bytes, report: WindowReport, layout: ReportLayout) -> _Known:
         body_at = 10 if value[:2] == SINGLE_OBJECT_MARKER else 5

@@ -68,10 +68,18 @@ class Routine:
         verified: Verified,
         plans: tuple[ClassPlan, ...],
     ) -> None:
-        """Remember a report that was accepted; `value` is its record's."""
-        layout = self._decoder.learn(value, decoded, evidence_counts=decoded.evidence is session.evidence)
+        """Remember a report that was accepted; `value` is its record's.
+
+        Evidence that the session stands on is put to rest: the session has what the decoder remembers.
+        """
+        session_id, counts = decoded.body.session_id, decoded.evidence is session.evidence
+        before = self._decoder.evidence_of(session_id)
+        layout = self._decoder.learn(value, decoded, evidence_counts=counts)
         if layout is not None:
-            self._standing[decoded.body.session_id] = _Standing(layout, view.digest, verified, plans)
+            self._standing[session_id] = _Standing(layout, view.digest, verified, plans)
+        after = self._decoder.evidence_of(session_id)
+        if counts and after is not None and after is not before:
+            session.evidence = after
 
     def forget(self, state: DomainState) -> None:
         """Forget the sessions of a domain that it no longer has."""

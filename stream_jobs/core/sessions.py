@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from schemas.codec import DecodedRecord, report_data_of, session_id_of
 from schemas.errors import EnclaveScaleError
 from schemas.records import Policy, SessionBinding, SessionEvidence, WindowReport
+from schemas.repeats import opened
 from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.terms import Terms
@@ -64,7 +65,7 @@ def verify_evidence(
 ) -> Verified:
     """Verify evidence as received for `role` under `view` and `collateral` at `now_ms`."""
     return verify(
-        evidence=evidence,
+        evidence=opened(evidence),
         binding_bytes=binding_bytes,
         report_data=report_data_of(binding_bytes),
         session_id=session_id,

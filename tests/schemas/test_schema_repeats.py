@@ -265,10 +265,14 @@ def test_evidence_that_does_not_count_is_read_and_not_remembered() -> None:
     again = decoder.decode(value)
     assert again is not None
     assert again.evidence is not decoded.evidence
+    before = decoder.evidence_of(PLAIN.session_id)
+    assert before == EVIDENCE
     decoder.learn(value, decoded, evidence_counts=True)
     third = decoder.decode(value)
     assert third is not None
-    assert third.evidence is decoded.evidence
+    assert third.evidence is decoder.evidence_of(PLAIN.session_id) is not before
+    assert third.evidence == decoded.evidence == other
+    assert hash(third.evidence) == hash(other)
 
 
 @pytest.mark.parametrize(
