@@ -25,6 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from schemas.errors import EnclaveScaleError
+from stream_jobs.kafka_errors import access_error
 from stream_jobs.log_client import GroupClient, PartitionsLost, TryAgain
 from stream_jobs.log_jobs import Item, close_job, process_batch, tick_jobs
 from stream_jobs.log_metrics import LogMetrics
@@ -117,7 +118,7 @@ class LogAdapter:
         """Stop the worker because of `error`; the first one counts."""
         if self.failure is not None:
             return
-        known = error if isinstance(error, EnclaveScaleError) else AdapterFailed(repr(error))
+        known = error if isinstance(error, EnclaveScaleError) else access_error(error) or AdapterFailed(repr(error))
         self.failure = known
         self._metrics.failures.labels(known.code).inc()
         logger.critical("%s: %s %s", known.code, known, known.remedy, exc_info=None if known is error else error)
