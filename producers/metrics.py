@@ -64,7 +64,7 @@ class AgentMetrics:
         self._reloads = counter("reloads", "Reloads of the configuration by result (ok, refused)", "result")
         for result in ("ok", "refused"):
             self._reloads.labels(result)
-        self._policy_counter = gauge("policy_counter", "Counter of the policy in use")
+        self._policy_counter = gauge("policy_number", "Counter of the policy in use")
         self._policy_end = gauge("policy_not_after_timestamp_seconds", "End of the policy in use, Unix time")
         self._spool_entries = gauge("spool_entries", "Reports that wait for an acknowledgement")
         self._spool_bytes = gauge("spool_bytes", "Bytes of the reports that wait")
@@ -92,7 +92,7 @@ class AgentMetrics:
         self._lateness = gauge(
             "sampler_lateness_seconds",
             "Lateness of the last minutes' polls, monotonic clock; 1 is the worst",
-            "quantile",
+            "level",
         )
         self._flags = counter("sampler_flagged_windows", "Windows in which a condition was met on any GPU", "flag")
         self._flagged_gpus = gauge(
@@ -227,8 +227,8 @@ class AgentMetrics:
 
     def lateness(self, *, p50_ms: float, p99_ms: float, max_ms: float) -> None:
         """Take how late the last polls were (`producers.sample.sampler.Jitter`), ms."""
-        for quantile, late_ms in (("0.5", p50_ms), ("0.99", p99_ms), ("1", max_ms)):
-            self._lateness.labels(quantile).set(late_ms / 1000)
+        for level, late_ms in (("0.5", p50_ms), ("0.99", p99_ms), ("1", max_ms)):
+            self._lateness.labels(level).set(late_ms / 1000)
 
     def session(self, host: str, *, age_ms: int, max_age_ms: int | None, renewals: int, failures: int) -> None:
         """Take the age of a host's evidence, when it must be renewed (None: never), and its totals."""

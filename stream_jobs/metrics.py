@@ -117,7 +117,7 @@ class DomainMetrics:
         self._window = gauge("window_seconds", "Length of the newest window")
         self._reach = gauge("reach_seconds", "How far below the watermark records still matter: a restart reads so much")
         self._mean = interval("mean", "Mean power over the newest window")
-        self._quantile = interval("quantile", "Quantile of the power over the newest window", "quantile")
+        self._quantile = interval("quantile", "Quantile of the power over the newest window", "level")
         self._margin = interval("margin", "Limit less the policy's quantile of the power")
         self._limit = gauge("limit_watts", "The domain's limit, as the policy says")
         self._withheld = gauge("margin_withheld", "1 where the newest window has no margin")

@@ -170,7 +170,7 @@ class PolicyMetrics:
     def collect(self) -> Iterator[Metric]:
         """Read what the store knows; no broker is asked."""
         newest = self._store.newest
-        counter = GaugeMetricFamily("enclavescale_policy_counter", "Counter of the newest trusted policy")
+        counter = GaugeMetricFamily("enclavescale_policy_number", "Counter of the newest trusted policy")
         end = GaugeMetricFamily(
             "enclavescale_policy_expiry_timestamp_seconds", "End of the newest trusted policy, after which all is refused"
         )

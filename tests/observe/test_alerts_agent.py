@@ -25,7 +25,7 @@ def recording() -> Recording:
 @pytest.fixture
 def quiet_worker() -> str:
     """A worker that says nothing wrong, beside the agent."""
-    return "enclavescale_policy_counter 1\n"
+    return "enclavescale_policy_number 1\n"
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_an_old_policy(tmp_path: Path, recording: Recording, bench: AgentBench) 
     for _ in range(3):
         worker.window()
     worker.lose()
-    text = "\n".join(line for line in worker.text().splitlines() if line.startswith("enclavescale_policy_counter"))
+    text = "\n".join(line for line in worker.text().splitlines() if line.startswith("enclavescale_policy_number"))
     bench.run(recording, 62, worker=text + "\n")
     assert_firing(recording, {"AgentPolicyBehind"}, tmp_path)
 

@@ -114,10 +114,10 @@ def test_metrics_say_which_policy_it_is_and_when_it_ends(monkeypatch: pytest.Mon
     topic = Topic()
     store = topic.store(monkeypatch, SIGNER)
     registry.register(PolicyMetrics(store))
-    assert registry.get_sample_value("enclavescale_policy_counter") is None
+    assert registry.get_sample_value("enclavescale_policy_number") is None
     topic.values += [value(3), value(3, limit_w=1), value(9, key=STRANGER), b"junk", b"more junk"]
     store.refresh()
-    assert registry.get_sample_value("enclavescale_policy_counter") == 3
+    assert registry.get_sample_value("enclavescale_policy_number") == 3
     assert registry.get_sample_value("enclavescale_policy_expiry_timestamp_seconds") == strict().not_after_ms / 1000
     for code, count in (("POLICY_EQUIVOCATION", 1), ("POLICY_UNTRUSTED", 1), ("MALFORMED", 2)):
         assert registry.get_sample_value("enclavescale_policy_ignored_total", {"code": code}) == count

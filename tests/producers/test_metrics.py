@@ -16,7 +16,7 @@ from producers.metrics import AgentMetrics
 PREFIX = "enclavescale_agent_"
 UNITS = {"seconds", "bytes", "joules", "total", "info"}
 COUNTS = {  # plain numbers of things, and epsilon, which has no unit
-    "policy_counter",
+    "policy_number",
     "policy_max_epsilon",
     "spool_entries",
     "publisher_in_flight",
@@ -124,7 +124,7 @@ def test_units_are_the_base_units(registry: CollectorRegistry, metrics: AgentMet
     metrics.reloaded(False)
     expected = {
         ("info", ("version", "1.2.3"), ("source", "nvml"), ("sampler_mode", "instant"), ("tee", "tsm")): 1,
-        ("policy_counter",): 7,
+        ("policy_number",): 7,
         ("policy_not_after_timestamp_seconds",): 1_800_000_000.5,
         ("policy_max_epsilon",): 1.0,
         ("windows_total",): 1,
@@ -142,8 +142,8 @@ def test_units_are_the_base_units(registry: CollectorRegistry, metrics: AgentMet
         ("sampler_stale_polls_total",): 2,
         ("sampler_clock_steps_total",): 1,
         ("sampler_failures_total",): 4,
-        ("sampler_lateness_seconds", ("quantile", "0.99")): 0.004,
-        ("sampler_lateness_seconds", ("quantile", "1")): 0.02,
+        ("sampler_lateness_seconds", ("level", "0.99")): 0.004,
+        ("sampler_lateness_seconds", ("level", "1")): 0.02,
         ("session_age_seconds", ("host", "h")): 1.0,
         ("session_renewals_total", ("host", "h")): 2,
         ("session_renewal_failures_total", ("host", "h")): 2,
