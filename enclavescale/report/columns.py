@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,12 +127,17 @@ class Series:
         if figures is not None:
             column.take(figures)
         column.verdicts[verdict] += 1
-        while len(self._columns) > MAX_COLUMNS:
-            self._halve()
+        self.shrink(MAX_COLUMNS)
 
-    def _halve(self) -> None:
-        self.width_ms *= 2
-        self._merge()
+    def put(self, column: Column) -> None:
+        """Take a column as it is, of this series' width."""
+        self._columns[column.start_ms // self.width_ms] = column
+
+    def shrink(self, most: int) -> None:
+        """Merge neighbours until there are `most` columns at most."""
+        while len(self._columns) > most:
+            self.width_ms *= 2
+            self._merge()
 
     def _merge(self) -> None:
         merged: dict[int, Column] = {}
@@ -140,6 +146,38 @@ class Series:
             if known is not column:
                 known.merge(column)
         self._columns = merged
+
+
+def thinned(columns: Mapping[str, Any], most: int) -> Mapping[str, Any]:
+    """What `columns_of` gave, in `most` columns or fewer: neighbours become one. No extreme is lost."""
+    if len(columns["start_ms"]) <= most:
+        return columns
+    series = Series()
+    series.window_ms, series.width_ms = columns["window_ms"], columns["column_ms"]
+    for number, start_ms in enumerate(columns["start_ms"]):
+        series.put(_column(columns, number, start_ms))
+    series.shrink(most)
+    return columns_of(series)
+
+
+def _column(columns: Mapping[str, Any], number: int, start_ms: int) -> Column:
+    def pair(name: str) -> tuple[int, int] | None:
+        found = columns[name][number]
+        return None if found is None else (found[0], found[1])
+
+    mean, margin = columns["mean_w"][number], columns["margin_w"][number]
+    return Column(
+        start_ms=start_ms,
+        end_ms=columns["end_ms"][number],
+        figures=columns["windows"][number],
+        verdicts=Counter(columns["verdicts"][number]),
+        mean=None if mean is None else Span(*mean),
+        margin=None if margin is None else Span(*margin),
+        limit_w=pair("limit_w"),
+        coverage_ppm=pair("coverage_ppm"),
+        quorum_ppm=columns["quorum_ppm"][number],
+        refused=Counter(columns["refused"][number]),
+    )
 
 
 def columns_of(series: Series) -> dict[str, Any]:

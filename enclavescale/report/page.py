@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from enclavescale.live import moment
+from enclavescale.report.columns import thinned
 from enclavescale.report.plots import Plot, domain_plots
 from stream_jobs.replay.verdicts import Verdict
 
@@ -22,6 +23,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 MAX_PLOTTED = 20
 """Domains with plots."""
+
+PLOTTED_COLUMNS = 1_600
+"""Columns drawn of all domains together: a page of many domains is still one that can be sent by mail."""
 
 MAX_TEXT = 400
 """Characters shown of one text."""
@@ -61,6 +65,8 @@ def render_page(facts: Mapping[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     result = facts["result"]
+    most = PLOTTED_COLUMNS // max(1, min(MAX_PLOTTED, len(facts["domains"])))
+    plotted = [thinned(one["columns"], most) for one in facts["domains"]]
     page = _environment().get_template("report.html.j2")
     text = page.render(
         facts,
@@ -71,7 +77,8 @@ def render_page(facts: Mapping[str, Any]) -> str:
         meanings={one.value: text for one, text in MEANINGS.items()},
         records=sum(one["records"] for one in result["partitions"]),
         different=sum(result["verdicts"].values()) - result["verdicts"].get(Verdict.IDENTICAL.value, 0),
-        drawn=[_drawn(one["columns"], number) for number, one in enumerate(facts["domains"])],
+        drawn=[_drawn(one, number) for number, one in enumerate(plotted)],
+        thinned=any(one is not domain["columns"] for one, domain in zip(plotted, facts["domains"], strict=True)),
         most_plotted=MAX_PLOTTED,
         reservations=_reservations(facts),
         tcb=_tcb(facts["sessions"]),

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enclavescale.report.columns import MAX_COLUMNS, Series, columns_of, coverage_ppm
+from enclavescale.report.columns import MAX_COLUMNS, Series, columns_of, coverage_ppm, thinned
 from tests.report.samples import T0, W, figures_at
 
 
@@ -60,3 +60,18 @@ def test_what_nobody_believes_has_a_verdict_and_no_figures() -> None:
     series.add(T0, "extra", None)
     said = columns_of(series)
     assert (said["mean_w"], said["windows"], said["verdicts"]) == ([None], [0], [{"extra": 1}])
+
+
+@given(windows=st.integers(1, 300), most=st.integers(1, 120), seed=st.integers(0, 1 << 30))
+@settings(max_examples=30, deadline=None)
+def test_what_is_thinned_for_a_plot_is_what_fewer_columns_would_have_been(windows: int, most: int, seed: int) -> None:
+    rng = random.Random(seed)
+    whole, few = Series(W), Series(W)
+    for number in sorted(rng.sample(range(2 * windows), windows)):
+        figures = figures_at(number, rng, mean_w=None) if rng.random() < 0.1 else figures_at(number, rng)
+        for series in (whole, few):
+            series.add(T0 + number * W, "identical", figures)
+    before = columns_of(whole)
+    few.shrink(most)
+    assert thinned(before, most) == columns_of(few)
+    assert before == columns_of(whole)

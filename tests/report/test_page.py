@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from enclavescale.report.columns import MAX_COLUMNS
 from enclavescale.report.page import MAX_PLOTTED, MAX_TEXT, render_page
 from stream_jobs.replay.verdicts import Verdict
 from tests.house.source import ROOT
@@ -205,6 +206,17 @@ def test_many_windows_and_domains_stay_a_small_file(monkeypatch: pytest.MonkeyPa
     assert "The first 2 of 5 domains have plots" in page.all_text
     drawn = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
     assert sum(map(len, drawn)) * MAX_PLOTTED / 2 < 6_000_000
+
+
+def test_twenty_domains_are_still_a_page_for_a_mail() -> None:
+    verdicts = [one for number in range(MAX_PLOTTED) for one in verdicts_of(MAX_COLUMNS, f"hall-{number}", number)]
+    facts = facts_of(verdicts)
+    before = json.dumps(facts)
+    text = render_page(facts)
+    assert len(text.encode()) < 2_000_000
+    assert "spans more windows than one of report.json" in read_page(text).all_text
+    assert json.dumps(facts) == before, "report.json has what the plots leave out"
+    assert "spans more windows than one" not in render_page(facts_of(verdicts[:MAX_COLUMNS]))
 
 
 def test_the_same_facts_give_the_same_bytes_in_any_process() -> None:
