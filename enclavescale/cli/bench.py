@@ -16,6 +16,7 @@ from enclavescale.bench.margin import MODE_CHOICES, bench_margin
 from enclavescale.bench.margin_screen import margin_screen
 from enclavescale.bench.margin_trial import NOISES, MarginSpec
 from enclavescale.cli.bench_attacks import attacks
+from enclavescale.cli.bench_attestation import attestation
 from enclavescale.cli.bench_byzantine import byzantine
 from enclavescale.cli.bench_options import fleet_options, run_options, traces_option
 from enclavescale.cli.common import EXIT_CODES, FiniteRange, errors, json_option, say
@@ -148,3 +149,4 @@ def margin(
 
 bench_group.add_command(byzantine)
 bench_group.add_command(attacks)
+bench_group.add_command(attestation)
