@@ -31,6 +31,7 @@ TIMEOUT_S = 15.0
 HOST_WAIT_S = 2.0
 """Longest wait of an agent for brokers that may be away, s: sampling begins after it."""
 
+_SUPER_USER = "Rights are read with DESCRIBE and set with ALTER on the cluster: run this as a super user."
 _NO_AUTHORIZER = KafkaError.SECURITY_DISABLED
 
 
@@ -73,15 +74,24 @@ def _answer(future: Any, what: str) -> Any:
             raise NoAuthorizer("the brokers have no authorizer") from error
         if isinstance(access_error(error), NotAuthorized):
             raise NotAuthorized(
-                f"{what}: {error.args[0].str()}",
-                remedy="Rights are read with DESCRIBE and set with ALTER on the cluster: run this as a super user.",
+                f"{what}: {error.args[0].name()}",  # the broker's text is a dump of its request
+                remedy=_SUPER_USER,
             ) from error
         raise ClusterUnreachable(f"{what}: {error.args[0].str()}") from error
     except TimeoutError as error:
         raise ClusterUnreachable(f"{what}: no answer within {TIMEOUT_S:.0f} s") from error
 
 
+def _check_reading(admin: AdminClient) -> None:
+    """The client library shows an empty list to whoever may not read ACLs: ask first."""
+    future = admin.describe_cluster(include_authorized_operations=True, request_timeout=TIMEOUT_S)
+    said = _answer(future, "the cluster cannot be asked").authorized_operations
+    if said is not None and not {one.name for one in said} & {"DESCRIBE", "ALTER", "ALL"}:
+        raise NotAuthorized("ACLs cannot be read: this client may not DESCRIBE the cluster", remedy=_SUPER_USER)
+
+
 def _standing(admin: AdminClient, principal: str) -> list[Any]:
+    _check_reading(admin)
     everything: Any = None  # the stubs want a name and a host, the client takes None for any
     wanted = AclBindingFilter(
         ResourceType.ANY,

@@ -235,6 +235,14 @@ class KafkaBroker:
         if done.returncode != 0:
             raise BrokerError(f"formatting failed: {(done.stdout + done.stderr)[-2000:]}")
 
+    def tool(self, name: str, *arguments: str) -> str:
+        """What one of Kafka's own tools, a class with `main`, says. Raises `BrokerError` where it fails."""
+        command = self._java(name, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=READY_TIMEOUT_S, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"{name} failed: {(done.stdout + done.stderr)[-2000:]}")
+        return done.stdout
+
     def format_arguments(self) -> list[str]:
         """What else the storage tool is told; users of a broker that has them."""
         return []

@@ -80,6 +80,11 @@ class Estate:
         """What nobody may find anywhere."""
         return list(self.broker.passwords.values())
 
+    def written(self) -> list[str]:
+        """Everything that commands, processes and the broker have written."""
+        logs = [self.broker.log_path, *self.directory.glob("*.log")]
+        return [*self.heard, *(path.read_text(errors="replace") for path in logs)]
+
     def config(self, name: str, kafka: Mapping[str, str]) -> Path:
         """A settings file with table `kafka`; the password in a file of its own, as an operator would keep it."""
         table = dict(kafka)

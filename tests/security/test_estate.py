@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from schemas.topics import TopicNames
+from stream_jobs.reading import open_reader, read_range, watermarks
 from tests.security.estate import GROUP, PREFIX, ROLES, Estate, wait_until
 
 pytestmark = pytest.mark.broker
@@ -75,6 +79,36 @@ def test_every_role_does_its_work(estate: Estate) -> None:
         assert done.exit_code == 0, done.output
 
 
+def test_drift_is_seen_and_mended(estate: Estate) -> None:
+    """One right less and one more than the role; applying adds the one and leaves the other for a person."""
+    user = ROLES["page"]
+    policy, beacons = f"{PREFIX}.policy.v1", f"{PREFIX}.beacons.v1"
+    arguments = [*estate.options("root", estate.broker.client("root")), "--role", "page", "--principal", f"User:{user}"]
+    set_right(estate, user, ResourceType.TOPIC, policy, AclOperation.READ, on=False)
+    set_right(estate, user, ResourceType.TOPIC, beacons, AclOperation.WRITE, on=True)
+    found = estate.run("access", "check", *arguments)
+    assert found.exit_code == 3
+    assert found.stdout.splitlines() == [
+        f"missing  READ topic {policy}",
+        f"extra    ALLOW WRITE topic {beacons}",
+        "2 differences",
+    ]
+    mended = json.loads(estate.run("access", "apply", *arguments, "--json").stdout)
+    assert [(one["name"], one["operation"]) for one in mended["added"]] == [(policy, "READ")]
+    assert json.loads(estate.run("access", "apply", *arguments, "--json").stdout)["added"] == []
+    set_right(estate, user, ResourceType.TOPIC, beacons, AclOperation.WRITE, on=False)
+    assert estate.run("access", "check", *arguments).exit_code == 0
+
+
+def test_kafkas_own_tool_takes_the_line_of_the_quota(estate: Estate) -> None:
+    bootstrap = estate.broker.bootstrap
+    arguments = ["--role", "host", "--principal", f"User:{ROLES['host']}", "--bootstrap", bootstrap, "--json"]
+    words = shlex.split(json.loads(estate.run("access", "commands", *arguments).stdout)["quota"])
+    at = words.index("--command-config")
+    done = estate.broker.tool("kafka.admin.ConfigCommand", *words[1:at], *words[at + 2 :])
+    assert f"Completed updating config for user {ROLES['host']}" in done
+
+
 REPORTS = f"{PREFIX}.window-reports.v1"
 
 
@@ -123,3 +157,19 @@ def test_a_worker_that_loses_a_right_ends_and_says_which(
     assert last
     assert "NOT_AUTHORIZED" in last[-1], last
     assert name in last[-1]
+
+
+def test_no_secret_was_written(estate: Estate) -> None:
+    """Last in this file: in logs, with -v too, in what commands say, and in every record on every topic."""
+    for secret in estate.secrets():
+        assert not any(secret in one for one in estate.written())
+    reader = open_reader(estate.broker.client("root"))
+    records = []
+    for topic in dataclasses.astuple(TopicNames.with_prefix(PREFIX)):
+        low, end = watermarks(reader, topic, 0, 20)
+        records += read_range(reader, topic, 0, low, end, 20)
+    reader.close()
+    assert len(records) > 10
+    bytes_of = [repr((one.key(), one.value(), one.headers())) for one in records]
+    for secret in estate.secrets():
+        assert not any(secret in one for one in bytes_of)
