@@ -23,6 +23,7 @@ from stream_jobs.output import OutputPublisher
 from stream_jobs.policy_store import PolicyStore
 from stream_jobs.reading import ReadFailed
 from stream_jobs.tail import Published, TailReader
+from stream_jobs.tracing import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class JobContext:
     collateral: CollateralStore | None = None
     beacons: BeaconIssuer | None = None
     metrics: JobMetrics = field(default_factory=JobMetrics)
+    tracer: Tracer = NO_TRACER
     gate: SchemaGate | None = None
 
     def make_job(
@@ -193,7 +195,7 @@ class DomainJob:
                 self._reject(record, effect)
                 refused = True
             else:
-                self._emit(effect)
+                self._emit(effect, record)
         if self._core.resume_offset != before:
             self._context.publisher.settle()  # an idle close without an output moves it, too
         self._done = record.offset
@@ -208,7 +210,7 @@ class DomainJob:
         self._context.publisher.reject(record, rejection)
         self._context.metrics.refused.labels(rejection.code).inc()
 
-    def _emit(self, made: Emission) -> None:
+    def _emit(self, made: Emission, cause: LogRecord) -> None:
         output, domains = made.output, self._context.metrics.domains
         domains.output(output)
         self._shown.add(output.domain)
@@ -216,7 +218,8 @@ class DomainJob:
         key = (output.domain, output.window_start_ms, output.revision)
         if close < self._warm or (close == self._warm and key in self._published.digests):
             return
-        self._context.publisher.emit(made)
+        with self._context.tracer.output(output, cause) as headers:
+            self._context.publisher.emit(made, headers)
         if close > self._warm:
             self._published.digests = {}
             self._published.last_close = close

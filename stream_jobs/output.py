@@ -30,6 +30,7 @@ from schemas.topics import MAX_MESSAGE_BYTES, TopicNames
 from stream_jobs.core.effects import ControlWanted, Emission, Rejection
 from stream_jobs.log_record import LogRecord, PublishFailed
 from stream_jobs.metrics import Stages
+from stream_jobs.tracing import Headers
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +127,9 @@ class OutputPublisher:
         elif now - self._unsettled_since >= SETTLE_S:
             self.settle()
 
-    def emit(self, made: Emission) -> None:
-        """Publish one output: what was refused below it first, then its manifests, then itself."""
+    def emit(self, made: Emission, headers: Headers = ()) -> None:
+        """Publish one output, with `headers` beside its own: what was refused below it first, then its manifests, then
+        itself."""
         session = self._identity.session
         output = made.output
         key = f"{output.domain}/{output.window_start_ms}".encode()
@@ -143,14 +145,14 @@ class OutputPublisher:
             value = encode_signed_output(
                 made.output_bytes, session.sign(output_preimage(made.output_bytes)), worker, self._framing
             )
-        headers = cloud_event(
+        own = cloud_event(
             made.digest, output.domain, "org.enclavescale.fleet-power.v1", output.window_end_ms, output.revision
         )
         with self._stages.timed("publish"):
             for manifest in manifests:
                 self._produce(self._topics.manifests, output.source.partition, key, manifest, [])
             self.settle()
-            self._produce(self._topics.output, output.source.partition, key, value, headers)
+            self._produce(self._topics.output, output.source.partition, key, value, [*own, *headers])
             self.settle()
 
     def control(self, wanted: ControlWanted, partition: int) -> None:

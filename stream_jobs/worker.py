@@ -34,6 +34,7 @@ from stream_jobs.policy_store import PolicyMetrics, PolicyStore, PolicyTrust
 from stream_jobs.reading import ReadFailed, open_reader
 from stream_jobs.settings import LogSettings
 from stream_jobs.tail import TailReader
+from stream_jobs.tracing import NO_TRACER, Tracer
 from verifier.cache import SessionCache
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class WorkerConfig:
     policy_wait_s: float = POLICY_WAIT_S
     beacon_interval_ms: int | None = None
     observer: WorkerObserver = field(default_factory=NoObserver)
+    tracer: Tracer = NO_TRACER
 
 
 def aggregator_binding(config: WorkerConfig, cluster_id: str | None, now_ms: int) -> Callable[[bytes], SessionBinding]:
@@ -208,6 +210,7 @@ def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> 
         collateral=collateral,
         beacons=beacons,
         metrics=JobMetrics(registry, stages),
+        tracer=config.tracer,
     )
     config.observer.started(WorkerFacts(store, collateral))
     worker = LogWorker(

@@ -98,10 +98,15 @@ def worker(
     With --json one object at the end says how it ended; `enclavescale --log-format json worker …` makes every log line
     one.
     """
+    from enclavescale.tracing import open_tracer  # noqa: PLC0415
     from enclavescale.worker_watch import WorkerWatch  # noqa: PLC0415  Faust is slow to load
     from stream_jobs.worker import WorkerConfig, run_worker  # noqa: PLC0415
 
-    with errors(as_json), WorkerWatch(ready_lag_s=ready_lag, linger_s=linger) as watch:
+    with (
+        errors(as_json),
+        WorkerWatch(ready_lag_s=ready_lag, linger_s=linger) as watch,
+        open_tracer("enclavescale-worker") as tracer,
+    ):
         provider = quotes(tee, tee_directory, host_id, tee_image)
         if provider.simulated:
             click.echo(SIMULATED_BANNER, err=True)
@@ -128,6 +133,7 @@ def worker(
             ),
             beacon_interval_ms=round(beacon_interval * 1000) or None,
             observer=watch,
+            tracer=tracer,
         )
         if listen is not None:
             watch.listen(listen)
