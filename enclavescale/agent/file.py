@@ -101,10 +101,12 @@ class ProduceSpec:
     (uncompressed points, hexadecimal). `tee`: `tsm` (Linux configfs; `tee_directory`: its reports, if they are not
     where Linux has them) or `simulated`, which needs `tee_directory` (its key material) and claims to measure
     `tee_image`. `evidence_max_age_s`: age at which evidence is renewed at the latest; `follow_beacons`: also when an
-    aggregator asks. `listen`: HOST:PORT of /metrics, /livez, /readyz. `speed` 0 means real time; else event time runs
-    `speed` times as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until
-    stopped. `registry`: a Schema Registry, whose ids the values carry. `gated`: windows wait until they are released on
-    stdin (`enclavescale.gate`), and the run ends with stdin. Kafka properties stand in the same file, in a table `kafka`.
+    aggregator asks. `check_aggregator`: look at the domain's outputs, and show whether an attested aggregator made
+    them. `listen`: HOST:PORT of /metrics, /livez, /readyz. `speed` 0 means real time; else event time runs `speed`
+    times as fast from `start_ms`, which corresponds to the Unix time `origin_ms`. `windows` 0 means until stopped.
+    `registry`: a Schema Registry, whose ids the values carry. `gated`: windows wait until they are released on
+    stdin (`enclavescale.gate`), and the run ends with stdin. Kafka properties stand in the same file, in a table
+    `kafka`.
     """
 
     policy: str
@@ -116,6 +118,7 @@ class ProduceSpec:
     tee_image: str = "enclavescale-host"
     evidence_max_age_s: int = 3_600
     follow_beacons: bool = False
+    check_aggregator: bool = False
     evidence_interval: int = 0
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     listen: str = ""
@@ -157,6 +160,10 @@ def check_spec(spec: ProduceSpec) -> None:
             raise _wrong(f"{name} is a path", name)
     if spec.speed > MAX_SPEED or not 0 < spec.budget.w_event_windows <= MAX_W_EVENT_WINDOWS:
         raise _wrong(f"speed is at most {MAX_SPEED}, w_event_windows 1 to {MAX_W_EVENT_WINDOWS}", "speed")
+    if spec.check_aggregator and not spec.policy_signers:
+        raise _wrong(
+            "check_aggregator needs policy_signers: who else would say which aggregators count", "policy_signers"
+        )
     ids = [host.host_id for host in spec.hosts]
     if not ids or len(set(ids)) != len(ids):
         raise _wrong("an agent needs hosts with different ids", "hosts")

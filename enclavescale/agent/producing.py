@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 
+from enclavescale.agent.aggregators import AggregatorCheck
 from enclavescale.agent.file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
 from enclavescale.agent.policy import check_grade, check_tee, enrolment_of, profile_of, read_policy, schedule_of
 from enclavescale.agent.sessions import MakeSession, cpu_quotes, host_devices, session_maker
@@ -30,6 +31,7 @@ from producers.renewal import Place, SessionKeeper, wall_clock_ms
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import Beacon, Policy
 from schemas.topics import TopicNames
+from stream_jobs.policy_store import PolicyTrust
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class Assembly:
     hosts: tuple[WatchedHost, ...]
     policy_counter: int
     beacons: BeaconFollower | None = None
+    aggregators: AggregatorCheck | None = None
 
     @property
     def sources(self) -> list[HostSources]:
@@ -97,8 +100,9 @@ class Assembly:
 
     def close(self) -> None:
         """End what renews its sessions; sources belong to the pool."""
-        if self.beacons is not None:
-            self.beacons.close()
+        for one in (self.beacons, self.aggregators):
+            if one is not None:
+                one.close()
         for host in self.hosts:
             host.keeper.close()
 
@@ -263,6 +267,7 @@ class Production:
             raise ConfigError("evidence must last for two windows at least", field="evidence_max_age_s")
         hosts, watched = [], []
         beacons = _follow(spec, kafka) if spec.follow_beacons else None
+        aggregators: AggregatorCheck | None = None
         try:
             heard = _first_beacon(beacons, policy)
             for host, plan in plans.items():
@@ -274,6 +279,8 @@ class Production:
                 if beacons is not None:
                     beacons.tell(keeper.demand)
             config = self._config(spec, kafka, policy, first, tuple(hosts))
+            if spec.check_aggregator:
+                aggregators = _check(spec, kafka, policy, {plan.profile.domain for plan in plans.values()})
         except BaseException:
             if beacons is not None:
                 beacons.close()
@@ -281,9 +288,15 @@ class Production:
                 one.keeper.close()
             raise
         watch = HostWatch(
-            self.instruments, policy, watched, tee=spec.tee, in_force=lambda done: self._taken_over(assembly, done)
+            self.instruments,
+            policy,
+            watched,
+            tee=spec.tee,
+            in_force=lambda done: self._taken_over(assembly, done),
+            aggregators=aggregators,
         )
-        assembly = Assembly(dataclasses.replace(config, observer=watch), tuple(watched), policy.counter, beacons)
+        made = dataclasses.replace(config, observer=watch)
+        assembly = Assembly(made, tuple(watched), policy.counter, beacons, aggregators)
         return assembly
 
     def _config(
@@ -334,6 +347,15 @@ def _follow(spec: ProduceSpec, kafka: Mapping[str, str]) -> BeaconFollower:
     names = TopicNames.with_prefix(spec.topic_prefix)
     framing = open_framing(spec.registry or RegistryOptions(), names)
     return BeaconFollower(kafka, names.beacons, framing=framing).start()
+
+
+def _check(spec: ProduceSpec, kafka: Mapping[str, str], policy: Policy, domains: Set[str]) -> AggregatorCheck:
+    """The aggregators of these domains are looked at with consumers of its own."""
+    trust = PolicyTrust(tuple(bytes.fromhex(one) for one in spec.policy_signers))
+    places = {rule.domain: rule.partition for rule in policy.domains if rule.domain in domains}
+    names = TopicNames.with_prefix(spec.topic_prefix)
+    framing = open_framing(spec.registry or RegistryOptions(), names)
+    return AggregatorCheck(kafka, names, trust, places, framing=framing).start()
 
 
 def _first_beacon(beacons: BeaconFollower | None, policy: Policy) -> Beacon | None:

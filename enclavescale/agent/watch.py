@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 
+from enclavescale.agent.aggregators import CHECK_S, AggregatorCheck
 from enclavescale.agent.notify import Notifier
 from enclavescale.agent.sources import HostSources
 from enclavescale.endpoint import Endpoint, endpoint_app
@@ -32,6 +33,9 @@ LOOP_S = 120.0
 
 BROKER_S = 180.0
 """So long may acknowledgements stay away before the answer says so, s."""
+
+AGGREGATOR_S = 5 * CHECK_S
+"""So long may nothing be found that proves the aggregator before the answer says so, s."""
 
 LOOK_S = 1.0
 """Between two looks at spool, publisher, sampler and session: the loop turns more often, a scraper does not look so
@@ -55,11 +59,18 @@ class Instruments:
     health: Health = field(default_factory=Health)
     notifier: Notifier = field(default_factory=Notifier.from_environment)
     metrics: AgentMetrics = field(init=False)
+    attested: Gauge = field(init=False)
     endpoint: Endpoint | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody asks for
         self.metrics = AgentMetrics(self.registry)
+        self.attested = Gauge(
+            "enclavescale_agent_aggregator_attested",
+            "1 where the newest output of every domain here is an attested aggregator's",
+            registry=self.registry,
+        )
+        self.attested.set(math.nan)
         self.health.expect("start", Need.READY, within_s=math.inf)  # probes come before everything is open
 
     def listen(self, address: str) -> None:
@@ -86,6 +97,7 @@ class Instruments:
 class HostWatch:
     """An `AgentObserver` of one configuration; a reload makes another over the same instruments.
 
+    `aggregators` is shown as it stands.
     `in_force` is called when the agent has gone over to this configuration (True) or could not (False). `now`: a
     monotonic clock, s; `wall_ms`: Unix time, ms.
     """
@@ -98,9 +110,11 @@ class HostWatch:
         *,
         tee: str,
         in_force: Callable[[bool], None],
+        aggregators: AggregatorCheck | None = None,
         now: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
+        self._aggregators, self._looks_before = aggregators, 0
         self._instruments = instruments
         self._metrics, self._health = instruments.metrics, instruments.health
         self._notifier = instruments.notifier
@@ -196,11 +210,27 @@ class HostWatch:
         else:
             self._health.forget("sampler")
         self._health.expect("broker", Need.SHOWN, within_s=max(3 * window_s, BROKER_S))
+        if self._aggregators is not None:
+            self._health.expect("aggregator", Need.SHOWN, within_s=AGGREGATOR_S)
+        else:
+            self._health.forget("aggregator")
 
     def _look(self, agent: Agent) -> None:
         self._look_at_spool(agent)
         self._look_at_publisher(agent)
         self._look_at_sessions(agent)
+        self._look_at_aggregator()
+
+    def _look_at_aggregator(self) -> None:
+        state = None if self._aggregators is None else self._aggregators.state()
+        if state is None or state.looks == self._looks_before:
+            return
+        self._looks_before = state.looks
+        self._instruments.attested.set(state.code is None)
+        if state.code is None:
+            self._health.ok("aggregator", f"{state.passed} records passed over" if state.passed else "")
+        else:
+            self._health.fail("aggregator", state.code, state.detail)
 
     def _look_at_spool(self, agent: Agent) -> None:
         stats = agent.spool.stats(self._wall_ms())
