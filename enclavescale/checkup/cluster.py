@@ -174,7 +174,7 @@ def check_registry(url: str, topic: str, timeout_s: float) -> Iterator[Finding]:
     if parts.username:
         pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
-    remedy = "Check registry.url, the network and its credentials. The agent itself does not ask the registry."
+    remedy = "Check registry.url, the network and its credentials. The agent asks it at its start."
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310  checked above
             subjects = json.loads(answer.read(MAX_ANSWER_BYTES))
@@ -194,5 +194,5 @@ def check_registry(url: str, topic: str, timeout_s: float) -> Iterator[Finding]:
     if subject in subjects:
         yield ok("registry.subject", subject)
     else:
-        remedy = "Register schemas/avsc/SignedRecord.v1.avsc under this name; producers register nothing by themselves."
+        remedy = "Run `enclavescale schemas register`; producers register nothing by themselves."
         yield warn("registry.subject", f"no subject {subject}", remedy)

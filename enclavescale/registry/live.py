@@ -36,7 +36,7 @@ LIST_HOLDS_S = 5.0
 NEWER_AGAIN_S = 30.0
 """A schema of a newer release is looked at again after so long, s: only a newer worker reads it."""
 
-MAX_WAIT_S = 30.0
+MAX_WAIT_S = 10.0
 """Between two tries while the registry is away, s, at most; the first come after one."""
 
 MAX_MET = 1024

@@ -64,6 +64,7 @@ def fetched() -> Path:
 
 
 @pytest.mark.broker
+@pytest.mark.soak
 def test_connect_writes_the_rows_into_a_file(kafka: KafkaBroker, make_topics: MakeTopic, tmp_path: Path) -> None:
     topic = make_topics("rows")
     done = subprocess.run(
