@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from attester.simulated import SimulatedTee
-from enclavescale.access.quotas import STEP_BYTES, Load, quota_of
+from enclavescale.access.quotas import STEP_BYTES, Load, Quota, quota_of
 from enclavescale.access.roles import READ, ROLES, WRITE, check_principal, grants_of, role_of
 from enclavescale.fleet import demo_fleet
 from enclavescale.policy.document import to_toml
+from enclavescale.secrets import SECRETS, TOKEN_FILE
 from producers.backoff import CATCH_UP
 from schemas.errors import ConfigError
 from schemas.topics import MAX_MESSAGE_BYTES, TOPICS, TopicNames
+from stream_jobs.kafka_tls import TLS_PROPERTIES
+from stream_jobs.kafka_tokens import OIDC_PROPERTIES
 from tests.cli.conftest import call
 
 ROOT = Path(__file__).parents[2]
@@ -134,3 +138,52 @@ def test_show_needs_no_broker() -> None:
     shown = json.loads(call("access", "show", "--json").stdout)
     assert [one["role"] for one in shown] == list(ROLES)
     assert "READ topic enclavescale.window-reports.v1" in call("access", "show", "--role", "auditor").stdout
+
+
+PAGE = (ROOT / "docs" / "security.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading, without its head."""
+    part = PAGE[PAGE.index(f"## {heading}") :]
+    lines = [line for line in part.split("\n\n## ")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_page_has_every_role_with_its_topics() -> None:
+    found = {row[0].strip("`"): row[1:3] for row in rows("Roles")}
+    assert set(found) == set(ROLES)
+    for name, cells in found.items():
+        for operation, cell in zip((READ, WRITE), cells, strict=True):
+            topics = {topic for topic, operations in ROLES[name].topics.items() if operation in operations}
+            named = re.sub(r" \([^)]*\)", "", cell).replace("all seven", ", ".join(ROLES["auditor"].topics))
+            assert {one.strip() for one in named.split(",") if one.strip()} == topics, (name, operation)
+
+
+def test_the_page_has_the_numbers_of_the_quotas() -> None:
+    found = {name: row[1:] for row in rows("Quotas") for name in row[0].split(", ") if name.startswith("`")}
+    assert {name.strip("`") for name in found} == set(ROLES)
+    short = next(row for row in rows("Quotas") if "10-s" in row[0])
+    assert short[1:] == shown(quota_of("host", Load(10_000)))
+    assert found.pop("`host`") == short[1:]
+    for name, cells in found.items():
+        assert cells == shown(quota_of(name.strip("`"), Load())), name
+    assert f"| `host`, 60-s windows | {shown(quota_of('host', Load()))[0]} |" in PAGE
+    load = Load()
+    assert f"that is {STEP_BYTES / load.steady_bytes_s:.0f} times the steady load" in PAGE
+
+
+def shown(quota: Quota) -> list[str]:
+    """Cells of the page's table."""
+    values = (quota.producer_byte_rate, quota.consumer_byte_rate, quota.request_percentage)
+    return ["no limit" if one is None else f"{one // 2**20} MiB" if one % 2**20 == 0 else f"{one:,}" for one in values]
+
+
+def test_the_page_names_the_secrets_and_properties_of_the_code() -> None:
+    named = set(re.findall(r"`((?:sasl|ssl|https)\.[a-z.]+)`", PAGE))
+    known = SECRETS | TLS_PROPERTIES | OIDC_PROPERTIES | {TOKEN_FILE, "sasl.username", "sasl.mechanism"}
+    assert named - known == {"ssl.keystore.location"}
+    assert {one for one in TLS_PROPERTIES if one.startswith("ssl.")} <= {
+        *named,
+        *re.findall(r"`([a-z.]+)=none`", PAGE),
+    }
