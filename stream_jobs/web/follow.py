@@ -72,6 +72,8 @@ class Follower:
     ):
         self._topics, self._board, self._judge, self._keep, self._wall = topics, board, judge, keep, wall
         self._consumer: Consumer = open_reader({**FETCH_LIMITS, **kafka})
+        # A client of its own: questions that share one with a thread that reads may wait for ever.
+        self._asking: Consumer = open_reader(kafka)
         self._stop = threading.Event()
         self._found: SimpleQueue[_Place] = SimpleQueue()
         self._known: set[tuple[str, int]] = set()
@@ -92,6 +94,7 @@ class Follower:
         for thread in self._threads:
             thread.join()
         self._judge.close()
+        self._asking.close()
         self._consumer.close()
 
     @property
@@ -133,7 +136,7 @@ class Follower:
     def _ask(self) -> None:
         followed = {}
         for topic in (self._topics.output, self._topics.rejections):
-            found = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+            found = self._asking.list_topics(topic, timeout=ANSWER_S).topics[topic]
             followed[topic] = found.error is None
             if found.error is not None and topic == self._topics.output:
                 raise ReadFailed(f"{topic}: {found.error.str()}")
@@ -144,7 +147,7 @@ class Follower:
         self._board.met(rejections=followed[self._topics.rejections])
 
     def _meet(self, topic: str, partition: int) -> None:
-        low, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+        low, end = self._asking.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
         if topic == self._topics.output:
             first = max(low, end - min(MAX_TAIL, self._keep * self._domains_on(partition)))
             self._board.partition(partition, end if end > first else 0)

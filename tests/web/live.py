@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from enclavescale.fleet import sign_policy
-from schemas.codec import decode_signed_output
-from schemas.records import SignedFleetPower
+from schemas.codec import decode_signed_output, encode_output, encode_signed_output
+from schemas.records import Interval, SignedFleetPower
 from schemas.topics import TOPICS, TopicNames
 from stream_jobs.reading import open_reader, read_range, watermarks
 from tests.pipeline.kafka_side import wait_until
@@ -53,6 +54,7 @@ class Fleet:
         self.kafka = {"bootstrap.servers": bootstrap, "log_level": "0"}
         self._producer = Producer({**self.kafka, "enable.idempotence": "true"})
         self._reader = open_reader(self.kafka)
+        self._letters, self.page_pid = 0, 0
         self.start_ms = world.now_ms // WINDOW_MS * WINDOW_MS - 20 * WINDOW_MS
         self._producer.produce(topics.policy, value=world.policy_value, key="policy/1", partition=0)
         assert self._producer.flush(20) == 0
@@ -102,7 +104,40 @@ class Fleet:
     def wait_for(self, outputs: int) -> None:
         wait_until(lambda: len(self.outputs()) >= outputs, f"{outputs} outputs")
 
-    def close(self) -> None:
+    def letter(self) -> Message:
+        """The newest dead letter of all partitions, once there is one more than at the last call."""
+
+        def letters() -> list[Message]:
+            found = []
+            for partition in range(2):
+                low, high = watermarks(self._reader, self.topics.rejections, partition, 20)
+                found += read_range(self._reader, self.topics.rejections, partition, low, high, 20)
+            return found
+
+        wait_until(lambda: len(letters()) > self._letters, "a dead letter")
+        found = letters()
+        self._letters = len(found)
+        return max(found, key=lambda one: one.timestamp()[1])
+
+    def forge(self, domain: str) -> None:
+        """Put an output on the topic that nobody signed: the newest one with another domain's name and more power."""
+        signed = list(self.outputs().values())[-1]
+        mean = Interval(value_w=9_999_000, low_w=9_999_000, high_w=9_999_000)
+        forged = encode_output(dataclasses.replace(signed.output, domain=domain, mean=mean))
+        value = encode_signed_output(forged, signed.signature, signed.worker)
+        self.put(self.topics.output, Item(signed.output.source.partition, domain.encode(), value))
+        self.flush()
+
+    def grow(self, partitions: int) -> None:
+        """Give the output topic more partitions."""
+        admin = AdminClient(self.kafka)
+        made = admin.create_partitions([NewPartitions(self.topics.output, partitions)])
+        made[self.topics.output].result(20)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._reader.close()
 
 
@@ -144,9 +179,16 @@ def page(
         [*command, "--json", *arguments], stdout=PIPE, text=True, env={**os.environ, **(environment or {})}
     ) as process:
         assert process.stdout is not None
+        fleet.page_pid = process.pid
         try:
             line = process.stdout.readline()
             yield str(json.loads(line)["url"])
         finally:
             process.terminate()
             assert process.wait(20) == 0
+
+
+def rss_kib(pid: int) -> int:
+    """Resident memory of a process, KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])

@@ -2,7 +2,7 @@
 
 import { Card, mark } from "./card.js";
 import { Locked, follow } from "./stream.js";
-import { NONE, amount, count, h, s, safe, span, table, time, unitOf, utc } from "./text.js";
+import { NONE, amount, count, h, local, s, safe, span, table, time, unitOf, utc } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const SIGNS = { fine: "✓", trouble: "✗", watch: "!", waiting: "…" };
@@ -233,7 +233,7 @@ function signers() {
 function link() {
   const stale = status?.source.stale_since_ms;
   $("link").className = lost || (stale ?? null) !== null ? "link lost" : heardAt ? "link live" : "link";
-  const text = lost ? "No connection" : (stale ?? null) !== null ? `Brokers silent since ${utc(stale)}` : heardAt ? "Live" : "Connecting";
+  const text = lost ? "No connection" : (stale ?? null) !== null ? `Brokers silent since ${local(stale)}` : heardAt ? "Live" : "Connecting";
   write($("link-text"), text);
 }
 
