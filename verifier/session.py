@@ -81,7 +81,7 @@ class ProvenSession:
     valid_from_ms: int
     expires_ms: int
     warnings: tuple[str, ...]
-    subjects: frozenset[Subject]
+    subjects: tuple[Subject, ...]
 
     def valid_at(self, now_ms: int) -> bool:
         """Whether certificates and collateral behind this session are valid at `now_ms`, and no grace has ended."""

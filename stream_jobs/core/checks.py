@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -172,7 +172,6 @@ class ClassPlan:
     starts: tuple[int, ...]
     low: np.ndarray
     high: np.ndarray
-    span: np.ndarray
     counts: int
     counts_slack: int
     reading_low: int
@@ -181,6 +180,10 @@ class ClassPlan:
     bins_slack: int
     missing_slack: int
     residual_mj: int | None
+    span: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "span", (self.high.astype(np.int64) - self.low).astype(np.uint32))
 
 
 BOUNDS_PER_CLASS = 4
@@ -305,15 +308,13 @@ def _class_plan(
     if residual_scale is not None:
         residual = gpus * (clip_w[1] - clip_w[0]) * window_ms + draw_bound(residual_scale, 1)
     sizes = [size for size, _, _ in parts]
-    lowest, highest = (_bounds(sizes, [bounds[side] for _, *bounds in parts]) for side in (0, 1))
     return ClassPlan(
         ticks=ticks,
         cells=cells,
         readings=readings,
         starts=tuple(itertools.accumulate(sizes, initial=0))[:-1],
-        low=lowest,
-        high=highest,
-        span=(highest.astype(np.int64) - lowest).astype(np.uint32),
+        low=_bounds(sizes, [one for _, one, _ in parts]),
+        high=_bounds(sizes, [one for _, _, one in parts]),
         counts=gpus * (ticks - 1),
         counts_slack=math.floor(noise_bound(count_scale, cells * cells)),
         reading_low=low,

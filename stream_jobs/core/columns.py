@@ -24,6 +24,9 @@ _Report = tuple[str, int, int, int, int, bytes, bytes, bytes | None, str | None,
 BLOCK_ROWS = 512
 """Reports whose transitions are added up at a time."""
 
+MAX_NEW = 4096
+"""Reports kept as they came: more are put into columns before the window's close, where they take a third."""
+
 
 @dataclass(slots=True)
 class _Columns:
@@ -170,6 +173,8 @@ class ClassSum:
                 scales,
             )
         )
+        if len(self._new) >= MAX_NEW:
+            self._settled()
 
     # -- columns -----------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Entries:
 
     def __init__(self) -> None:
         self._new: dict[str, tuple[bytes, int, Origin]] = {}
-        self._subjects: list[frozenset[Subject]] = []
+        self._subjects: list[tuple[Subject, ...]] = []
         self._privacy: list[PrivacyParameters] = []
         self._flags: list[tuple[str, ...]] = []
         self._ids: list[str] = []
@@ -73,7 +73,7 @@ class Entries:
         origin: Origin,
         flags: tuple[str, ...],
         late: bool,
-        subjects: frozenset[Subject],
+        subjects: tuple[Subject, ...],
         privacy: PrivacyParameters,
     ) -> None:
         """Take a host's report, its first. `subjects`: all by which a policy may revoke it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -264,14 +265,14 @@ def _certain(verified: Verified, now_ms: int) -> bool:
     return verified.valid_from_ms <= now_ms <= verified.expires_ms
 
 
-def check_not_revoked(subjects: frozenset[Subject], denied: frozenset[Subject]) -> None:
+def check_not_revoked(subjects: Collection[Subject], denied: frozenset[Subject]) -> None:
     """Nothing of what a session is may be revoked. Raises Refused.
 
     Asked for every record and not when evidence is met: a revocation changes no verdict on evidence, and sessions are
     known, proven and forgotten as if there were none.
     """
     if denied and not denied.isdisjoint(subjects):
-        kind, identifier = min(denied & subjects)
+        kind, identifier = min(denied.intersection(subjects))
         raise Refused("REVOKED", f"{kind} {identifier} is revoked")
 
 

@@ -70,7 +70,7 @@ class Verified(Protocol):
         """End of validity, UTC milliseconds."""
 
     @property
-    def subjects(self) -> frozenset[Subject]:
+    def subjects(self) -> tuple[Subject, ...]:
         """All by which a policy may revoke it."""
 
 

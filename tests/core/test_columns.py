@@ -108,7 +108,7 @@ def test_a_window_at_rest_gives_the_same_again() -> None:
     assert (total.pane_matrix().tolist(), total.gpus_of.tolist(), total.pane_scales_micro) == before
 
 
-BEHIND = (frozenset((("host", "h"),)), fleet.PRIVACY)
+SUBJECTS = (("host", "h"),)
 
 
 @given(st.permutations(range(HOSTS)), st.sets(st.integers(0, HOSTS - 1), max_size=4))
@@ -120,7 +120,8 @@ def test_entries_keep_the_order_of_the_log(order: list[int], parts: set[int]) ->
         assert NAMES[number] not in entries
         assert entries.find(NAMES[number]) is None
         flags = ("CHAIN_GAP",) if number % 3 == 0 else ()
-        entries.add(NAMES[number], bytes([number]) * 32, 50 + place, ORIGINS[number % 2], flags, number > 8, BEHIND)
+        digest, origin = bytes([number]) * 32, ORIGINS[number % 2]
+        entries.add(NAMES[number], digest, 50 + place, origin, flags, number > 8, SUBJECTS, fleet.PRIVACY)
         assert entries.find(NAMES[number]) == (bytes([number]) * 32, 50 + place)
     for place, number in enumerate(order):
         assert NAMES[number] in entries

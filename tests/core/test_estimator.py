@@ -43,7 +43,7 @@ class Proven:
     valid_from_ms: int = 0
     expires_ms: int = 2**62
     binding: object = None
-    subjects: frozenset[tuple[str, str]] = frozenset()
+    subjects: tuple[tuple[str, str], ...] = ()
 
 
 @cache

@@ -240,3 +240,30 @@ def in_order(report: WindowReport, plans: Any) -> bool:
     except EnclaveScaleError:
         return False
     return True
+
+
+EDGES = st.sampled_from((-(2**31), -(2**31) + 1, -1, 0, 1, 2**31 - 2, 2**31 - 1))
+
+
+@given(EDGES, EDGES, st.lists(EDGES, min_size=6, max_size=6))
+def test_bounds_hold_at_the_ends_of_what_a_number_can_be(one: int, other: int, numbers: list[int]) -> None:
+    low, high = sorted((one, other))
+    plan = ClassPlan(
+        ticks=4,
+        cells=2,
+        readings=4,
+        starts=(0, 4),
+        low=np.full(6, low, "<i4"),
+        high=np.full(6, high, "<i4"),
+        counts=0,
+        counts_slack=2**40,
+        reading_low=0,
+        reading_high=0,
+        window_slack=2**40,
+        bins_slack=0,
+        missing_slack=0,
+        residual_mj=None,
+    )
+    stated = gpu_class(transitions=int32(numbers[:4]), pane_sums=int32(numbers[4:]), readings_taken=4, histogram=None)
+    body = replace(report_of(session_of("h0", "d"), T0), samples_taken=4, classes=(stated,))
+    assert numbers_hold([body], (plan,)).tolist() == [all(low <= number <= high for number in numbers)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from power_model.pooled import ClassRows, _held_back
+from power_model.pooled import ClassRows, _aligned, _held_back
 
 EDGES_W = np.linspace(0, 700, 65)
 
@@ -64,7 +64,9 @@ def test_rows_held_back_together_are_held_back_as_one_by_one(uneven: bool) -> No
     first = int(moves.min())
     width = EDGES_W[1] - EDGES_W[0]
     edges = EDGES_W[0] + width * np.arange(first, first + histograms.shape[1] + int(moves.max()) - first + 1)
-    found = _held_back(class_rows(histograms, readings), histograms, np.arange(40), moves, edges, 600)
+    rows = np.arange(40)
+    pooled = _aligned(histograms, rows, moves)
+    found = _held_back(class_rows(histograms, readings), histograms, rows, moves, pooled, edges, 600)
     wanted = held_back_row_by_row(histograms, readings, moves, 600)
     assert float(np.abs(wanted).max()) > 50.0
     # Within a cell the envelope of broken lines is not quite their extreme.

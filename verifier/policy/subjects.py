@@ -38,9 +38,9 @@ def revoked_by(policy: Policy) -> frozenset[Subject]:
     return frozenset(subject(one.kind, one.id) for one in policy.revoked)
 
 
-def subjects_of(claims: SessionClaims, policy: Policy, role: str, session_id: bytes) -> frozenset[Subject]:
-    """Everything that a session is under a policy: revoking any of it revokes the session."""
-    return frozenset(_subjects(claims, policy, role, session_id))
+def subjects_of(claims: SessionClaims, policy: Policy, role: str, session_id: bytes) -> tuple[Subject, ...]:
+    """Everything that a session is under a policy, sorted: revoking any of it revokes the session."""
+    return tuple(sorted(set(_subjects(claims, policy, role, session_id))))
 
 
 def _subjects(claims: SessionClaims, policy: Policy, role: str, session_id: bytes) -> Iterator[Subject]:
