@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from types import TracebackType
 
-from enclavescale.report.explain import FOREIGN, explanations
+from enclavescale.report.explain import explanations
+from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
+from stream_jobs.audit import errors as audit_errors
 from stream_jobs.policy_store import PolicyTrust
 from stream_jobs.web.board import Board
 from stream_jobs.web.follow import Follower
 from stream_jobs.web.judging import OutputJudge
 from stream_jobs.web.refusals import OTHER
+
+FOREIGN = "No release that this page knows gives this code."
 
 HERE = {
     OTHER: "A dead letter whose code is none of ours: see who else writes to the rejections topic.",
@@ -24,7 +28,11 @@ HERE = {
 
 @cache
 def _meanings() -> dict[str, str]:
-    return HERE | explanations()
+    found = explanations()
+    for one in vars(audit_errors).values():
+        if isinstance(one, type) and issubclass(one, EnclaveScaleError) and one.__module__ == audit_errors.__name__:
+            found.setdefault(one.code, f"{' '.join((one.__doc__ or '').split())} {one.remedy}".strip())
+    return HERE | found
 
 
 def explain(code: str) -> str:
