@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import aiokafka.errors as aio
 from confluent_kafka import KafkaError, KafkaException
 
 from schemas.errors import EnclaveScaleError
@@ -50,17 +49,19 @@ _NOT_BELIEVED = (
     KafkaError.ILLEGAL_SASL_STATE,
 )
 _AIO_DENIED = (
-    aio.TopicAuthorizationFailedError,
-    aio.GroupAuthorizationFailedError,
-    aio.ClusterAuthorizationFailedError,
-    aio.TransactionalIdAuthorizationFailed,
+    "TopicAuthorizationFailedError",
+    "GroupAuthorizationFailedError",
+    "ClusterAuthorizationFailedError",
+    "TransactionalIdAuthorizationFailed",
 )
 _AIO_NOT_BELIEVED = (
-    aio.AuthenticationFailedError,
-    aio.SaslAuthenticationFailed,
-    aio.UnsupportedSaslMechanismError,
-    aio.IllegalSaslStateError,
+    "AuthenticationFailedError",
+    "SaslAuthenticationFailed",
+    "UnsupportedSaslMechanismError",
+    "IllegalSaslStateError",
 )
+"""aiokafka's errors by name: most commands have no need of that client and would wait for it to load."""
+
 _ALERT = "ssl/tls alert"
 """In librdkafka's messages: an alert that comes after the handshake is to it a connection that ended."""
 
@@ -75,10 +76,12 @@ def access_error(error: object) -> EnclaveScaleError | None:
         error = error.args[0]
     if isinstance(error, KafkaError):
         return _of_librdkafka(error)
-    if isinstance(error, _AIO_DENIED):
-        return NotAuthorized(_said(error))
-    if isinstance(error, _AIO_NOT_BELIEVED):
-        return AuthenticationFailed(_said(error))
+    if isinstance(error, BaseException) and type(error).__module__ == "aiokafka.errors":
+        name = type(error).__name__
+        if name in _AIO_DENIED:
+            return NotAuthorized(str(error) or name)
+        if name in _AIO_NOT_BELIEVED:
+            return AuthenticationFailed(str(error) or name)
     return None
 
 
@@ -103,19 +106,13 @@ def read_refusal(error: KafkaError) -> NotAuthorized | None:
     return None
 
 
-def _said(error: BaseException) -> str:
-    text = str(error)
-    return text if text else type(error).__name__
-
-
 def access_error_behind(error: BaseException) -> EnclaveScaleError | None:
     """The first error of the three in a chain of causes, with what the outermost one says of the place."""
     at: BaseException | None = error
     while at is not None:
         found = access_error(at)
         if found is not None:
-            if at is error or not isinstance(error, EnclaveScaleError):
-                return found
-            return type(found)(str(error), field=error.field)
+            field = error.field if isinstance(error, EnclaveScaleError) else None
+            return found if at is error else type(found)(str(error), field=field)
         at = at.__cause__
     return None

@@ -86,7 +86,7 @@ def _check_reading(admin: AdminClient) -> None:
     """The client library shows an empty list to whoever may not read ACLs: ask first."""
     future = admin.describe_cluster(include_authorized_operations=True, request_timeout=TIMEOUT_S)
     said = _answer(future, "the cluster cannot be asked").authorized_operations
-    if said is not None and not {one.name for one in said} & {"DESCRIBE", "ALTER", "ALL"}:
+    if not {one.name for one in said or ()} & {"DESCRIBE", "ALTER", "ALL"}:
         raise NotAuthorized("ACLs cannot be read: this client may not DESCRIBE the cluster", remedy=_SUPER_USER)
 
 
@@ -162,10 +162,11 @@ def require(admin: AdminClient, grants: Sequence[Grant], role: str) -> None:
 def check_host(kafka: Mapping[str, str], names: TopicNames) -> None:
     """Before an agent starts: raise AuthenticationFailed, TlsFailed or NotAuthorized where brokers refuse it.
 
-    Brokers that do not answer are nothing to wait for: reports go to the spool until they do.
+    Brokers that do not answer are nothing to wait for: reports go to the spool until they do. What the client library
+    does not take is said where the agent makes its client.
     """
     wanted = [one for one in grants_of(role_of("host"), names) if one.operation == WRITE]
-    with contextlib.suppress(ClusterUnreachable):
+    with contextlib.suppress(ClusterUnreachable, KafkaException):
         require(check(kafka, HOST_WAIT_S), wanted, "host")
 
 

@@ -68,7 +68,7 @@ class Load:
 
 def quota_of(role: str, load: Load) -> Quota:
     """The recommended quota of a role's principal."""
-    if role == "host":
+    if role in ("host", "checking-host"):
         pace = load.steady_bytes_s * CATCH_UP * HEADROOM
         rate = STEP_BYTES * -(-int(pace) // STEP_BYTES)
         reason = (

@@ -49,6 +49,17 @@ ROLES: dict[str, Role] = {
             {"reports": (WRITE,), "beacons": (READ,)},
         ),
         Role(
+            "checking-host",
+            "An agent with `check_aggregator`: also reads outputs and what they are judged by.",
+            {
+                "reports": (WRITE,),
+                "beacons": (READ,),
+                "output": (READ,),
+                "policy": (READ,),
+                "collateral": (READ,),
+            },
+        ),
+        Role(
             "worker",
             "An aggregator: reads reports, writes what follows from them and its control records among them.",
             {

@@ -191,6 +191,7 @@ def check_command(cluster: Cluster, role: str, principal: str, group: str | None
     help="How they say who they are.",
 )
 @_load_options
+@json_option
 def strimzi(
     names: TopicNames,
     role: str | None,
@@ -199,27 +200,29 @@ def strimzi(
     kafka_cluster: str,
     namespace: str | None,
     authentication: str,
+    as_json: bool,
     **load: Any,
 ) -> None:
     """Print KafkaUser resources: rights and quotas of roles. Needs no broker.
 
     With scram-sha-512 the principal is User:NAME, with tls User:CN=NAME. The operator makes passwords and certificates.
     """
-    with errors(False):
+    with errors(as_json):
         if name and not role:
             raise ConfigError("--name without --role", field="name")
         load_of_hosts = _load(**load)
-        click.echo(
-            "---\n".join(
-                kafka_user(
-                    grants_of(one, names, group),
-                    quota_of(one.name, load_of_hosts),
-                    name=name or f"enclavescale-{one.name}",
-                    cluster=kafka_cluster,
-                    namespace=namespace,
-                    authentication=authentication,
-                )
-                for one in ([role_of(role)] if role else ROLES.values())
-            ),
-            nl=False,
-        )
+        made = {
+            one.name: kafka_user(
+                grants_of(one, names, group),
+                quota_of(one.name, load_of_hosts),
+                name=name or f"enclavescale-{one.name}",
+                cluster=kafka_cluster,
+                namespace=namespace,
+                authentication=authentication,
+            )
+            for one in ([role_of(role)] if role else ROLES.values())
+        }
+        if as_json:
+            say({"yaml": "---\n".join(made.values())})
+        else:
+            click.echo("---\n".join(made.values()), nl=False)

@@ -23,6 +23,7 @@ from tests.cli.conftest import ENVIRONMENT, PROGRAM, call
 
 ROLES = {
     "host": "host-a",
+    "checking-host": "host-c",
     "worker": "worker-a",
     "page": "page-a",
     "consumer": "consumer-a",

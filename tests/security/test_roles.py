@@ -34,7 +34,7 @@ def writers(topic: str) -> set[str]:
 
 
 def test_who_may_write_what() -> None:
-    assert writers("reports") == {"host", "worker"}
+    assert writers("reports") == {"host", "checking-host", "worker"}
     for topic in ("output", "manifests", "rejections", "beacons"):
         assert writers(topic) == {"worker"}
     for topic in ("policy", "collateral"):
@@ -165,10 +165,10 @@ def test_the_page_has_the_numbers_of_the_quotas() -> None:
     assert {name.strip("`") for name in found} == set(ROLES)
     short = next(row for row in rows("Quotas") if "10-s" in row[0])
     assert short[1:] == shown(quota_of("host", Load(10_000)))
-    assert found.pop("`host`") == short[1:]
+    assert found.pop("`host`") == found.pop("`checking-host`") == short[1:]
     for name, cells in found.items():
         assert cells == shown(quota_of(name.strip("`"), Load())), name
-    assert f"| `host`, 60-s windows | {shown(quota_of('host', Load()))[0]} |" in PAGE
+    assert f"| `host`, `checking-host`, 60-s windows | {shown(quota_of('host', Load()))[0]} |" in PAGE
     load = Load()
     assert f"that is {STEP_BYTES / load.steady_bytes_s:.0f} times the steady load" in PAGE
 
