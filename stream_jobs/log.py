@@ -65,8 +65,7 @@ class LogAdapter:
     ) -> None:
         self._client, self._factory, self._settings, self._metrics = client, factory, settings, metrics
         self._on_failure, self._clock, self._wall = on_failure, clock, wall
-        self._on_turn = on_turn
-        self._assigned = False
+        self._on_turn, self._assigned = on_turn, False
         self._slots: dict[TopicPartition, Slot] = {}
         self._pending: deque[Item] = deque()
         self._pending_bytes = 0
@@ -378,8 +377,7 @@ class LogAdapter:
             self._metrics.publish(slot, int(self._wall() * 1000))
         self._metrics.count_states(self._slots.values())
         if self._on_turn is not None:
-            rebalancing = self._rebalancing_since is not None
-            self._on_turn(Turn(self._assigned and not rebalancing, self.stats()))
+            self._on_turn(Turn(self._assigned and self._rebalancing_since is None, self.stats()))
         self._check_progress()
 
     async def _tick_jobs(self, slots: list[Slot]) -> None:

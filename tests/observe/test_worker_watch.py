@@ -18,9 +18,8 @@ from enclavescale.worker_watch import LINGER_S as LINGER_OF_WATCH
 from enclavescale.worker_watch import LOOP_S, WorkerWatch
 from enclavescale.worker_watch import READY_LAG_S as LAG_OF_WATCH
 from schemas.errors import ConfigError
-from stream_jobs.log import Turn
 from stream_jobs.log_record import InputLost
-from stream_jobs.log_slots import TopicPartition
+from stream_jobs.log_slots import TopicPartition, Turn
 from stream_jobs.worker import WorkerFacts
 from tests.attester.fake_tsm import FakeTsm
 from tests.cli.conftest import call

@@ -119,6 +119,7 @@ class WorkerBench:
         self.registry.register(PolicyMetrics(store))
         about(self.registry, version="0", core_version=runs_core, tee=tee, simulated=tee == "simulated")
         self.log: list[LogRecord] = []
+        self.outputs: list[bytes] = []
         self.slot = Slot(TP, 1)
         self.slot.ready(DomainJob(self.context, TP.topic, 0, 0, metadata="", high_watermark=0), 0, 0)
         self.stuck = self.uncommitted = False
@@ -134,6 +135,8 @@ class WorkerBench:
         for one in self.producer.sent:
             if one["topic"] == TOPICS.reports:
                 self.append(one["value"], one["key"])
+            elif one["topic"] == TOPICS.output:
+                self.outputs.append(one["value"])
         self.producer.sent.clear()
         self.read()
 
