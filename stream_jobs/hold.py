@@ -10,14 +10,15 @@ from typing import Protocol
 
 
 class Hold(Exception):
-    """This record cannot be decided yet. `code`: why; `again`: cheap, any thread: is another try worth it?
+    """This record cannot be decided yet. `code`: why; `remedy`: what a person can do about it;
+    `again`: cheap, any thread: is another try worth it?
 
     None of our errors: nothing failed, and the core turns those into refusals.
     """
 
-    def __init__(self, message: str, *, code: str, again: Callable[[], bool]) -> None:
+    def __init__(self, message: str, *, code: str, remedy: str, again: Callable[[], bool]) -> None:
         super().__init__(message)
-        self.code, self.again = code, again
+        self.code, self.remedy, self.again = code, remedy, again
 
 
 class SchemaGate(Protocol):

@@ -39,7 +39,8 @@ def process_batch(batch: list[Item]) -> dict[Slot, int]:
             try:
                 slot.job.process(record)
             except Hold as hold:
-                logger.warning("%s waits at offset %d: %s: %s", slot.tp, record.offset, hold.code, hold)
+                place = f"{slot.tp.topic}/{slot.tp.partition} waits at offset {record.offset}"
+                logger.warning("%s: %s: %s. %s", place, hold.code, hold, hold.remedy)
                 slot.stopped = hold
                 continue
             slot.done = record.offset + 1

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 from schemas.pins import NAMES
 from schemas.topics import TopicNames
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FORMAT = "enclavescale/schema-ids/1"
 MAX_FILE_BYTES = 64 * 1024
@@ -112,7 +112,7 @@ def open_ids(options: RegistryOptions, names: TopicNames) -> SchemaIds:
         missing = [schema for schema in subjects(names).values() if schema not in kept.current]
         if missing or path is None:
             raise
-        logger.warning("%s: %s. Started with the ids of %s", error.code, error, path)
+        log.warning("%s: %s. Started with the ids of %s", error.code, error, path)
         return kept
     finally:
         registry.close()

@@ -28,7 +28,7 @@ from schemas.errors import ConfigError
 from schemas.topics import TopicNames
 from stream_jobs.hold import Hold
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LIST_HOLDS_S = 5.0
 """A list of the registry's versions decides about records met up to so long after it was asked for, s."""
@@ -88,8 +88,9 @@ class RegistryGate:
             if number not in answer.newer:
                 return None
             return Hold(
-                f"schema id {number} belongs to a newer release: upgrade this worker",
+                f"schema id {number} belongs to a newer release",
                 code="SCHEMA_NEWER",
+                remedy="Upgrade the worker to the release that registered this schema; then its partition goes on.",
                 again=lambda: self._clock() - now >= NEWER_AGAIN_S,
             )
         while len(self._met) > MAX_MET:
@@ -98,6 +99,7 @@ class RegistryGate:
         return Hold(
             f"schema id {number} is not known, and the registry has not been asked since it was met",
             code="SCHEMA_ID_WAITS",
+            remedy="Bring the registry back; who will not wait starts the worker with --schema-ids alone.",
             again=lambda: (last := self._answer) is not None and last.began >= met,
         )
 
@@ -125,7 +127,7 @@ class RegistryGate:
                 retrying(self._ask)
             except Exception:  # closed meanwhile, or a bug: never silently without an answer for ever
                 if not self._closed.is_set():
-                    logger.exception("asking the schema registry failed")
+                    log.exception("asking the schema registry failed")
 
     def _ask(self) -> None:
         began = self._clock()
@@ -136,17 +138,17 @@ class RegistryGate:
 
     def _keep(self, listed: list[Listed]) -> None:
         numbers = [one.number for one in listed if one.schema]
-        logger.warning("the registry gives pinned schemas further ids: %s", numbers)
+        log.warning("the registry gives pinned schemas further ids: %s", numbers)
         if self._file is not None:
             try:
                 write_ids(self._file, self._ids)
             except ConfigError as error:
-                logger.error("the ids are not kept: %s", error)
+                log.error("the ids are not kept: %s", error)
 
 
 def _log(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    logger.warning("%s; partitions with an unknown schema id wait", error)
+    log.warning("%s; partitions with an unknown schema id wait", error)
 
 
 def open_gate(options: RegistryOptions, names: TopicNames) -> tuple[Framing, RegistryGate | None]:

@@ -9,7 +9,7 @@ from tests.log.bench import TP, Bench, Job, record, run, until
 
 
 def waiting(job: Job, worth: list[bool]) -> None:
-    job.error = Hold("a test", code="SCHEMA_ID_WAITS", again=lambda: worth[0])  # type: ignore[assignment]
+    job.error = Hold("a test", code="SCHEMA_ID_WAITS", remedy="", again=lambda: worth[0])  # type: ignore[assignment]
 
 
 def test_a_partition_waits_and_goes_on_at_the_same_record() -> None:
