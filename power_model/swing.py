@@ -154,7 +154,7 @@ def swing_of(classes: Sequence[ClassRows], ticks_per_pane: int) -> Swing:
 
 def _groups(classes: Sequence[ClassRows]) -> list[list[Counts]]:
     """Groups per class; hosts of several classes may swing in one group, which then has a part in each."""
-    panes = np.concatenate([one.panes_w for one in classes])
+    panes = classes[0].panes_w if len(classes) == 1 else np.concatenate([one.panes_w for one in classes])
     noise = np.concatenate([unlike_noise(one.noise_w, one.gpus, float(one.edges_w[-1])) for one in classes])
     labels = [label for one in classes for label in one.labels]
     found = _remembered(classes, panes, noise, labels, synchronised_groups(panes, noise, labels))

@@ -76,6 +76,21 @@ def pane_unit_w(readings: Ints, gpus: Ints, panes: int, ticks_per_pane: int) -> 
     return np.asarray(PANE_SUM_QUANTUM_MW / 1000 / (ticks_per_pane * (readings / (gpus * (ticks_per_pane * panes)))))
 
 
+def power_of(total: ClassSum, rows: Ints, ticks_per_pane: int) -> tuple[Floats, Floats]:
+    """Power in the panes of some of a class's hosts, W [rows, panes], and W per unit of their pane sums [rows].
+
+    `rows`: places in the class's lists, ascending, of hosts with readings. Of all hosts it is worked out once and not
+    to be written to.
+    """
+
+    def made() -> tuple[Floats, Floats]:
+        unit_w = pane_unit_w(total.readings_of[rows], total.gpus_of[rows], total.panes.shape[1], ticks_per_pane)
+        matrix = total.panes if len(rows) == total.hosts else total.panes[rows]
+        return matrix * unit_w[:, np.newaxis], unit_w
+
+    return total.remembered(f"power {ticks_per_pane}", made) if len(rows) == total.hosts else made()
+
+
 def raw_groups(window: Window) -> dict[ClassKey, Labels]:
     """Number of the group that every host's claims show it in, int8[hosts] by class, -1 for none.
 
@@ -87,15 +102,15 @@ def raw_groups(window: Window) -> dict[ClassKey, Labels]:
     for key, total in sorted(window.sums.items()):
         unnamed = np.array([label is None for label in total.labels], np.bool_)
         rows = np.flatnonzero(unnamed & (total.readings_of > 0))
-        matrix, gpus = total.panes, total.gpus_of[rows]
-        unit_w = pane_unit_w(total.readings_of[rows], gpus, matrix.shape[1], ticks_per_pane)
-        panes_w.append(matrix[rows] * unit_w[:, np.newaxis])
+        gpus = total.gpus_of[rows]
+        power_w, unit_w = power_of(total, rows, ticks_per_pane)
+        panes_w.append(power_w)
         clip_w = float(window.view.models[key[0]].clip_high_w)
         noise_w.append(unlike_noise(noise_std_of(total, 2)[rows] * unit_w, gpus, clip_w))
         places.append((key, rows))
     if not panes_w:
         return result
-    found = synchronised_groups(np.concatenate(panes_w), np.concatenate(noise_w))
+    found = synchronised_groups(panes_w[0] if len(panes_w) == 1 else np.concatenate(panes_w), np.concatenate(noise_w))
     begin = 0
     for key, rows in places:
         end = begin + len(rows)

@@ -14,7 +14,7 @@ from schemas.contract import HISTOGRAM_BINS, histogram_edges_w
 from schemas.records import ModelRule
 from stream_jobs.core.aside import MAX_NOISE_RATIO, Correction
 from stream_jobs.core.columns import ClassSum, Ints
-from stream_jobs.core.in_step import Labels, noise_std_of, pane_unit_w
+from stream_jobs.core.in_step import Labels, noise_std_of, power_of
 
 BIN_ERROR = 0.12
 """Standard deviation of a histogram's mean for where in their bins readings are, in widths of a bin; measured on real
@@ -57,17 +57,16 @@ def class_rows(
     windows]: groups in the windows before, of all hosts.
     """
     full = np.flatnonzero((correction.weights == 1.0) & (total.readings_of > 0))
-    readings, gpus = total.readings_of[full], total.gpus_of[full]
-    matrix = total.panes
-    unit_w = pane_unit_w(readings, gpus, matrix.shape[1], ticks_per_pane)
+    every = full.size == total.hosts  # as nearly always: then nothing is copied
+    panes_w, unit_w = power_of(total, full, ticks_per_pane)
     cells, histogram_noise = total.histograms, noise_std_of(total, 0)
     labels = total.labels
     return ClassRows(
-        panes_w=matrix[full] * unit_w[:, np.newaxis],
+        panes_w=panes_w,
         noise_w=noise_std_of(total, 2)[full] * unit_w,
-        gpus=gpus,
-        readings=readings,
-        histograms=None if cells is None else cells[full, :HISTOGRAM_BINS],
+        gpus=total.gpus_of[full],
+        readings=total.readings_of[full],
+        histograms=None if cells is None else cells[:, :HISTOGRAM_BINS] if every else cells[full, :HISTOGRAM_BINS],
         counted=_counted(total, histogram_noise)[full],
         histogram_noise=histogram_noise[full],
         edges_w=np.array(histogram_edges_w(model.clip_low_w, model.clip_high_w), dtype=np.float64),
@@ -75,7 +74,7 @@ def class_rows(
         total_w=correction.pane_sums * pane_w,
         total_noise_w2=correction.pane_variance * pane_w * pane_w,
         scale=scale,
-        labels=tuple(labels[row] for row in full.tolist()),
+        labels=tuple(labels) if every else tuple(labels[row] for row in full.tolist()),
         past=None if past is None else past[full],
     )
 
@@ -88,7 +87,7 @@ def reconciled_mean(rows: ClassRows) -> tuple[float, float]:
     """
     if rows.histograms is None or not rows.counted.any():
         return 0.0, 0.0
-    one = np.flatnonzero(rows.counted)
+    one = slice(None) if rows.counted.all() else np.flatnonzero(rows.counted)
     readings, gpus = int(rows.readings[one].sum()), int(rows.gpus[one].sum())
     counts = rows.histograms[one].sum(axis=0, dtype=np.int64)
     # Rows took different shares of their readings; the histogram weighs them by these, the panes by their GPUs.
