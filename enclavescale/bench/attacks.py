@@ -18,6 +18,7 @@ from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
 
+from enclavescale.bench.attacks_broker import LIVE, attack_live
 from enclavescale.bench.attacks_classes import CLASSES, DOCUMENT, READINGS, RECORD, RESTART, STREAM, AttackClass
 from enclavescale.bench.attacks_documents import DOCUMENTS, Documents
 from enclavescale.bench.attacks_revocation import revocation_latency
@@ -71,15 +72,15 @@ def _worlds(seed: int, trials: int, hosts: int) -> Iterator[tuple[Baseline, int]
         yield _baseline(seed * 1000 + number, hosts), min(PER_WORLD, trials - number * PER_WORLD)
 
 
-def run_class(name: str, trials: int, seed: int) -> ClassResult:
-    """Try one class `trials` times; fewer only if it has no more that are different."""
+def run_class(name: str, trials: int, seed: int, hosts: int = HOSTS) -> ClassResult:
+    """Try one class `trials` times; fewer only if it has no more that are different. `hosts`: per domain."""
     one, result = CLASSES[name], ClassResult()
     rng = random.Random(f"{seed}/{name}")
     if one.kind == READINGS:
         _byzantine(result, trials, seed)
         return result
     narrow = one.kind in (RECORD, RESTART, DOCUMENT) or trials < MANY
-    for baseline, share in _worlds(seed, trials, HOSTS if narrow else WIDE_HOSTS):
+    for baseline, share in _worlds(seed, trials, hosts if narrow else max(hosts, WIDE_HOSTS)):
         wanted, idle = result.trials + share, 0
         while result.trials < wanted and idle < MAX_IDLE_RUNS:
             before = result.trials
@@ -143,8 +144,8 @@ def _byzantine(result: ClassResult, trials: int, seed: int) -> None:
 # -- the whole run ---------------------------------------------------------------------------------------------------
 
 
-def class_document(name: str, result: ClassResult, seconds: float) -> dict[str, Any]:
-    """Figures of one class for the JSON document."""
+def class_document(name: str, result: ClassResult, seconds: float, *, live: bool = False) -> dict[str, Any]:
+    """Figures of one class for the JSON document; `live`: through a broker."""
     one = CLASSES[name]
     micros = sorted(result.micros)
     detection: dict[str, Any] = {"at": "its own record"}
@@ -153,7 +154,13 @@ def class_document(name: str, result: ClassResult, seconds: float) -> dict[str, 
             "us_p50": round(statistics.median(micros), 1),
             "us_p99": round(micros[min(len(micros) - 1, len(micros) * 99 // 100)], 1),
         }
-    if one.kind == STREAM:
+    if live and micros:
+        detection = {
+            "at": "its dead letter on the topic",
+            "ms_p50": round(statistics.median(micros) / 1000),
+            "ms_p99": round(micros[min(len(micros) - 1, len(micros) * 99 // 100)] / 1000),
+        }
+    elif one.kind == STREAM:
         detection = {"at": "the output of its own window", "windows": max(result.windows, default=0)}
     elif one.kind == READINGS:
         detection = {"at": "no single record: the output states how far they may reach"}
@@ -189,9 +196,9 @@ def upper_bound(result: ClassResult) -> float | None:
     return (centre + z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))) / (1 + z * z / trials)
 
 
-def _task(name: str, trials: int, seed: int) -> tuple[str, dict[str, Any]]:
+def _task(name: str, trials: int, seed: int, hosts: int) -> tuple[str, dict[str, Any]]:
     begin = time.perf_counter()
-    result = run_class(name, trials, seed)
+    result = run_class(name, trials, seed, hosts)
     return name, class_document(name, result, time.perf_counter() - begin)
 
 
@@ -201,24 +208,25 @@ def bench_attacks(
     classes: Sequence[str] = tuple(CLASSES),
     seed: int = 1,
     workers: int = 0,
+    hosts: int = HOSTS,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Try every class at least `trials` times in the pipeline's own process; a JSON-ready document.
 
-    `workers` 0: one process per core. Each class's figures depend on `seed` and nothing else, but for times and keys.
+    `workers` 0: one process per core; `hosts`: per domain. Each class's figures depend on `seed` and nothing else, but for times and keys.
     """
     begin = time.perf_counter()
     names, found = [name for name in CLASSES if name in classes], {}
     workers = min(workers or os.cpu_count() or 1, len(names))
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for future in [pool.submit(_task, name, trials, seed) for name in names]:
+            for future in [pool.submit(_task, name, trials, seed, hosts) for name in names]:
                 name, figures = future.result()
                 found[name] = figures
                 progress(len(found), len(names))
     else:
         for name in names:
-            found[name] = _task(name, trials, seed)[1]
+            found[name] = _task(name, trials, seed, hosts)[1]
             progress(len(found), len(names))
     return {
         "classes": found,
@@ -226,8 +234,32 @@ def bench_attacks(
         "trials": sum(one["trials"] for one in found.values()),
         "successes": sum(one["successes"] for one in found.values()),
         "honest_refused": sum(one["honest_refused"] for one in found.values()),
-        "revocation": revocation_latency(_baseline(seed * 1000, HOSTS).world, seed),
+        "revocation": revocation_latency(_baseline(seed * 1000, hosts).world, seed),
         "where": "fast harness: the core in process",
         "seed": seed,
         "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def bench_attacks_live(bootstrap: str, trials: int, *, classes: Sequence[str] = LIVE, seed: int = 1) -> dict[str, Any]:
+    """Try the classes that put something on a topic against a running worker; a document like `bench_attacks`'s.
+
+    `outputs_changed`: outputs that differ from those of the same log without the attempts, which no class is blamed
+    for. Raises NotDelivered and what the brokers raise.
+    """
+    begin = time.perf_counter()
+    results, seen = attack_live(bootstrap, trials, classes=classes, seed=seed)
+    seconds = time.perf_counter() - begin
+    found = {name: class_document(name, one, seconds, live=True) for name, one in results.items()}
+    successes = sum(one["successes"] for one in found.values()) + len(seen["outputs_changed"])
+    return {
+        "classes": found,
+        "met": successes == 0,
+        "trials": sum(one["trials"] for one in found.values()),
+        "successes": successes,
+        "honest_refused": len(seen["honest_refused"]),
+        "live": seen,
+        "where": "a running worker, through a broker",
+        "seed": seed,
+        "seconds": round(seconds, 1),
     }

@@ -82,3 +82,15 @@ CLASSES: dict[str, AttackClass] = {
     "dead_letter_flood": _record("junk under any key", records.junk_flood, "T1", "T46"),
     "byzantine_values": AttackClass("plausible lies of attested hosts", READINGS, ("T37",)),
 }
+
+_NOT_TRIED = {
+    "needs devices, and is tried with forged ones": "T23 T52 T53 T55 T56 T57 T58 T59 T60 T61 T62 T63 T69",
+    "the verifier alone, tried by its own corpus": "T19 T21 T49 T50",
+    "the broker or the machine fails, nobody lies": "T32 T33 T34 T47 T66 T68 T94",
+    "privacy: nothing is put into a log": "T38 T40 T41 T42 T43 T64 T65 T73",
+    "the policy's signer himself": "T80 T81 T83",
+    "after the fact, tried by replay, audit and archive": "T84 T85 T86 T87 T88 T89 T90 T91 T92 T93 T97",
+    "the host's own interfaces": "T67 T70 T71 T72",
+}
+NOT_TRIED = {reason: tuple(rows.split()) for reason, rows in _NOT_TRIED.items()}
+"""Rows of the threat model that no class here tries, by the reason."""

@@ -160,7 +160,7 @@ def clock_attack(scene: Scene) -> Attempt:
     rng = scene.rng
     number, one = scene.report()
     after = scene.behind(number, same_phase=True)
-    now_ms, body, kind = scene.world.honest[after].at_ms, scene.lied(one), rng.randrange(3)
+    now_ms, body, kind = scene.stamp_ms(after), scene.lied(one), rng.randrange(3)
     if kind == 0:
         tolerance_ms = scene.world.views[0].policy.limits.clock_skew_tolerance_ms
         first = (now_ms + tolerance_ms) // WINDOW_MS * WINDOW_MS
@@ -254,7 +254,7 @@ def policy_rollback(scene: Scene) -> Attempt:
     if rng.random() < 0.2:
         old = next(world.honest[at] for at in scene.controls if world.honest[at].key == one.key)
         return scene.place(after, old.value, key=one.key, partition=one.partition)
-    at_ms = world.honest[after].at_ms
+    at_ms = scene.stamp_ms(after)
     session = world.aggregator(at_ms - rng.randrange(10**7)) if rng.random() < 0.3 else scene.as_session(one)
     issued_ms = at_ms - rng.randrange(50_000)
     value = world.control(session, "POLICY_SWITCH", one.key.decode(), world.views[0], world.sets[1], issued_ms)
@@ -269,7 +269,7 @@ def forged_policy(scene: Scene) -> Attempt:
     session = scene.as_session(world.honest[scene.controls[0]])
     value = world.control(
         session, rng.choice(("POLICY_SWITCH", "IDLE_CLOSE", "REVOCATION")), one.key.decode(), world.views[0],
-        world.sets[0], world.honest[after].at_ms, policy_digest=rng.randbytes(32), closed_through_ms=world.start_ms,
+        world.sets[0], scene.stamp_ms(after), policy_digest=rng.randbytes(32), closed_through_ms=world.start_ms,
     )  # fmt: skip
     return scene.place(after, value, key=one.key, partition=one.partition)
 
@@ -279,7 +279,7 @@ def forged_control(scene: Scene) -> Attempt:
     rng, world = scene.rng, scene.world
     number, one = scene.report()
     after = scene.behind(number)
-    at_ms, domain = world.honest[after].at_ms, one.key.decode()
+    at_ms, domain = scene.stamp_ms(after), one.key.decode()
     kind = rng.choice(("POLICY_SWITCH", "COLLATERAL_SWITCH", "REVOCATION", "IDLE_CLOSE", "BEACON"))
     view = world.views[rng.randrange(2)]
     subjects = (ControlSubject(kind="beacon", id=rng.randbytes(32).hex(), at_ms=at_ms),) if kind == "BEACON" else None
@@ -314,7 +314,7 @@ def collateral_rollback(scene: Scene) -> Attempt:
         digest = rng.choice((world.sets[0], rng.randbytes(32)))
         body = replace(
             body, kind="COLLATERAL_SWITCH", collateral_digest=digest, content_digest=digest,
-            content_digest_absent_reason=None, issued_at_ms=world.honest[after].at_ms - rng.randrange(60_000),
+            content_digest_absent_reason=None, issued_at_ms=scene.stamp_ms(after) - rng.randrange(60_000),
         )  # fmt: skip
     if rng.random() < 0.5:
         value = encode_signed_record(encode_body(body), found.signature, found.evidence)

@@ -60,6 +60,7 @@ class Scene:
 
     def report(self, *, phases: tuple[int, ...] = (0, 1, 2), carries: bool | None = None) -> tuple[int, Honest]:
         """Any honest report (of these phases; with evidence or without), and its number."""
+        phases = tuple(one for one in phases if one < len(self.world.phases))
         while True:
             number = self.rng.choice(self.reports)
             one = self.world.honest[number]
@@ -104,6 +105,10 @@ class Scene:
         end_ms = (honest[number].start_ms or 0) + WINDOW_MS
         near = range(max(len(self.world.domains) - 1, number - 8), min(self._last, number + 8) + 1)
         return self.rng.choice([at for at in near if honest[at].at_ms >= end_ms] or [number])
+
+    def stamp_ms(self, number: int) -> int:
+        """When what is put behind honest record `number` is appended."""
+        return max(self.world.honest[number].at_ms, self.world.live_ms or 0)
 
     @property
     def _last(self) -> int:

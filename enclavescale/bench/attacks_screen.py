@@ -48,6 +48,8 @@ def _classes(classes: Mapping[str, Mapping[str, Any]], codes: int) -> Table:
 
 
 def _detection(detection: Mapping[str, Any]) -> str:
+    if "ms_p50" in detection:
+        return f"{detection['ms_p50']:,} ms"
     if "us_p50" in detection:
         return f"{detection['us_p50'] / 1000:.2f} ms"
     return "its window" if "windows" in detection else NONE
@@ -72,6 +74,11 @@ def _measured(result: Mapping[str, Any]) -> list[Row]:
         text = f"{latency['latency_ms_max'] / 1000:.1f} s at most in {latency['trials']} trials, windows of "
         text += f"{latency['bound_ms'] / 1000:.0f} s"
         rows.append(("revocation", Text(text, GOOD if latency["met"] else BAD)))
+    live = result.get("live")
+    if live:
+        changed = len(live["outputs_changed"])
+        text = f"{live['outputs']} compared, {changed} changed"
+        rows.append(("outputs", Text(text, BAD if changed else GOOD)))
     rows.append(("where", result["where"]))
     rows.append(("seed", str(result["seed"])))
     return rows

@@ -101,7 +101,17 @@ class LawfulNoise(Privatiser):
 class AttackWorld:
     """One fleet with its honest log. `seed` fixes readings and noise; keys are new ones in every world."""
 
-    def __init__(self, seed: int, *, hosts: int = 8, start_ms: int = T0_MS, phases: tuple[int, ...] = PHASES) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        hosts: int = 8,
+        start_ms: int = T0_MS,
+        phases: tuple[int, ...] = PHASES,
+        live_ms: int | None = None,
+    ) -> None:
+        """`live_ms`: when all of it will be appended, where a broker and not this world stamps the records."""
+        self.live_ms = live_ms
         self.seed, self.rng = seed, random.Random(seed)
         self.numpy = np.random.default_rng(seed)
         self.start_ms, self.phases = start_ms, phases

@@ -1,0 +1,1 @@
+"""Attacks as code, and what attestation costs."""
