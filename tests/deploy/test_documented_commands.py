@@ -1,4 +1,4 @@
-"""Every command that a page names is one of the program's, with options that it has; README's lines are targets of make."""
+"""Every command that a page names is one of the program's, with options that it has; README names targets of make."""
 
 from __future__ import annotations
 
