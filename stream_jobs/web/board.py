@@ -323,17 +323,17 @@ class Board:
         since = self.stale_since_ms(now_ms)
         if since is not None:
             yield Problem(
-                level=TROUBLE, weight=100, code="STALE",
+                level=TROUBLE, weight=100, kind="STALE",
                 text=f"No broker has answered for {span(now_ms - since)}: what is shown is old.",
                 todo=f"Check the brokers and this page's network. {self._source.error}".strip(),
             )  # fmt: skip
         elif self._source.error:
             yield Problem(
-                level=TROUBLE, weight=99, code="READING", text="The topics cannot be read.", todo=self._source.error
+                level=TROUBLE, weight=99, kind="READING", text="The topics cannot be read.", todo=self._source.error
             )
         if self._source.remade_ms and now_ms - self._source.remade_ms < RECALL_MS:
             yield Problem(
-                level=TROUBLE, weight=93, code="OUTPUT_REMADE",
+                level=TROUBLE, weight=93, kind="OUTPUT_REMADE",
                 text=f"The output topic was made anew {span(now_ms - self._source.remade_ms)} ago.",
                 todo="Who deleted it? Outputs before that are gone from the topic (docs/operations.md).",
             )  # fmt: skip
@@ -342,13 +342,13 @@ class Board:
             codes = ", ".join(sorted({str(one["code"]) for one in bad})[:3])
             what = "output does" if len(bad) == 1 else "outputs do"
             yield Problem(
-                level=TROUBLE, weight=72, code="UNVERIFIED",
+                level=TROUBLE, weight=72, kind="UNVERIFIED",
                 text=f"{len(bad)} {what} not verify ({codes}) and {'is' if len(bad) == 1 else 'are'} not shown.",
                 todo="Somebody else writes to the output topic, or a worker's evidence has ended: see the list below.",
             )  # fmt: skip
         if self._left_out:
             yield Problem(
-                level=WATCH, weight=15, code="DOMAINS_LEFT_OUT",
+                level=WATCH, weight=15, kind="DOMAINS_LEFT_OUT",
                 text=f"Outputs of more than {MAX_DOMAINS} domains: the page shows {MAX_DOMAINS}.",
                 todo="Give --policy-signer, so that only domains of the policy count.",
             )  # fmt: skip

@@ -40,23 +40,24 @@ GRAVE = frozenset({"EQUIVOCATION", "POLICY_UNTRUSTED"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong. `weight`: larger is worse, among those of one level."""
+    """One thing that is wrong. `weight`: larger is worse, among those of one level; `kind` is its
+    code in JSON."""
 
     level: str
     weight: int
-    code: str
+    kind: str
     text: str
     todo: str
     domain: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
-        return {"level": self.level, "code": self.code, "domain": self.domain, "text": self.text, "todo": self.todo}
+        return {"level": self.level, "code": self.kind, "domain": self.domain, "text": self.text, "todo": self.todo}
 
 
 def worst_first(found: Iterable[Problem]) -> list[Problem]:
     """Trouble before what to watch, then by weight, then by domain."""
-    return sorted(found, key=lambda one: (one.level != TROUBLE, -one.weight, one.domain or "", one.code))
+    return sorted(found, key=lambda one: (one.level != TROUBLE, -one.weight, one.domain or "", one.kind))
 
 
 def power(watts: int) -> str:
@@ -81,7 +82,7 @@ def of_domain(domain: str, card: Card, now_ms: int, standing: Standing) -> Itera
     """What is wrong with one domain by its newest output."""
     if card.newest is None:
         yield Problem(
-            level=TROUBLE, weight=60, code="NO_OUTPUT", domain=domain, text=f"{domain} has no output that verifies.",
+            level=TROUBLE, weight=60, kind="NO_OUTPUT", domain=domain, text=f"{domain} has no output that verifies.",
             todo="Is a worker assigned to its partition? Do its hosts send? See the worker's /readyz and log.",
         )  # fmt: skip
         return
@@ -90,14 +91,14 @@ def of_domain(domain: str, card: Card, now_ms: int, standing: Standing) -> Itera
     silent_ms = now_ms - card.published_ms
     if silent_ms > max(SILENT_MS, SILENT_WINDOWS * window_ms):
         yield Problem(
-            level=TROUBLE, weight=80, code="SILENT", domain=domain,
+            level=TROUBLE, weight=80, kind="SILENT", domain=domain,
             text=f"{domain} has had no new output for {span(silent_ms)}.",
             todo="See whether workers run and are ready, and whether the domain's hosts send reports.",
         )  # fmt: skip
     late_ms = card.published_ms - output.window_end_ms
     if late_ms > max(LATE_MS, 10 * window_ms):
         yield Problem(
-            level=WATCH, weight=20, code="LATE_FIGURES", domain=domain,
+            level=WATCH, weight=20, kind="LATE_FIGURES", domain=domain,
             text=f"{domain}: the newest figures were {span(late_ms)} old when they were published.",
             todo="A worker that catches up, or hosts whose clocks or queues are behind. A replay is always late.",
         )  # fmt: skip
@@ -108,7 +109,7 @@ def of_domain(domain: str, card: Card, now_ms: int, standing: Standing) -> Itera
         output.policy_counter < newest.policy.counter and output.window_start_ms >= newest.policy.effective_from_ms
     ):
         yield Problem(
-            level=WATCH, weight=35, code="POLICY_OLD", domain=domain,
+            level=WATCH, weight=35, kind="POLICY_OLD", domain=domain,
             text=f"{domain} still computes under policy {output.policy_counter}; {newest.policy.counter} is in force.",
             todo="See whether the worker knows the policy's signer and reads the policy topic.",
         )  # fmt: skip
@@ -119,19 +120,19 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
     if margin.margin is None and output.coverage.quorum_met:
         reason = margin.margin_absent_reason or "no reason given"
         yield Problem(
-            level=TROUBLE, weight=70, code="MARGIN_WITHHELD", domain=domain,
+            level=TROUBLE, weight=70, kind="MARGIN_WITHHELD", domain=domain,
             text=f"{domain}: no margin is stated: {reason}.",
             todo="Do not rely on an older margin. Bring back the hosts that are missing.",
         )  # fmt: skip
     elif margin.margin is not None and margin.margin.value_w < 0:
         yield Problem(
-            level=TROUBLE, weight=98, code="OVER_LIMIT", domain=domain,
+            level=TROUBLE, weight=98, kind="OVER_LIMIT", domain=domain,
             text=f"{domain} is over its limit of {power(margin.limit_w)} by {power(-margin.margin.value_w)}.",
             todo="Lower power caps, or move or stop jobs of this domain.",
         )  # fmt: skip
     elif margin.margin is not None and margin.margin.low_w < 0:
         yield Problem(
-            level=WATCH, weight=60, code="MARGIN_UNSURE", domain=domain,
+            level=WATCH, weight=60, kind="MARGIN_UNSURE", domain=domain,
             text=f"{domain} may be over its limit: margin {power(margin.margin.value_w)}, at worst "
             f"{power(margin.margin.low_w)}.",
             todo="Start no more load here until the interval clears zero.",
@@ -143,7 +144,7 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
     if over and margin.margin is not None and margin.margin.low_w >= 0:  # else the margin has said it
         first = min(over, key=lambda one: one.horizon_ms)
         yield Problem(
-            level=WATCH, weight=50, code="FORECAST_OVER", domain=domain,
+            level=WATCH, weight=50, kind="FORECAST_OVER", domain=domain,
             text=f"{domain}: the forecast is over the limit in {span(first.horizon_ms)}, by "
             f"{power(first.estimate.value_w - margin.limit_w)}.",
             todo="Hold back jobs that are about to start here.",
@@ -152,14 +153,14 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
     missing = coverage.enrolled_hosts - coverage.reporting_hosts
     if missing > 0 and coverage.quorum_met:
         yield Problem(
-            level=WATCH, weight=45, code="HOSTS_MISSING", domain=domain,
+            level=WATCH, weight=45, kind="HOSTS_MISSING", domain=domain,
             text=f"{domain}: {missing} of {coverage.enrolled_hosts} hosts do not report.",
             todo="See the agents of the missing hosts; refusals below may name the reason.",
         )  # fmt: skip
     elif not coverage.quorum_met:
         share = 100 * coverage.reporting_capacity_w / max(1, coverage.enrolled_capacity_w)
         yield Problem(
-            level=TROUBLE, weight=75, code="NO_QUORUM", domain=domain,
+            level=TROUBLE, weight=75, kind="NO_QUORUM", domain=domain,
             text=f"{domain} states no margin: {share:.0f} % of its capacity report, the policy asks for "
             f"{output.coverage.quorum_ppm / 10_000:.0f} %.",
             todo="See the network and the agents of this domain, then the refusals below.",
@@ -169,19 +170,19 @@ def _figures(domain: str, output: FleetPower) -> Iterator[Problem]:
 def _history(domain: str, card: Card, output: FleetPower) -> Iterator[Problem]:
     if output.source.gap_records:
         yield Problem(
-            level=TROUBLE, weight=85, code="INPUT_GAP", domain=domain,
+            level=TROUBLE, weight=85, kind="INPUT_GAP", domain=domain,
             text=f"{domain}: {output.source.gap_records} records are missing from the log before this output.",
             todo="See retention and deletions on the reports topic (docs/operations.md).",
         )  # fmt: skip
     if card.forks:
         yield Problem(
-            level=TROUBLE, weight=95, code="FORK", domain=domain,
+            level=TROUBLE, weight=95, kind="FORK", domain=domain,
             text=f"{domain}: two different outputs of one window and revision.",
             todo="Workers disagree: replay the window, and compare the workers' versions.",
         )  # fmt: skip
     if card.chain == "broken":
         yield Problem(
-            level=TROUBLE, weight=88, code="CHAIN_BROKEN", domain=domain,
+            level=TROUBLE, weight=88, kind="CHAIN_BROKEN", domain=domain,
             text=f"{domain}: the newest output does not link to the one before it.",
             todo="An output was lost or held back: run `enclavescale audit chain`.",
         )  # fmt: skip
@@ -190,7 +191,7 @@ def _history(domain: str, card: Card, output: FleetPower) -> Iterator[Problem]:
     if aside:
         codes = ", ".join(sorted({one.code for one in claims}))
         yield Problem(
-            level=WATCH, weight=40, code="SET_ASIDE", domain=domain,
+            level=WATCH, weight=40, kind="SET_ASIDE", domain=domain,
             text=f"{domain}: claims of {aside} hosts count only in part ({codes}).",
             todo="A new job, or hosts that lie: look at these hosts.",
         )  # fmt: skip
@@ -201,7 +202,7 @@ def of_standing(standing: Standing, collateral_used: bool, now_ms: int) -> Itera
     policy = standing.policy
     if standing.checked and policy is None:
         yield Problem(
-            level=TROUBLE, weight=92, code="NO_POLICY", text="No trusted policy is on the policy topic.",
+            level=TROUBLE, weight=92, kind="NO_POLICY", text="No trusted policy is on the policy topic.",
             todo="Check --policy-signer; publish the policy again: `enclavescale policy apply FILE --again`.",
         )  # fmt: skip
     if policy is not None:
@@ -211,7 +212,7 @@ def of_standing(standing: Standing, collateral_used: bool, now_ms: int) -> Itera
         )  # fmt: skip
     if standing.equivocations:
         yield Problem(
-            level=TROUBLE, weight=94, code="POLICY_EQUIVOCATION",
+            level=TROUBLE, weight=94, kind="POLICY_EQUIVOCATION",
             text="A trusted signer signed two different policies with one counter.",
             todo="Its key may be in other hands: replace the signer (docs/policy.md).",
         )  # fmt: skip
@@ -233,11 +234,11 @@ def _ends(code: str, what: str, end_ms: int, now_ms: int, todo: str) -> Iterator
     left_ms = end_ms - now_ms
     if left_ms < 0:
         yield Problem(
-            level=TROUBLE, weight=82, code=f"{code}_ENDED", text=f"{what} ended {span(-left_ms)} ago.", todo=todo
+            level=TROUBLE, weight=82, kind=f"{code}_ENDED", text=f"{what} ended {span(-left_ms)} ago.", todo=todo
         )
     elif left_ms < SOON_MS:
         level = TROUBLE if left_ms < NOW_MS else WATCH
-        yield Problem(level=level, weight=55, code=f"{code}_ENDS", text=f"{what} ends in {span(left_ms)}.", todo=todo)
+        yield Problem(level=level, weight=55, kind=f"{code}_ENDS", text=f"{what} ends in {span(left_ms)}.", todo=todo)
 
 
 def of_refusals(counts: Mapping[str, int], minutes: int) -> Iterator[Problem]:
@@ -250,7 +251,7 @@ def of_refusals(counts: Mapping[str, int], minutes: int) -> Iterator[Problem]:
     grave = sorted(GRAVE & shown.keys())
     named = ", ".join(f"{code} {count}" for code, count in largest[:3]) + (" …" if len(largest) > 3 else "")
     yield Problem(
-        level=TROUBLE if grave else WATCH, weight=65 if grave else 30, code=grave[0] if grave else "REFUSALS",
+        level=TROUBLE if grave else WATCH, weight=65 if grave else 30, kind=grave[0] if grave else "REFUSALS",
         text=f"{total} {'record' if total == 1 else 'records'} refused in {minutes} min: {named}.",
         todo="Each code is explained below, with the places of the newest.",
     )  # fmt: skip
@@ -261,6 +262,6 @@ def of_versions(versions: Sequence[str]) -> Iterator[Problem]:
     found = sorted(set(versions))
     if len(found) > 1:
         yield Problem(
-            level=WATCH, weight=25, code="CORE_VERSIONS", text=f"Workers run core versions {' and '.join(found)}.",
+            level=WATCH, weight=25, kind="CORE_VERSIONS", text=f"Workers run core versions {' and '.join(found)}.",
             todo="Finish the upgrade, or roll it back.",
         )  # fmt: skip
