@@ -40,15 +40,20 @@ def check_signature(signed: SignedPolicy, preimage: bytes, signers: Sequence[str
     verify_record_signature(load_session_key(signed.signer_public_key), preimage, signed.signature)
 
 
-def read_policy(path: Path, signers: Sequence[str] = ()) -> Policy:
-    """The policy in a file; without `signers` its signature is the workers' business alone.
+def read_trusted_policy(path: Path, signers: Sequence[str] = ()) -> SignedPolicy:
+    """The signed policy in a file; without `signers` its signature is the workers' business alone.
 
     Raises ConfigError, SchemaError, VerificationError.
     """
     signed, preimage = read_signed_policy(path)
     if signers:
         check_signature(signed, preimage, signers)
-    return signed.policy
+    return signed
+
+
+def read_policy(path: Path, signers: Sequence[str] = ()) -> Policy:
+    """The policy in a file, as `read_trusted_policy`."""
+    return read_trusted_policy(path, signers).policy
 
 
 def enrolment_of(policy: Policy, host_id: str) -> HostEnrolment:

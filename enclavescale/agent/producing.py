@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from enclavescale.agent.aggregators import AggregatorCheck
 from enclavescale.agent.file import SIMULATED_TEE, BudgetSpec, HostSpec, ProduceSpec
-from enclavescale.agent.policy import check_grade, check_tee, enrolment_of, profile_of, read_policy, schedule_of
+from enclavescale.agent.policy import check_grade, check_tee, enrolment_of, profile_of, read_trusted_policy, schedule_of
 from enclavescale.agent.sessions import MakeSession, cpu_quotes, host_devices, session_maker
 from enclavescale.agent.sources import BoundedState, HostSources, SourcePool
 from enclavescale.agent.watch import HostWatch, Instruments, WatchedHost
@@ -29,7 +29,7 @@ from producers.privacy import Budget, check_budget, privacy_parameters
 from producers.publish import PublishConfig, partitions_of
 from producers.renewal import Place, SessionKeeper, wall_clock_ms
 from schemas.errors import ConfigError, EnclaveScaleError
-from schemas.records import Beacon, Policy
+from schemas.records import Beacon, Policy, SignedPolicy
 from schemas.topics import TopicNames
 from stream_jobs.policy_store import PolicyTrust
 
@@ -89,7 +89,7 @@ class Assembly:
 
     config: AgentConfig
     hosts: tuple[WatchedHost, ...]
-    policy_counter: int
+    policy: SignedPolicy
     beacons: BeaconFollower | None = None
     aggregators: AggregatorCheck | None = None
 
@@ -239,9 +239,15 @@ class Production:
             if getattr(spec, name) != getattr(self._spec, name):
                 raise ConfigError(f"another {name} takes a restart", field=name)
 
-    def _check_counter(self, policy: Policy) -> None:
-        """A policy with a lower counter was replaced: whoever puts it there undoes what its successor changed."""
-        before = max((one.policy_counter for one in self._assemblies()), default=policy.counter)
+    def _check_counter(self, policy: Policy, signers: Sequence[str]) -> None:
+        """A policy with a lower counter was replaced: whoever puts it there undoes what its successor changed.
+
+        Counters of a signer who is trusted no longer do not count: his successor may begin anew.
+        """
+        trusted = {one.lower() for one in signers}
+        known = [one.policy for one in self._assemblies()]
+        counters = [one.policy.counter for one in known if not trusted or one.signer_public_key.hex() in trusted]
+        before = max(counters, default=policy.counter)
         if policy.counter < before:
             raise ConfigError(
                 f"the policy has counter {policy.counter}; the one in force has {before}",
@@ -251,8 +257,9 @@ class Production:
             )
 
     def _assemble(self, spec: ProduceSpec, kafka: Mapping[str, str], newest: Mapping[str, Place]) -> Assembly:
-        policy = read_policy(Path(spec.policy), spec.policy_signers)
-        self._check_counter(policy)
+        signed = read_trusted_policy(Path(spec.policy), spec.policy_signers)
+        policy = signed.policy
+        self._check_counter(policy, spec.policy_signers)
         check_tee(policy, spec)
         if policy.not_after_ms <= self._wall_ms():
             # No reason to stop: what is in force is on the log, and this file may be what is old.
@@ -296,7 +303,7 @@ class Production:
             aggregators=aggregators,
         )
         made = dataclasses.replace(config, observer=watch)
-        assembly = Assembly(made, tuple(watched), policy.counter, beacons, aggregators)
+        assembly = Assembly(made, tuple(watched), signed, beacons, aggregators)
         return assembly
 
     def _config(

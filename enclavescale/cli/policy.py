@@ -26,6 +26,7 @@ from enclavescale.cli.policy_options import (
     signers_option,
     topic_of,
 )
+from enclavescale.cli.policy_revoke import revoke_command
 from enclavescale.cli.times import now_ms
 from enclavescale.errors import TopicFailed
 from enclavescale.fleet import demo_fleet
@@ -56,6 +57,9 @@ DEMO_WINDOW_MS = 10_000
 @click.group("policy", epilog=EXIT_CODES)
 def policy_group() -> None:
     """Write, check, sign, publish, show and compare policies (docs/policy.md)."""
+
+
+policy_group.add_command(revoke_command)
 
 
 @policy_group.command("init", epilog=EXIT_CODES)

@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 
 import pytest
 from confluent_kafka import Producer
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from enclavescale.agent import producing
 from enclavescale.agent.producing import Production
@@ -202,6 +203,20 @@ def test_a_policy_with_a_lower_counter_is_refused(tmp_path: Path) -> None:
         site.sign(counter=counter + 2)
         assert not production.reload(lambda: (spec, kafka)), "also lower than one that waits for its window"
         assert refused("enclavescale_agent_reloads_total", {"result": "refused"}) == 2
+
+
+def test_counters_of_a_signer_who_is_trusted_no_longer_do_not_count(tmp_path: Path) -> None:
+    """The way out of a stolen key: its policies may have any counter."""
+    site = make_site(tmp_path, "trace")
+    kafka = {"bootstrap.servers": "127.0.0.1:1"}
+    before = site.spec(hosts=[TRACE])
+    site.sign(counter=1 << 40)
+    with Production(before, kafka) as production:
+        site.key = ec.generate_private_key(ec.SECP256R1())
+        site.sign(counter=1)
+        both = dataclasses.replace(before, policy_signers=(*before.policy_signers, site.signer.hex()))
+        assert not production.reload(lambda: (both, kafka))
+        assert production.reload(lambda: (site.spec(hosts=[TRACE]), kafka))
 
 
 def test_the_first_session_names_the_newest_beacon(tmp_path: Path) -> None:
