@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -73,7 +74,9 @@ def main(target: Path) -> None:
         with open(os.devnull, "w") as nowhere:
             console = Console(record=True, width=110, file=nowhere, force_terminal=True)
             console.print(top_screen(state(url), 110))
-        console.save_svg(str(target / "top.svg"), title="enclavescale top")
+        picture = console.export_svg(title="enclavescale top")
+        # rich would have its font fetched from elsewhere; the reader's own will do
+        (target / "top.svg").write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

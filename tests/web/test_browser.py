@@ -233,7 +233,7 @@ GROWTH_KIB = 12_000
 
 
 def test_fifty_readers_are_held_with_flat_memory(fleet: Fleet) -> None:
-    with page(fleet, "--max-readers", "50") as url:
+    with page(fleet, "--max-readers", "100") as url:
         process = fleet.page_pid
         hold(url, 50, lambda: None)
         at_first: list[int] = []
@@ -253,7 +253,7 @@ def test_fifty_readers_are_held_with_flat_memory(fleet: Fleet) -> None:
 @pytest.mark.soak
 @pytest.mark.accept
 def test_fifty_readers_for_long(fleet: Fleet) -> None:
-    with page(fleet, "--max-readers", "50") as url:
+    with page(fleet, "--max-readers", "100") as url:
         process, seen = fleet.page_pid, []
 
         def live() -> None:
