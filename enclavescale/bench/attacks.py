@@ -213,7 +213,8 @@ def bench_attacks(
 ) -> dict[str, Any]:
     """Try every class at least `trials` times in the pipeline's own process; a JSON-ready document.
 
-    `workers` 0: one process per core; `hosts`: per domain. Each class's figures depend on `seed` and nothing else, but for times and keys.
+    `workers` 0: one process per core; `hosts`: per domain. Each class's figures depend on `seed` and nothing else, but
+    for times and keys.
     """
     begin = time.perf_counter()
     names, found = [name for name in CLASSES if name in classes], {}

@@ -54,6 +54,9 @@ NOT_LIVE = ("replay_after_a_month",)
 LIVE = (*(name for name, one in CLASSES.items() if one.kind == RECORD and name not in NOT_LIVE), "forged_output")
 """What is tried through a broker."""
 
+QUIET_S = 15.0
+"""When no dead letter came for so long, no more will."""
+
 PHASES = (4, 5)
 BOMB_BYTES = (2 << 20, 24 << 20)
 BOMBS = 8
@@ -83,8 +86,9 @@ class Live:
         self.children = Children(directory)
         create_topics(self.kafka, self.topics, partitions=len(self.world.domains), replication=1)
         self.reader: Consumer = open_reader(self.kafka)
-        self.producer = Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5"})
+        self.producer = Producer({**self.kafka, "enable.idempotence": "true", "linger.ms": "5", "batch.size": "200000"})
         self.sent: list[Sent] = []
+        self.errors: list[str] = []
         self._workers = 0
 
     # -- what is published ----------------------------------------------------------------------------------------
@@ -117,13 +121,15 @@ class Live:
                 self._report(one, lambda offset: None)
             for sent in attempts.get(number, ()):
                 self._report(sent.attempt, lambda offset, sent=sent: setattr(sent, "offset", offset))  # type: ignore[misc]
-        if self.producer.flush(60):
-            raise NotDelivered("the reports topic: not acknowledged")
+        if self.producer.flush(60) or self.errors:
+            raise NotDelivered(f"the reports topic: not acknowledged {self.errors[:3]}")
 
     def _report(self, placed: Placed, done: Callable[[int], None]) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 done(message.offset() or 0)
+            else:
+                self.errors.append(error.str())
 
         while True:
             try:
@@ -325,8 +331,7 @@ def _run(live: Live, classes: list[str], trials: int, seed: int) -> tuple[dict[s
     left_out = {(one.attempt.partition, one.offset) for one in live.sent}
     want, refused_anyway = live.expected(log, left_out)
     live.wait(lambda: live.outputs().keys() >= want.keys(), f"{len(want)} outputs")
-    live.wait(lambda: _letters(live).keys() >= _must(live), "the dead letters")
-    letters, stamps = _letters(live), {(m.partition(), m.offset()): m.timestamp()[1] for m in log}
+    letters, stamps = _settled(live), {(m.partition(), m.offset()): m.timestamp()[1] for m in log}
     wrong = _judge(live, want)
     for sent in live.sent:
         result, at = results[sent.name], (sent.attempt.partition, sent.offset)
@@ -353,6 +358,17 @@ def _run(live: Live, classes: list[str], trials: int, seed: int) -> tuple[dict[s
         "workers": 2,
         "prefix": live.prefix,
     }
+
+
+def _settled(live: Live) -> dict[tuple[int, int], tuple[str, int]]:
+    """The dead letters once every attempt that must have one has one, or no more come."""
+    found, grown = _letters(live), time.monotonic()
+    while not found.keys() >= _must(live) and time.monotonic() - grown < QUIET_S:
+        time.sleep(0.5)
+        now = _letters(live)
+        if len(now) > len(found):
+            found, grown = now, time.monotonic()
+    return found
 
 
 def _must(live: Live) -> set[tuple[int, int]]:

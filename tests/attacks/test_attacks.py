@@ -62,7 +62,7 @@ def test_no_attack_succeeds_through_a_broker(kafka: KafkaBroker) -> None:
 MUTANTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "report_tampering": ("stream_jobs.core.sessions.verify_record_signature", nothing),
     "revoked": ("stream_jobs.core.partition.check_not_revoked", nothing),
-    "clock_attack": ("stream_jobs.core.partition.check_window", nothing),
+    "clock_attack": ("stream_jobs.core.terms.check_window", nothing),
     "forged_output": ("stream_jobs.audit.outputs.verify_record_signature", nothing),
     "policy_tampering": ("stream_jobs.policy_store.verify_record_signature", nothing),
 }

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMANDED = (
     "unattested forged_root wrong_measurement debug old_tcb revoked collateral_rollback quote_relay report_tampering "
     "session_key_substitution replay_same_session replay_other_session replay_other_domain replay_after_restart "
-    "replay_after_a_month broker_reorder chain_truncation splice_of_chains equivocation clock_attack sybil wrong_domain "
-    "capacity_inflation policy_rollback forged_policy forged_output broker_drop broker_duplicate dead_letter_flood "
-    "decompression_bomb byzantine_values policy_withholding collateral_withholding evidence_flood"
+    "replay_after_a_month broker_reorder chain_truncation splice_of_chains equivocation clock_attack sybil "
+    "wrong_domain capacity_inflation policy_rollback forged_policy forged_output broker_drop broker_duplicate "
+    "dead_letter_flood decompression_bomb byzantine_values policy_withholding collateral_withholding evidence_flood"
 )
 
 
