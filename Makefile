@@ -60,6 +60,9 @@ accept: java $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python -m tests.house.codes
 	@$(BIN)/python -m tests.house.asyncapi
+	@$(BIN)/python -m tests.house.fields
+	@$(BIN)/python -m tests.house.configuration
+	@$(BIN)/python -m tests.observe.metrics_page
 
 # Compiled on the oldest Python we support, in an environment of its own; what is pinned stays unless it must move.
 lock:

@@ -94,7 +94,7 @@ def output_line(output: FleetPower) -> str:
 @cluster_options
 @registry_options
 @click.option("--topic", help="Read from this topic instead of a file.")
-@click.option("--partition", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--partition", default=0, show_default=True, type=click.IntRange(0), help="Of the topic.")
 @click.option("--offset", default=-1, type=click.IntRange(-1), help="Which record; -1, the default, is the last one.")
 @json_option
 def show(

@@ -36,7 +36,7 @@ Load = Callable[[], tuple[ProduceSpec, dict[str, str]]]
 
 
 @click.command(epilog=EXIT_CODES)
-@click.option("--hosts", default=32, show_default=True, type=click.IntRange(2, 512))
+@click.option("--hosts", default=32, show_default=True, type=click.IntRange(2, 512), help="Hosts in all.")
 @click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 64), help="GPUs per host.")
 @click.option("--windows", default=250, show_default=True, type=click.IntRange(1, 100_000), help="Per domain.")
 @click.option("--window-s", default=10, show_default=True, type=click.IntRange(2, 600), help="Window length, s.")
@@ -109,7 +109,12 @@ def _check_writable(path: Path) -> None:
 
 
 @click.command("produce", epilog=EXIT_CODES)
-@click.option("--config", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The agent's file.",
+)
 @json_option
 def produce_command(config: Path, as_json: bool) -> None:
     """Run the host agent for the hosts of a TOML or JSON file (`docs/agent.md` describes it).

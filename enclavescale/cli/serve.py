@@ -30,7 +30,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Trusted policy signer: outputs are verified under its policies. Without one they are shown as not verified.",
 )
 @click.option("--min-policy-counter", default=0, show_default=True, help="Refuse older policies.")
-@click.option("--listen", default="127.0.0.1:8480", show_default=True, metavar="HOST:PORT")
+@click.option("--listen", default="127.0.0.1:8480", show_default=True, metavar="HOST:PORT", help="Where.")
 @click.option("--token-file", type=_FILE, help="Ask for this bearer token; also ENCLAVESCALE_PAGE_TOKEN.")
 @click.option("--tls-cert", type=_FILE, help="Serve HTTPS with this certificate chain (PEM).")
 @click.option("--tls-key", type=_FILE, help="Its key (PEM, not encrypted).")

@@ -41,7 +41,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--clip-high-w", type=click.IntRange(1, 100_000), help="Clip bound of the class, W, where it is known.")
 @click.option("--seconds", type=FiniteRange(0.1, 1e7), help="Length; as long as the release by default.")
 @click.option("--gpus", type=click.IntRange(1, 100_000), help="GPUs; those of the real trace by default, or 8.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Fixes the readings.")
 @click.option(
     "--synchrony",
     default=AUTO,
