@@ -205,18 +205,20 @@ class Live:
             found += read_range(self.reader, topic, partition, low, high, 20)
         return found
 
-    def switched(self, policy: int, collateral: int) -> bool:
-        """Whether every partition has a control record under this policy and collateral."""
+    def switched(self, policy: int, collateral: int, *, revoked: bool = False) -> bool:
+        """Whether the worker put this policy and collateral in force in every partition, and wrote its revocations."""
         wanted = self.world.views[policy].digest, self.world.sets[collateral]
-        seen = set()
+        attempts = {(one.attempt.partition, one.offset) for one in self.sent}
+        seen, kinds = set(), set()
         for message in self.read(self.topics.reports):
-            try:
-                body = decode_signed_record(message.value() or b"").body
-            except EnclaveScaleError:
+            if (message.partition(), message.offset()) in attempts:
                 continue
-            if isinstance(body, ControlRecord) and (body.policy_digest, body.collateral_digest) == wanted:
-                seen.add(message.partition())
-        return len(seen) == len(self.world.domains)
+            body = decode_signed_record(message.value() or b"").body
+            if isinstance(body, ControlRecord) and body.policy_digest == wanted[0]:
+                kinds.add(body.kind)
+                if body.collateral_digest == wanted[1]:
+                    seen.add(message.partition())
+        return len(seen) == len(self.world.domains) and (not revoked or "REVOCATION" in kinds)
 
     def outputs(self) -> dict[tuple[str, int, int], FleetPower]:
         """Outputs that a reader takes, by domain, window and revision."""
@@ -323,7 +325,7 @@ def _run(live: Live, classes: list[str], trials: int, seed: int) -> tuple[dict[s
     live.start_worker()
     live.collateral(1)
     live.policy(1)
-    live.wait(lambda: live.switched(1, 1), "the control records of the second policy")
+    live.wait(lambda: live.switched(1, 1, revoked=True), "the control records of the second policy")
     live.append(1, attempts)
     if "decompression_bomb" in classes:
         _bombs(live, results["decompression_bomb"], seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from enclavescale.agent.sessions import session_maker
 from enclavescale.bench.attacks_scene import Attempt, Scene, decoded, flipped
-from enclavescale.bench.attacks_world import WINDOW_MS, Honest, seal_body
+from enclavescale.bench.attacks_world import LATENESS_MS, WINDOW_MS, Honest, seal_body
 from enclavescale.bench.attestation_vendor import Machine
 from enclavescale.fleet import AGGREGATOR_ID, HOST_IMAGE
 from schemas.codec import SINGLE_OBJECT_MARKER, encode_body, encode_signed_record
@@ -161,6 +161,9 @@ def clock_attack(scene: Scene) -> Attempt:
     number, one = scene.report()
     after = scene.behind(number, same_phase=True)
     now_ms, body, kind = scene.stamp_ms(after), scene.lied(one), rng.randrange(3)
+    closed_ms = scene.world.honest[after].at_ms - LATENESS_MS - 3 * WINDOW_MS
+    if kind == 2 and closed_ms + LATENESS_MS < scene.world.start_ms + WINDOW_MS:
+        kind = 1  # nothing is closed yet
     if kind == 0:
         tolerance_ms = scene.world.views[0].policy.limits.clock_skew_tolerance_ms
         first = (now_ms + tolerance_ms) // WINDOW_MS * WINDOW_MS
@@ -168,7 +171,7 @@ def clock_attack(scene: Scene) -> Attempt:
     elif kind == 1:
         start_ms = body.window_start_ms + rng.randrange(1, WINDOW_MS)
     else:
-        start_ms = scene.world.start_ms - rng.randrange(1, 10**6) * WINDOW_MS
+        start_ms = closed_ms // WINDOW_MS * WINDOW_MS - rng.randrange(1, rng.choice((100, 10**6))) * WINDOW_MS
     length_ms = WINDOW_MS if rng.random() < 0.8 else WINDOW_MS * rng.randrange(2, 100)
     if kind == 2 and length_ms > WINDOW_MS:
         length_ms = WINDOW_MS
