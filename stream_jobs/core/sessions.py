@@ -121,17 +121,22 @@ def prove_session(
     if decoded.evidence is None or decoded.binding_bytes is None:
         if session is None:
             raise Refused("SESSION_UNKNOWN", "no evidence for this session is known")
-        binding, key = None, session.key
+        host_id, key = session.host_id, session.key
+    elif session is not None and decoded.evidence is session.evidence:  # the same again
+        host_id, key = session.host_id, session.key
     else:
-        binding = decoded.evidence.binding
         if session_id_of(decoded.binding_bytes) != body.session_id:
             raise Refused("SESSION_MISMATCH", "the evidence binds another session")
-        key = session.key if session else load_session_key(binding.session_public_key)
+        if session is not None:
+            host_id, key = session.host_id, session.key
+        else:
+            binding = decoded.evidence.binding
+            host_id, key = binding.host_id, load_session_key(binding.session_public_key)
     if checked is None or checked[0] is not key:
         verify_record_signature(key, decoded.preimage, decoded.signature, digest=decoded.digest)
     elif checked[1] is not None:
         raise checked[1]
-    if (session.host_id if session else binding and binding.host_id) != body.host_id:
+    if host_id != body.host_id:
         raise Refused("BINDING_MISMATCH", "host_id differs from the session binding", field="host_id")
     now_ms = body.window_end_ms if body.window_end_ms < append_ms else append_ms
     check_collateral_age(state, view, now_ms)
