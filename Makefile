@@ -63,6 +63,7 @@ docs: $(STAMP)
 	@$(BIN)/python -m tests.house.fields
 	@$(BIN)/python -m tests.house.configuration
 	@$(BIN)/python -m tests.observe.metrics_page
+	@$(BIN)/enclavescale topics strimzi > deploy/strimzi/topics.yaml
 
 # Compiled on the oldest Python we support, in an environment of its own; what is pinned stays unless it must move.
 lock:
@@ -72,6 +73,9 @@ lock:
 	@.venv-lock/bin/pip-compile --quiet --allow-unsafe --extra=dev --generate-hashes --no-emit-find-links \
 		--no-emit-index-url --no-emit-options --no-emit-trusted-host --output-file=requirements.lock \
 		--strip-extras pyproject.toml
+	@.venv-lock/bin/pip-compile --quiet --allow-unsafe --extra=otel --build-deps-for=wheel --generate-hashes --no-annotate \
+		--no-emit-find-links --no-emit-index-url --no-emit-options --no-emit-trusted-host \
+		--constraint=requirements.lock --output-file=deploy/requirements.lock --strip-extras pyproject.toml
 
 clean:
 	rm -rf .venv .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

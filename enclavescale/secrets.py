@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SECRETS = frozenset(
     {
@@ -88,4 +88,4 @@ def check_private(path: Path, field: str) -> None:
             f"{path}: anybody on this machine may change it", field=field, remedy=f"chmod 600 {path}, then try again."
         )
     if found.st_mode & stat.S_IROTH:
-        logger.warning("%s: anybody on this machine may read it; chmod 600 unless its directory is closed", path)
+        log.warning("%s: anybody on this machine may read it; chmod 600 unless its directory is closed", path)

@@ -82,7 +82,7 @@ def apply_drift(
     admin = AdminClient(dict(kafka))
     findings = check_topics(kafka, names, partitions=partitions, retention_ms=retention_ms)
     wrong = [one for one in findings if one.what not in ("topic", "partitions")]
-    resources = {}
+    resources: dict[str, ConfigResource] = {}
     for one in wrong:
         resource = resources.setdefault(one.topic, ConfigResource(ResourceType.TOPIC, one.topic))
         resource.add_incremental_config(

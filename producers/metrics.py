@@ -110,7 +110,9 @@ class AgentMetrics:
         self._epsilon_w = gauge("privacy_epsilon_per_w_event", "Privacy loss of an event of w windows", *_HOST)
         self._epsilon_max = gauge("policy_max_epsilon", "Largest privacy loss per window the policy allows")
         self._glitches = gauge("noisy_glitches", "Isolated spikes in the newest window, with noise", *_CLASS)
-        self._glitches_sum = gauge("noisy_glitches_sum", "Isolated spikes with noise, summed since the start or the last reload", *_CLASS)
+        self._glitches_sum = gauge(
+            "noisy_glitches_sum", "Isolated spikes with noise, summed since the start or the last reload", *_CLASS
+        )
         self._residual = gauge(
             "noisy_energy_residual_joules", "Readings minus energy counter in the newest window, with noise", *_CLASS
         )

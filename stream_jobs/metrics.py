@@ -115,7 +115,7 @@ class DomainMetrics:
         self._window_end = gauge("window_end_timestamp_seconds", "End of the newest published window, Unix time")
         self._watermark = gauge("watermark_timestamp_seconds", "Event time up to which windows are closed, Unix time")
         self._window = gauge("window_seconds", "Length of the newest window")
-        self._reach = gauge("reach_seconds", "How far below the watermark records still matter: a restart reads so much")
+        self._reach = gauge("reach_seconds", "How far below the watermark records matter: a restart reads so much")
         self._mean = interval("mean", "Mean power over the newest window")
         self._quantile = interval("quantile", "Quantile of the power over the newest window", "level")
         self._margin = interval("margin", "Limit less the policy's quantile of the power")

@@ -172,9 +172,9 @@ class PolicyMetrics:
         newest = self._store.newest
         counter = GaugeMetricFamily("enclavescale_policy_number", "Counter of the newest trusted policy")
         end = GaugeMetricFamily(
-            "enclavescale_policy_expiry_timestamp_seconds", "End of the newest trusted policy, after which all is refused"
+            "enclavescale_policy_expiry_timestamp_seconds", "End of the newest trusted policy; then all is refused"
         )
-        core = GaugeMetricFamily("enclavescale_policy_core_matches", "1 where the newest policy names this worker's core")
+        core = GaugeMetricFamily("enclavescale_policy_core_matches", "1 if the newest policy names this worker's core")
         if newest is not None:
             core.add_metric([], newest.policy.core_version == CORE_VERSION)
             counter.add_metric([], newest.policy.counter)

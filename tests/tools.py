@@ -1,4 +1,4 @@
-"""Real tools beside Python that tests need: promtool, helm, Chromium, docker, node.
+"""Real tools beside Python that tests need: promtool, helm, Chromium, docker, Node.js.
 
 Looked for in .tools/bin (`.ci/tools` fills it), in PATH and in Go's bin. Where one is missing the test is skipped and
 says how to get it; with CI=true it fails, because a skipped check looks like a passed one.
@@ -22,8 +22,10 @@ HOW = {
     "promtool": ".ci/tools promtool",
     "prometheus": ".ci/tools promtool",
     "helm": ".ci/tools helm",
+    "compose-spec": ".ci/tools compose-spec",
     "docker": "Docker's client with its compose plugin",
-    "node": "apt-get install -y nodejs npm",
+    "node": "Node.js 18 or newer: apt-get install -y nodejs npm",
+    "npm": "apt-get install -y nodejs npm",
 }
 OPTIONAL = ("docker",)
 """Tools without which CI passes as well; what they check is then unchecked there."""

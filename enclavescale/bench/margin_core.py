@@ -76,7 +76,7 @@ class _Proven:
     first_mile: str = "NONE"
     valid_from_ms: int = 0
     expires_ms: int = 2**62
-    subjects: frozenset[tuple[str, str]] = frozenset()
+    subjects: tuple[tuple[str, str], ...] = ()
 
 
 _PROVEN = _Proven(cast(SessionBinding, None))

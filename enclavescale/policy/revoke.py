@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from enclavescale.policy.issue import unissued
 from schemas.errors import ConfigError
-from schemas.records import Policy, RevokedSubject
+from schemas.records import AggregatorEnrolment, HostEnrolment, Policy, RevokedSubject
 from verifier.policy.subjects import GPU_KIND, PLATFORM_KIND, SESSION_KIND, Subject, revoked_by, subject
 
 DIGEST_KINDS = (SESSION_KIND, GPU_KIND)
@@ -42,8 +42,9 @@ def with_revoked(policy: Policy, subjects: Sequence[Subject], reason: str) -> tu
 
 def unknown_to(policy: Policy, subjects: Sequence[Subject]) -> Iterator[Subject]:
     """Those that the policy names nowhere else: a slip of the pen, maybe. Sessions are never named."""
-    there = {("host", one.host_id) for one in (*policy.hosts, *policy.aggregators)}
-    there |= {subject(PLATFORM_KIND, one) for host in (*policy.hosts, *policy.aggregators) for one in host.platform_ids}
+    enrolled: tuple[HostEnrolment | AggregatorEnrolment, ...] = (*policy.hosts, *policy.aggregators)
+    there = {("host", one.host_id) for one in enrolled}
+    there |= {subject(PLATFORM_KIND, one) for host in enrolled for one in host.platform_ids}
     there |= {subject(GPU_KIND, one) for host in policy.hosts for one in host.gpu_key_digests}
     there |= {("measurement", one.label) for one in policy.measurements}
     # The vendors' own roots stand in no policy.

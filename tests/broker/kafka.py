@@ -70,8 +70,8 @@ def install_line(missing: list[str]) -> str:
 
 
 def cache_dir() -> Path:
-    """Where the checked jars are kept: $ENCLAVESCALE_KAFKA_CACHE, or below the user's cache directory."""
-    named = os.environ.get("ENCLAVESCALE_KAFKA_CACHE")
+    """Where the checked jars are kept: $ENCLAVESCALE_TEST_KAFKA_CACHE, or below the user's cache directory."""
+    named = os.environ.get("ENCLAVESCALE_TEST_KAFKA_CACHE")
     if named:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")

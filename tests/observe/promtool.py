@@ -8,17 +8,15 @@ time (`*_timestamp_seconds`) are told in seconds since the recording's `epoch_s`
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.house.source import ROOT
+from tests.tools import need_tool
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 INTERVAL_S = 15
@@ -27,19 +25,11 @@ INTERVAL_S = 15
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
-def promtool() -> str:
-    """The promtool of this machine; without one the test is skipped, or fails where nothing may be skipped."""
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail("promtool is missing: it comes with Debian's package prometheus", pytrace=False)
-        pytest.skip("promtool is missing: it comes with Debian's package prometheus")
-    return found
-
-
 def run_promtool(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     """promtool's verdict; `text` is its input."""
-    return subprocess.run([promtool(), *arguments], input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [need_tool("promtool"), *arguments], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @dataclass

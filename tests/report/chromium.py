@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
@@ -22,11 +20,6 @@ FLAGS = (
 )  # fmt: skip
 DARK = ("--blink-settings=preferredColorScheme=0",)
 TIMEOUT_S = 120.0
-
-
-def chromium() -> str | None:
-    """Path of a Chromium, None where there is none."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import pytest
 
 from enclavescale.report import write_page
 from tests.house.source import ROOT
-from tests.report.chromium import DARK, NAMES, chromium, open_page, print_page
+from tests.report.chromium import DARK, open_page, print_page
 from tests.report.samples import facts_of, findings_of, verdicts_of
 from tests.results import write_result
+from tests.tools import need_tool
 
 pytestmark = [pytest.mark.accept, pytest.mark.timeout(600)]
 
@@ -20,11 +21,7 @@ CSS = (ROOT / "enclavescale" / "report" / "templates" / "report.css").read_text(
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    found = chromium()
-    if found is None:
-        names = ", ".join(NAMES)
-        pytest.fail(f"none of {names} is installed; on Debian: apt-get install -y chromium", pytrace=False)
-    return found
+    return need_tool("chromium")
 
 
 @pytest.fixture(scope="module")

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from tests.report.chromium import chromium
+from tests.tools import need_tool
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
-
-def need_chromium() -> str:
-    """Its path; skips where there is none, and fails with CI=true."""
-    found = chromium()
-    if found is None:
-        text = "needs Chromium on the path"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(text, pytrace=False)
-        pytest.skip(text)
-    return found
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
     """A headless browser."""
-    path = need_chromium()
+    path = need_tool("chromium")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=FLAGS)
         try:

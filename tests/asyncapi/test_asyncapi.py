@@ -21,20 +21,17 @@ from stream_jobs.core.effects import Rejection
 from stream_jobs.log_record import LogRecord
 from stream_jobs.output import MAX_KEY_BYTES, cloud_event, dead_letter
 from tests.house import asyncapi
+from tests.tools import need_tool
 
-TOOL = Path(__file__).parent / "asyncapi"
+TOOL = Path(__file__).parent / "parser"
 FETCH_TIMEOUT_S, CHECK_TIMEOUT_S = 600, 120
 
 
 @pytest.fixture(scope="module")
 def parser() -> Path:
     """Directory with the parser, as the lock file pins it; fetched with npm once, below the user's cache."""
-    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
-    if missing:
-        text = f"needs Node.js 18 or newer, missing: {', '.join(missing)}"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(text, pytrace=False)
-        pytest.skip(text)
+    for name in ("node", "npm"):
+        need_tool(name)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "enclavescale"
     digest = hashlib.sha256((TOOL / "package-lock.json").read_bytes()).hexdigest()[:16]
     target = base / f"asyncapi-{digest}"
