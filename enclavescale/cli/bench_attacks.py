@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from enclavescale.bench.attacks import bench_attacks, bench_attacks_live
-from enclavescale.bench.attacks_broker import LIVE
-from enclavescale.bench.attacks_classes import CLASSES
-from enclavescale.bench.attacks_screen import attacks_screen
 from enclavescale.cli.common import EXIT_CODES, EXIT_FAILURE, errors, json_option, say
 from schemas.errors import ConfigError
 
 
+class AttackName(click.ParamType):
+    """One of the classes of attack. They bring the whole worker with them, so they are loaded when they are asked for:
+    no other command waits for that."""
+
+    name = "class"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name of a class, or click's own message with all of them."""
+        return _choice().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """All of them, for --help."""
+        return _choice().get_metavar(param, ctx)
+
+
+def _choice() -> click.Choice[str]:
+    from enclavescale.bench.attacks_classes import CLASSES  # noqa: PLC0415  a second
+
+    return click.Choice(list(CLASSES))
+
+
 def _live(classes: tuple[str, ...]) -> tuple[str, ...]:
     """The classes to try through a broker. Raises ConfigError for one that is not."""
+    from enclavescale.bench.attacks_broker import LIVE  # noqa: PLC0415
+
     for one in classes:
         if one not in LIVE:
             raise ConfigError(f"{one} is tried in the fast harness only: leave --bootstrap out", field="class")
@@ -32,7 +52,7 @@ def _live(classes: tuple[str, ...]) -> tuple[str, ...]:
     "--class",
     "classes",
     multiple=True,
-    type=click.Choice(list(CLASSES)),
+    type=AttackName(),
     show_default="all",
     help="Only this class; may be given several times.",
 )
@@ -55,6 +75,10 @@ def attacks(
     was refused, or if an honest report is lost without a trace. Ends with 1 if one does. With --json the last line is
     one object.
     """
+    from enclavescale.bench.attacks import bench_attacks, bench_attacks_live  # noqa: PLC0415
+    from enclavescale.bench.attacks_classes import CLASSES  # noqa: PLC0415
+    from enclavescale.bench.attacks_screen import attacks_screen  # noqa: PLC0415
+
     with errors(as_json):
         console = Console(stderr=True)
         with Progress(
