@@ -20,7 +20,6 @@ from schemas.contract import PROTOCOL
 from schemas.errors import ConfigError, EnclaveScaleError
 from schemas.records import SessionBinding
 from schemas.topics import TopicNames
-from stream_jobs.agents import LogWorker
 from stream_jobs.beacons import BeaconIssuer
 from stream_jobs.collateral_store import CollateralMetrics, CollateralStore, set_ends_ms
 from stream_jobs.collector import tune_collector
@@ -170,6 +169,8 @@ def wait_for_policy(
 
 def run_worker(config: WorkerConfig, registry: CollectorRegistry = REGISTRY) -> int:
     """Run until SIGTERM; exit code 0, or 1 after a failure. Raises our errors for what is wrong before the start."""
+    from stream_jobs.agents import LogWorker  # noqa: PLC0415  slow to load: Faust is for who runs a worker
+
     reader = open_reader(config.kafka)
     cluster_id = reader.list_topics(timeout=20).cluster_id or None
     session = Session(config.provider, aggregator_binding(config, cluster_id, int(time.time() * 1000)))

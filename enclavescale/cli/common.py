@@ -109,12 +109,16 @@ class Cluster:
         The cluster has answered and, where `role` is given, allows what that role needs. Raises ConfigError,
         ClusterUnreachable, AuthenticationFailed, TlsFailed, NotAuthorized.
         """
-        verbose = bool(click.get_current_context().obj)
-        properties = self.properties() if verbose else {"log_level": "0", **self.properties()}
+        properties = self.silent_properties()
         admin = check(properties)
         if role is not None:
             require(admin, grants_of(role_of(role), self.names, group), role)
         return properties
+
+    def silent_properties(self) -> dict[str, str]:
+        """The same without asking a broker; with -v the client library says what it meets. Raises ConfigError."""
+        verbose = bool(click.get_current_context().obj)
+        return self.properties() if verbose else {"log_level": "0", **self.properties()}
 
 
 def _names(prefix: str, pairs: tuple[str, ...]) -> TopicNames:

@@ -12,6 +12,7 @@ import click
 from enclavescale.cli.common import EXIT_CODES, Cluster, cluster_options, errors, json_option, say
 from enclavescale.cli.policy_options import points
 from enclavescale.endpoint import parse_address
+from enclavescale.errors import ClusterUnreachable
 from enclavescale.reach import partitions_of_topic
 from enclavescale.watching import Watching, explain
 from stream_jobs.policy_store import PolicyTrust
@@ -78,11 +79,7 @@ def serve(
         trust = PolicyTrust(points(signers), min_policy_counter) if signers else None
         if trust is None:
             click.echo("No --policy-signer: outputs are shown without being verified.", err=True)
-        kafka = cluster.quiet_properties()
-        with contextlib.closing(open_reader(kafka)) as reader:
-            partitions_of_topic(
-                reader, cluster.names.output
-            )  # one message when nobody answers, instead of an empty page
+        kafka = _kafka(cluster)
 
         def started(url: str) -> None:
             if as_json:
@@ -93,3 +90,18 @@ def serve(
         with Watching(kafka, cluster.names, trust, keep=history, explain=explain, wall=time.time) as watching:
             page = Page(watching.board, max_readers=max_readers, reading=lambda: watching.alive)
             asyncio.run(serve_page(page, Serving(host=host, port=port, access=access, on_start=started)))
+
+
+def _kafka(cluster: Cluster) -> dict[str, str]:
+    """The client's properties. Raises what no waiting changes: no access, a right that is missing, no such topic.
+
+    Brokers that are away are no reason not to start: that is when somebody looks at the page, and it says so.
+    """
+    try:
+        kafka = cluster.quiet_properties("page")
+        with contextlib.closing(open_reader(kafka)) as reader:
+            partitions_of_topic(reader, cluster.names.output)
+    except ClusterUnreachable as error:
+        click.echo(f"{error.code}: {error}\nThe page starts, and says so until a broker answers.", err=True)
+        return cluster.silent_properties()
+    return kafka

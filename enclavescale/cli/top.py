@@ -45,7 +45,7 @@ def top(cluster: Cluster, signers: tuple[str, ...], min_policy_counter: int, onc
     """
     with errors(as_json):
         trust = PolicyTrust(points(signers), min_policy_counter) if signers else None
-        kafka = cluster.quiet_properties()
+        kafka = cluster.quiet_properties("page")
         with contextlib.closing(open_reader(kafka)) as reader:
             partitions_of_topic(reader, cluster.names.output)
         with (

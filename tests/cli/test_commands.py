@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -36,6 +38,14 @@ def test_help_says_what_exit_codes_mean(path: tuple[str, ...]) -> None:
     assert "Exit codes: 0 ok, 1 failure, 2 usage, 3 refused." in done.stdout
     if path not in {(), *((one,) for one in GROUPS)}:
         assert "--json" in done.stdout
+
+
+def test_no_command_waits_for_what_others_need() -> None:
+    """Faust, aiohttp and matplotlib take a second to load: worker, page and plots load them themselves."""
+    slow = "[one for one in ('faust', 'aiokafka', 'aiohttp', 'matplotlib') if one in sys.modules]"
+    program = f"import sys, enclavescale.cli; print({slow})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
 
 
 def test_exit_0_and_one_json_value_on_stdout() -> None:

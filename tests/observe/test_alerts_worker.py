@@ -16,6 +16,7 @@ from enclavescale.fleet import sign_policy
 from schemas.codec import decode_signed_output
 from schemas.records.output import Interval
 from stream_jobs.collateral_store import CollateralMetrics, set_ends_ms
+from stream_jobs.hold import Hold
 from stream_jobs.job import DomainJob
 from stream_jobs.policy_store import PolicyMetrics
 from tests.core.sets import judging, toy_set
@@ -144,6 +145,33 @@ def test_a_gap_in_the_log(tmp_path: Path, recording: Recording) -> None:
 
     run(test)
     assert_firing(recording, {"LogGap"}, tmp_path)
+
+
+def test_a_partition_that_waits_for_a_schema(tmp_path: Path, recording: Recording) -> None:
+    """The registry does not say what an id is; then it does."""
+    there = [False]
+
+    async def test(bench: Bench) -> None:
+        def scrape(times: int) -> None:
+            recording.scrape(worker=generate_latest(bench.registry).decode(), times=times)
+
+        job = await bench.assign()
+        job.error = cast("Exception", Hold("an id", code="SCHEMA_ID_WAITS", remedy="", again=lambda: there[0]))
+        await bench.offer(10)
+        await until(lambda: bench.state() == "held")
+        await bench.adapter.maintain()
+        scrape(6)
+        assert_firing(recording, {"PartitionHeld"}, tmp_path)
+        there[0], job.error = True, None
+        await bench.adapter.maintain()
+        await bench.offer(10)
+        await until(lambda: job.seen == [10])
+        bench.client.limits[TP] = (0, 11)
+        await bench.adapter.maintain()
+        scrape(1)
+
+    run(test)
+    assert_firing(recording, set(), tmp_path)
 
 
 def test_a_worker_that_hangs_lags_and_closes_nothing(tmp_path: Path, recording: Recording) -> None:
