@@ -45,11 +45,12 @@ SAMPLE = 100
 """Verifications of the ceiling per window."""
 
 
-def write_log(path: Path, hosts: int, windows: int, window_ms: int) -> None:
+def write_log(path: Path, hosts: int, windows: int, window_ms: int, restart_at: int | None = None) -> None:
     """Have a log written by a process of its own: what it takes is not measured."""
     maker = Path(__file__).with_name("core_log.py")
     options = ("--hosts", hosts, "--windows", windows, "--window-ms", window_ms)
-    subprocess.run([sys.executable, maker, path, *map(str, options)], check=True)
+    restart = () if restart_at is None else ("--restart-at", restart_at)
+    subprocess.run([sys.executable, maker, path, *map(str, (*options, *restart))], check=True)
 
 
 def read_log(path: Path) -> tuple[PartitionCore, Iterator[LogRecord]]:

@@ -1,9 +1,9 @@
 """Writes a log of one domain for `benchmarks/core.py`: a control record, then windows of reports, signed for real.
 
-`python benchmarks/core_log.py FILE [--hosts N] [--windows N] [--window-ms MS]`: pickles, one after another: a policy,
-its signer, the append time, then every record's value. Sessions and quotes are those of the simulated
-TEE. Statistics are a few windows of the demo's traces under noise of the stated law, drawn by numpy, not by OpenDP:
-quickly, and good for nothing else.
+`python benchmarks/core_log.py FILE [--hosts N] [--windows N] [--window-ms MS] [--restart-at WINDOW]`: pickles, one
+after another: a policy, its signer, the append time, then every record's value. At `--restart-at` every host begins a
+new session. Sessions and quotes are those of the simulated TEE. Statistics are a few windows of the demo's traces under
+noise of the stated law, drawn by numpy, not by OpenDP: quickly, and good for nothing else.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class Log:
     values: Iterator[bytes]
 
 
-def make_log(directory: Path, hosts: int, windows: int, window_ms: int) -> Log:
-    """A domain of `hosts` hosts that all report `windows` windows of `window_ms`, in order."""
+def make_log(directory: Path, hosts: int, windows: int, window_ms: int, restart_at: int | None = None) -> Log:
+    """A domain of `hosts` hosts that all report `windows` windows of `window_ms`, in order; from window `restart_at` on
+    every host has a new session, whose first report names the last one of the old."""
     now_ms = int(time.time() * 1000)
     tee = SimulatedTee.create(directory)
     both = demo_fleet(
@@ -113,6 +114,12 @@ def make_log(directory: Path, hosts: int, windows: int, window_ms: int) -> Log:
         exact = list(templates(plan, start_ms))
         seen = Gaps(samples_taken=plan.schedule.ticks, stalls_coarse=0, gpus_with_gaps=0, gpus_silent=0)
         for window in range(windows):
+            if window == restart_at:
+                began_ms = now_ms + 1  # what a host begins later supersedes what it began before
+                sealers = [
+                    sealer(tee, plan, one.host_id, began_ms, last.last_digest)
+                    for one, last in zip(policy.hosts, sealers, strict=True)
+                ]
             for number, one in enumerate(sealers):
                 drawn = exact[(number + window) % len(exact)]
                 released = ClassWindow(plan.profile.classes[0], drawn.readings_taken, noise.privatise(drawn))
@@ -131,12 +138,14 @@ def templates(plan: HostPlan, start_ms: int) -> Iterator[Distilled]:
         yield distil(readings, grid, item.clip_low_w, item.clip_high_w, schedule.ticks_per_pane)
 
 
-def sealer(tee: SimulatedTee, plan: HostPlan, host_id: str, now_ms: int) -> Sealer:
+def sealer(tee: SimulatedTee, plan: HostPlan, host_id: str, now_ms: int, last_digest: bytes | None = None) -> Sealer:
     """A host like the planned one, with a session of its own."""
     profile: HostProfile = replace(plan.profile, host_id=host_id)
     privacy = privacy_parameters(plan.budget, profile.classes, plan.schedule)
     session = session_maker(Platform(tee, host_id), session_facts(profile, plan.schedule, privacy))(None, now_ms)
-    return Sealer(session, profile, plan.schedule, privacy, last_digest=None, evidence_interval=EVIDENCE_INTERVAL)
+    return Sealer(
+        session, profile, plan.schedule, privacy, last_digest=last_digest, evidence_interval=EVIDENCE_INTERVAL
+    )
 
 
 def control_value(directory: Path, digest: bytes, signer: bytes, now_ms: int) -> bytes:
@@ -172,9 +181,10 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=10)
     parser.add_argument("--window-ms", type=int, default=60_000)
+    parser.add_argument("--restart-at", type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, options.file.open("wb") as out:
-        log = make_log(Path(name), options.hosts, options.windows, options.window_ms)
+        log = make_log(Path(name), options.hosts, options.windows, options.window_ms, options.restart_at)
         for one in (log.policy_value, log.signer, log.append_ms):
             pickle.dump(one, out)
         for value in log.values:
