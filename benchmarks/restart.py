@@ -103,7 +103,7 @@ def measure(path: Path, hosts: int, window_s: float, spread_s: float) -> dict[st
     core.process(records[0])
     windows = [take(core, records[1 + number * hosts : 1 + (number + 1) * hosts]) for number in range(BEFORE + AFTER)]
     costs = [sum(one.batches_s) for one in windows]
-    alone_ms = ceiling_ms(records[1 + BEFORE * hosts :], core)
+    alone_ms = ceiling_ms(records[1 + BEFORE * hosts : 1 + (BEFORE + 1) * hosts], core)
     caught_up_s, longest_s = queue(windows[BEFORE:], window_s, spread_s)
     new_ms = (costs[BEFORE] - costs[-1]) * 1e3 / hosts
     refused: dict[str, int] = {}

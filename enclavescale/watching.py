@@ -9,6 +9,7 @@ from functools import cache
 from types import TracebackType
 
 from enclavescale.report.explain import explanations
+from schemas.codec import SINGLE_OBJECT, Framing
 from schemas.errors import EnclaveScaleError
 from schemas.topics import TopicNames
 from stream_jobs.audit import errors as audit_errors
@@ -41,7 +42,8 @@ def explain(code: str) -> str:
 
 
 class Watching:
-    """A board and what fills it. A context manager. `trust`: None to show outputs without verifying them."""
+    """A board and what fills it. A context manager. `trust`: None to show outputs without verifying them; `framing`:
+    the ids of schemas that are read."""
 
     def __init__(
         self,
@@ -50,11 +52,12 @@ class Watching:
         trust: PolicyTrust | None,
         *,
         keep: int,
+        framing: Framing = SINGLE_OBJECT,
         explain: Callable[[str], str] = explain,
         wall: Callable[[], float] = time.time,
     ):
         self.board = Board(keep=keep, explain=explain, checked=trust is not None, started_ms=int(wall() * 1000))
-        judge = OutputJudge(kafka, topics, trust)
+        judge = OutputJudge(kafka, topics, trust, framing=framing)
         self._follower = Follower(kafka, topics, self.board, judge, keep=keep, wall=wall)
         self._stack = contextlib.ExitStack()
 

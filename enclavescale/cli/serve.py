@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from pathlib import Path
 
 import click
 
 from enclavescale.cli.common import EXIT_CODES, Cluster, cluster_options, errors, json_option, say
 from enclavescale.cli.policy_options import points
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.endpoint import parse_address
 from enclavescale.errors import ClusterUnreachable
 from enclavescale.reach import partitions_of_topic
-from enclavescale.watching import Watching, explain
+from enclavescale.registry.ids import open_framing
+from enclavescale.watching import Watching
 from stream_jobs.policy_store import PolicyTrust
 from stream_jobs.reading import open_reader
 
@@ -23,6 +24,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(epilog=EXIT_CODES)
 @cluster_options
+@registry_options
 @click.option(
     "--policy-signer",
     "signers",
@@ -43,6 +45,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @json_option
 def serve(
     cluster: Cluster,
+    registry: OpenRegistry,
     signers: tuple[str, ...],
     min_policy_counter: int,
     listen: str,
@@ -79,6 +82,7 @@ def serve(
         trust = PolicyTrust(points(signers), min_policy_counter) if signers else None
         if trust is None:
             click.echo("No --policy-signer: outputs are shown without being verified.", err=True)
+        framing = open_framing(registry(), cluster.names)
         kafka = _kafka(cluster)
 
         def started(url: str) -> None:
@@ -87,7 +91,7 @@ def serve(
             else:
                 click.echo(f"The page is at {url}")
 
-        with Watching(kafka, cluster.names, trust, keep=history, explain=explain, wall=time.time) as watching:
+        with Watching(kafka, cluster.names, trust, keep=history, framing=framing) as watching:
             page = Page(watching.board, max_readers=max_readers, reading=lambda: watching.alive)
             asyncio.run(serve_page(page, Serving(host=host, port=port, access=access, on_start=started)))
 

@@ -12,7 +12,9 @@ from rich.live import Live
 
 from enclavescale.cli.common import EXIT_CODES, Cluster, cluster_options, errors, json_option, say
 from enclavescale.cli.policy_options import points
+from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.reach import partitions_of_topic
+from enclavescale.registry.ids import open_framing
 from enclavescale.top_screen import top_screen
 from enclavescale.watching import Watching
 from stream_jobs.policy_store import PolicyTrust
@@ -28,6 +30,7 @@ CATCH_UP_S = 60.0
 
 @click.command(epilog=EXIT_CODES)
 @cluster_options
+@registry_options
 @click.option(
     "--policy-signer",
     "signers",
@@ -38,18 +41,26 @@ CATCH_UP_S = 60.0
 @click.option("--min-policy-counter", default=0, show_default=True, help="Refuse older policies.")
 @click.option("--once", is_flag=True, help="Show the state once and end.")
 @json_option
-def top(cluster: Cluster, signers: tuple[str, ...], min_policy_counter: int, once: bool, as_json: bool) -> None:
+def top(
+    cluster: Cluster,
+    registry: OpenRegistry,
+    signers: tuple[str, ...],
+    min_policy_counter: int,
+    once: bool,
+    as_json: bool,
+) -> None:
     """Show live power, margin, refusals and what is wrong in this terminal, until Ctrl-C.
 
     With --json one object a line, as /api/v1/state of the page gives it, whenever something has changed.
     """
     with errors(as_json):
         trust = PolicyTrust(points(signers), min_policy_counter) if signers else None
+        framing = open_framing(registry(), cluster.names)
         kafka = cluster.quiet_properties("page")
         with contextlib.closing(open_reader(kafka)) as reader:
             partitions_of_topic(reader, cluster.names.output)
         with (
-            Watching(kafka, cluster.names, trust, keep=HISTORY) as watching,
+            Watching(kafka, cluster.names, trust, keep=HISTORY, framing=framing) as watching,
             contextlib.suppress(KeyboardInterrupt),
         ):
             if once:

@@ -122,6 +122,7 @@ def margins(port: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.broker
+@pytest.mark.soak
 def test_the_tutorial_ends_with_ones_own_margin_on_the_page(
     shell: Shell, ports: dict[str, str], tmp_path: Path
 ) -> None:

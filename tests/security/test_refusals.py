@@ -60,7 +60,7 @@ FAULTS: dict[Callable[[Estate, str], Properties], tuple[str, str]] = {
 
 
 def run(estate: Estate, command: str, kafka: Properties) -> Result:
-    """One of four commands, as somebody."""
+    """One of six commands, as somebody."""
     if command == "produce":
         return estate.run("produce", "--config", str(estate.agent_config("refused", kafka)))
     if command == "worker":
@@ -68,10 +68,12 @@ def run(estate: Estate, command: str, kafka: Properties) -> Result:
     options = estate.options("refused", kafka)
     if command == "tail":
         return estate.run("tail", *options, "--max", "1")
+    if command in ("serve", "top"):
+        return estate.run(command, *options)
     return estate.run("topics", "check", *options, "--partitions", "1")
 
 
-USERS = {"produce": "host", "worker": "worker", "tail": "consumer", "topics": "topic-admin"}
+USERS = {"produce": "host", "worker": "worker", "tail": "consumer", "topics": "topic-admin", "serve": "page"}
 
 
 def check_message(done: Result, code: str, text: str) -> None:
@@ -107,6 +109,8 @@ def test_every_fault_has_its_reason(estate: Estate, fault: Callable[[Estate, str
         ("produce", "WRITE topic site.window-reports.v1"),
         ("worker", "READ group fleet"),
         ("tail", "READ topic site.fleet-power.v1"),
+        ("serve", "READ topic site.collateral.v1, READ topic site.fleet-power.v1, READ topic site.policy.v1"),
+        ("top", "READ topic site.rejections.v1"),
     ],
 )
 def test_who_has_no_rights_is_told_which(estate: Estate, command: str, missing: str) -> None:

@@ -23,6 +23,8 @@ from tests.pipeline.kafka_side import wait_until
 from tests.pipeline.world import GPUS, WINDOW_MS, Item, World
 
 DOMAINS = {"hall-a": 0, "hall-b": 1, "hall-c": 1}
+FORGED = Interval(value_w=9_999_000, low_w=9_999_000, high_w=9_999_000)
+"""The mean of outputs that nobody signed."""
 
 
 def mock_world(directory: Path, hosts: int = 4, limit_w: int = 200) -> World:
@@ -122,8 +124,7 @@ class Fleet:
     def forge(self, domain: str) -> None:
         """Put an output on the topic that nobody signed: the newest one with another domain's name and more power."""
         signed = list(self.outputs().values())[-1]
-        mean = Interval(value_w=9_999_000, low_w=9_999_000, high_w=9_999_000)
-        forged = encode_output(dataclasses.replace(signed.output, domain=domain, mean=mean))
+        forged = encode_output(dataclasses.replace(signed.output, domain=domain, mean=FORGED))
         value = encode_signed_output(forged, signed.signature, signed.worker)
         self.put(self.topics.output, Item(signed.output.source.partition, domain.encode(), value))
         self.flush()
