@@ -69,7 +69,7 @@ def run(estate: Estate, command: str, kafka: Properties) -> Result:
     if command == "tail":
         return estate.run("tail", *options, "--max", "1")
     if command in ("serve", "top"):
-        return estate.run(command, *options)
+        return estate.run(command, *options, "--policy-signer", estate.signer)
     return estate.run("topics", "check", *options, "--partitions", "1")
 
 
