@@ -212,16 +212,15 @@ class RepeatDecoder:
         if not isinstance(report, WindowReport):
             return None
         known, layout = self._sessions.get(report.session_id), decoded.layout
-        body = decoded.preimage[len(_PREFIX) :]
-        if layout is None:
-            if (layout := layout_of(body, report)) is None:
-                return None
-            layout = self._layouts.setdefault(layout.key, layout)
-            if layout not in self._recent:
-                self._recent.appendleft(layout)
-            known = self._take(value, body, report, layout)
-        elif known is None:  # forgotten since it was decoded
-            known = self._take(value, body, report, layout)
+        if layout is None or known is None:
+            body = decoded.preimage[len(_PREFIX) :]
+            if layout is None:
+                if (layout := layout_of(body, report)) is None:
+                    return None
+                layout = self._layouts.setdefault(layout.key, layout)
+                if layout not in self._recent:
+                    self._recent.appendleft(layout)
+            known = self._take(value, body, report, layout)  # anew, too, if it was forgotten since it was decoded
         if evidence_counts and decoded.evidence is not known.evidence:
             known.take_evidence(value, decoded, self._patterns)
         return layout

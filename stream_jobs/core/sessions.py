@@ -15,7 +15,7 @@ from stream_jobs.core.policies import CollateralView, PolicyView
 from stream_jobs.core.refusals import Refused
 from stream_jobs.core.terms import Terms
 from stream_jobs.core.windows import ChainHead, DomainState, SessionState, Verified
-from verifier.policy.subjects import Subject
+from verifier.policy.subjects import SESSION_KIND, Subject, subject
 from verifier.signature import load_session_key, verify_record_signature
 from verifier.trust.store import Collateral
 
@@ -289,7 +289,12 @@ def _revoked(
     now_ms: int,
     denied: frozenset[Subject],
 ) -> bool:
-    """Whether a known session is revoked: it replaces no other then."""
+    """Whether a known session is revoked: it replaces no other then.
+
+    By its own id it is whatever its evidence is worth by now: a policy that revokes it may well refuse its code, too.
+    """
+    if subject(SESSION_KIND, session_id.hex()) in denied:
+        return True
     try:
         verified = _under(verify, state, state.sessions[session_id], view, session_id, now_ms)
     except EnclaveScaleError:

@@ -169,6 +169,29 @@ def test_nothing_is_kept_of_records_that_never_came() -> None:
     assert story.run.core._ahead == {}
 
 
+def test_a_session_that_is_forgotten_and_comes_back_within_one_look_is_learned_anew() -> None:
+    story = Story(small_policy(limits=replace(LIMITS, lateness_ms=W, evidence_interval_windows=1), grace_ms=0))
+    story.control("POLICY_SWITCH", story.policies[0])
+    for window in range(2):
+        for number in range(3):
+            story.report(f"h{number}", window)
+    core, first = story.run.core, story.run.log[-1]
+    told = [(host, window) for window in range(2, 9) for host in ("h1", "h2")] + [("h0", 9)]
+    records = []
+    for at, (host, window) in enumerate(told, 1):
+        session = session_of(host, "d")
+        value = seal(session, report_of(session, T0 + window * W, window)).value(session.evidence)
+        end_ms = T0 + (window + 1) * W
+        records.append(replace(first, offset=first.offset + at, value=value, timestamp_ms=end_ms))
+    core.look_ahead(records)
+    fed(story, records[:-1])
+    assert len(core._routine._decoder) == len(story.state.sessions) == 2
+    assert fed(story, records[-1:]) == []
+    assert len(core._routine._decoder) == len(core._routine._standing) == len(story.state.sessions) == 3
+    came = story.state.sessions[session_of("h0", "d").session_id]
+    assert came.evidence is core._routine._decoder.evidence_of(session_of("h0", "d").session_id)
+
+
 def int32(numbers: Sequence[int]) -> bytes:
     return np.array(numbers, "<i4").tobytes()
 

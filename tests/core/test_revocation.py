@@ -141,6 +141,20 @@ def test_a_revoked_session_replaces_no_other() -> None:
     story.crash_everywhere()
 
 
+def test_a_revoked_session_whose_code_is_refused_too_replaces_no_other() -> None:
+    """Under the newer policy its evidence is worth nothing: that must not be what keeps it in front of the other."""
+    stolen = session_of("h1", "d", 5, fleet.OTHER_IMAGE)
+    newer = revoking(("session", stolen.session_id.hex()), images=(fleet.IMAGE,))
+    story = Story(VIEW, newer)
+    story.control("POLICY_SWITCH", VIEW)
+    story.report("h1", 0, session=stolen)
+    assert code_of(story.report("h1", 1)) == "SUPERSEDED_SESSION"
+    story.control("POLICY_SWITCH", newer)
+    assert story.report("h1", 1) == []
+    assert code_of(story.report("h1", 2, session=stolen)) == "MEASUREMENT_UNKNOWN"
+    story.crash_everywhere()
+
+
 def test_who_may_revoke_and_what() -> None:
     newer = revoking(("host", "h1"))
     story = Story(VIEW, newer)
