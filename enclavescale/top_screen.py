@@ -156,7 +156,8 @@ def _facts(state: Mapping[str, Any], width: int) -> list[RenderableType]:
     newest = state["refused"]["newest"]
     if newest:
         last = newest[0]
-        place = f"{plain(last['topic']) or '?'}[{last['partition']}] offset {last['offset']}"
+        partition, offset = ("?" if last[name] is None else last[name] for name in ("partition", "offset"))
+        place = f"{plain(last['topic']) or '?'}[{partition}] offset {offset}"
         rows.append(("", f"newest {last['code']} at {place}, {moment(last['at_ms'])}"))
     policy, collateral = state["policy"], state["collateral"]
     if policy is not None:

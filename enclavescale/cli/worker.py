@@ -13,6 +13,7 @@ from attester.simulated import SIMULATED_BANNER, SimulatedTee, simulated_measure
 from attester.tsm import TsmQuotes
 from attester.tsm_entries import REPORT_DIRECTORY, ConfigfsEntries
 from enclavescale.cli.common import EXIT_CODES, Cluster, FiniteRange, cluster_options, errors, json_option, say
+from enclavescale.cli.policy_options import points
 from enclavescale.cli.registry_options import OpenRegistry, registry_options
 from enclavescale.reach import metadata
 from enclavescale.registry.live import open_gate
@@ -112,10 +113,7 @@ def worker(
             click.echo(SIMULATED_BANNER, err=True)
         if unsafe_allow_create_time:
             click.echo("UNSAFE: producers' timestamps are believed", err=True)
-        try:
-            trust = PolicyTrust(tuple(bytes.fromhex(one) for one in signers), min_policy_counter)
-        except ValueError as error:
-            raise ConfigError("--policy-signer: not hexadecimal", field="policy_signer") from error
+        trust = PolicyTrust(points(signers), min_policy_counter)
         framing, gate = open_gate(registry(), cluster.names)
         config = WorkerConfig(
             kafka=cluster.properties(),

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from attester.signing import public_point
 from attester.tsm import TsmQuotes
 from attester.tsm_errors import TsmUnavailable
 from enclavescale.cli.worker import LINGER_S, READY_LAG_S, quotes
@@ -24,6 +26,8 @@ from stream_jobs.worker import WorkerFacts
 from tests.attester.fake_tsm import FakeTsm
 from tests.cli.conftest import call
 from tests.log.bench import TP, Bench, run, until
+
+POINT = public_point(ec.generate_private_key(ec.SECP256R1()).public_key()).hex()
 
 
 class Scene:
@@ -160,11 +164,12 @@ def test_no_tee_is_simulated_by_omission(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_contradictions_and_addresses_are_usage_errors(tmp_path: Path) -> None:
-    base = ("worker", "--bootstrap", "127.0.0.1:1", "--group", "g", "--host-id", "a", "--policy-signer", "04")
+    base = ("worker", "--bootstrap", "127.0.0.1:1", "--group", "g", "--host-id", "a", "--policy-signer", POINT)
     for options, field in (
         (("--tee", "simulated"), "simulated_tee"),
         (("--tee", "tsm", "--simulated-tee", str(tmp_path)), "tee"),
         (("--simulated-tee", str(tmp_path), "--listen", "9464"), "listen"),
+        (("--simulated-tee", str(tmp_path), "--policy-signer", "04" + "11" * 64), "policy_signer"),
     ):
         done = call(*base, *options, "--json")
         assert done.exit_code == 2, done.output
