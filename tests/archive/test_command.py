@@ -23,6 +23,7 @@ def cluster() -> Iterator[MemorySource]:
     with (
         patch("enclavescale.cli.export.ClusterSource", lambda _: source),
         patch("enclavescale.cli.export.metadata", lambda _: None),
+        patch("enclavescale.cli.common.check"),
     ):
         yield source
 

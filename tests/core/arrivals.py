@@ -280,8 +280,23 @@ def in_order(told: Told, view: PolicyView) -> Told:
 
     What was in a window's first output comes before the window closes. What came later comes after as many windows were
     published as before its last revision: outputs rest on the first outputs of the windows before them. So does a
-    window of which nobody reported before later ones were published.
+    window of which nobody reported before later ones were published. Where that order publishes two windows at once
+    that were published one after the other, what is late for both would be late for good: first reports then come in
+    the order in which they came.
     """
+    again = _again(told, view, by_name=True)
+    return again if _together(again) == _together(told) else _again(told, view, by_name=False)
+
+
+def _together(told: Told) -> list[list[int]]:
+    """Windows by the position of their first output."""
+    positions: dict[int, list[int]] = {}
+    for window, made in told.outputs().items():
+        positions.setdefault(made[0][0], []).append(window)
+    return [sorted(windows) for _, windows in sorted(positions.items())]
+
+
+def _again(told: Told, view: PolicyView, *, by_name: bool) -> Told:
     again, outputs = Told.begin(view), told.outputs()
     firsts = sorted(made[0][0] for made in outputs.values())
     ready: list[tuple[str, int]] = []
@@ -297,6 +312,9 @@ def in_order(told: Told, view: PolicyView) -> Told:
         # What is published at one position goes in the order of the windows: it was all there before.
         waiting.append((bisect_left(firsts, last_at), window, tuple(sorted(set(last) - set(first)))))
         newest = max(newest, window)
+    if not by_name:
+        at = {(host, window): position for position, host, window in told.taken}
+        ready.sort(key=at.__getitem__)
     ready += [(host, window) for _, host, window in sorted(told.taken) if window not in outputs]
 
     def put(host: str, window: int) -> None:
