@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from rich import box
@@ -46,7 +47,8 @@ def unit_of(watts: Iterable[int | float]) -> tuple[str, int]:
 
 def number(watts: int | float, size: int, *, signed: bool = False) -> str:
     """Watts in a unit of `size` W, with a true minus sign; `signed` writes the plus, too."""
-    text = f"{abs(watts) / size:,.{3 if size == MW else 2}f}"
+    places = Decimal(1).scaleb(-3 if size == MW else -2)
+    text = f"{(Decimal(str(abs(watts))) / size).quantize(places, ROUND_HALF_UP):,}"  # as browsers round, ties up
     return (MINUS if watts < 0 else "+" if signed else "") + text
 
 

@@ -91,6 +91,8 @@ _NOT_TRIED = {
     "the policy's signer himself": "T80 T81 T83",
     "after the fact, tried by replay, audit and archive": "T84 T85 T86 T87 T88 T89 T90 T91 T92 T93 T97",
     "the host's own interfaces": "T67 T70 T71 T72",
+    "the brokers' own rights and the registry, tried on real ones": "T102 T103",
+    "the page, tried in a browser": "T104 T105 T106 T107 T108 T109",
 }
 NOT_TRIED = {reason: tuple(rows.split()) for reason, rows in _NOT_TRIED.items()}
 """Rows of the threat model that no class here tries, by the reason."""

@@ -17,6 +17,11 @@ from schemas.errors import ConfigError
 from tests.cli.conftest import call, process
 
 SECRET = "hunter2-very-secret"
+SIGNER = (
+    "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+)
+"""P-256's base point: a key that nobody signs with."""
 AGENT = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
 
 
@@ -71,7 +76,7 @@ def test_no_log_holds_a_secret(tmp_path: Path) -> None:
     config = tmp_path / "kafka.toml"
     config.write_text(f'[kafka]\n"sasl.username" = "{SECRET}-file"\n')
     options = ["--bootstrap", "127.0.0.1:1", "--kafka-config", str(config), "--group", "g", "--host-id", "a"]
-    options += ["--policy-signer", "00", "--simulated-tee", str(tmp_path / "tee")]
+    options += ["--policy-signer", SIGNER, "--simulated-tee", str(tmp_path / "tee")]
     options += ["-K", "security.protocol=SASL_PLAINTEXT", "-K", "sasl.mechanism=PLAIN"]
     log = ["-v", "--log-format", "json"]
     done = process(*log, "worker", *options, "--json", timeout_s=60, ENCLAVESCALE_KAFKA_SASL_PASSWORD=SECRET)
