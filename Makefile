@@ -14,7 +14,7 @@ export PYTHON
 
 help:
 	@echo "make demo     the whole pipeline on this machine: hosts, broker, worker (at most 3 minutes)"
-	@echo "make test     lint, types, import arrows, tests (about 15 minutes on 2 cores)"
+	@echo "make test     lint, types, import arrows, tests (about 20 minutes on 2 cores)"
 	@echo "make soak     the long tier: chaos, fuzzing, statistics at reduced counts (at most 60 minutes)"
 	@echo "make accept   full counts; results in docs/results/"
 	@echo "make lint     ruff, mypy, import-linter"
